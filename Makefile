@@ -1,0 +1,85 @@
+# Everything a developer or CI does here; `make` alone lists it. For GNU make 3.81 or newer and any POSIX sh.
+#
+# The first target that needs it sets up $(VENV) with the locked packages; later ones find it ready.
+# Variables, given as in `make test PYTHON=python3.12 VENV=.venv-3.12`:
+#   PYTHON            the interpreter to set up with; otherwise the first suitable one of PYTHONS
+#   VENV              where the environment is (several can be kept, one for each Python)
+#   ARGS              more arguments for run, test and lock
+#   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
+
+PYTHON ?=
+PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14)
+VENV := .venv
+ARGS ?=
+PIP_BINARY_ONLY ?= --only-binary=:all:
+
+BIN := $(VENV)/bin
+PIP_INSTALL := bin/python -m pip install -qq --no-compile --no-input --disable-pip-version-check
+COMPILE := $(VENV)-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--only-binary :all: --generate-hashes --custom-compile-command 'make lock'
+
+SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
+NO_PYTHON = Python 3.11 or newer is needed and none was found among: $(PYTHONS). \
+	Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3
+NO_VENV = cannot make virtual environments: its venv or ensurepip module is missing. \
+	On Debian and Ubuntu, install the package python3-venv (or python3.12-venv and so on for that version).
+NO_PACKAGES = The packages could not be installed (see above). If one has no ready-made file for this Python \
+	or platform, use Python 3.11, 3.12 or 3.13 on Linux or macOS (make PYTHON=python3.12), \
+	or install a C compiler and add PIP_BINARY_ONLY= to the command.
+
+.PHONY: help
+help: ## List these targets (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: $(VENV)/.installed ## Start the service and its local stand-ins, and show one round trip (ARGS="--help" for more)
+	@$(BIN)/acs-auth-local run $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.installed ## Run the tests, one process per core (ARGS="-k token -n 0" for some of them in one process)
+	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed ## Check lint, format, types and the layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.installed ## Correct what can be corrected: import order, simple lint, format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: lock
+lock: $(VENV)-lock/bin/uv ## Lock pyproject.toml's dependencies into requirements/ (ARGS=--upgrade for newer releases)
+	$(COMPILE) --output-file requirements/run.txt $(ARGS)
+	$(COMPILE) --extra local --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the environment and all caches; what `make run` stored stays
+	rm -rf $(VENV) $(VENV)-lock dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Makes an empty virtual environment in directory $(1) with the first suitable interpreter.
+define make-venv
+@for python in $(PYTHONS); do "$$python" -c '$(SUITABLE)' 2>/dev/null && break; python=; done; \
+test -n "$$python" || { echo '$(NO_PYTHON)' >&2; exit 1; }; \
+"$$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$python" '$(NO_VENV)' >&2; exit 1; }; \
+echo "Setting up $(1) with $$("$$python" --version) (this first time only)."; \
+"$$python" -m venv --clear $(1)
+endef
+
+$(VENV)/.packages: requirements/dev.txt
+	$(call make-venv,$(VENV))
+	@$(VENV)/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.packages pyproject.toml
+	@$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Apart from $(VENV): a lock that cannot be installed is mended by locking again.
+$(VENV)-lock/bin/uv:
+	$(call make-venv,$(VENV)-lock)
+	@$(VENV)-lock/$(PIP_INSTALL) --only-binary=:all: uv==0.13.9
