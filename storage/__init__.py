@@ -1,0 +1,1 @@
+"""Where identity mappings live, behind one interface (`storage.mapping.MappingStore`)."""

@@ -1,0 +1,312 @@
+"""Mappings in one SQLite file: for one machine, where any number of processes may share the file.
+
+Not for network file systems: write-ahead logging needs memory shared by all processes
+(https://www.sqlite.org/wal.html).
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import aiosqlite
+
+from storage.mapping import (
+    IdentityMapping,
+    MappingChanged,
+    MappingExists,
+    StoreMisconfigured,
+    StoreUnavailable,
+    UserKey,
+)
+from storage.paging import Paged
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def open_sqlite_store(
+    path: Path, *, now: Callable[[], datetime] = _utc_now, busy_timeout: float = 1.0
+) -> "SqliteMappingStore":
+    """Open the file, creating it (mode 0600, in an existing directory) and its schema when missing.
+
+    `now` gives the creation time of a mapping, in UTC. `busy_timeout` is how many seconds one call waits for another
+    process's write to end. Raises `StoreMisconfigured`, naming the path and the remedy, when the path can't be used,
+    and `StoreUnavailable` when another process keeps the file locked.
+    """
+    # A worker thread, not the event loop: this waits for the disk and for other processes.
+    await asyncio.to_thread(_prepare, path, busy_timeout)
+    with _translated(path):
+        writer = await _connect(path, busy_timeout)
+        try:
+            # Each commit reaches the disk before it is answered. With NORMAL, a power cut could undo a create (the user
+            # would be given a second identity) or a mark_deleting (the mapping would point to a deleted identity).
+            await writer.execute("PRAGMA synchronous = FULL")
+            reader = await _connect(path, busy_timeout)
+        except BaseException:
+            await writer.close()
+            raise
+    return SqliteMappingStore(path, reader, writer, now)
+
+
+class SqliteMappingStore:
+    """Fulfils `MappingStore`; made by `open_sqlite_store`.
+
+    Every statement is a transaction of its own (autocommit), so a cancelled call leaves none open: its statement is
+    carried out or not, as after any lost answer. Reads have a connection, and with it a thread, of their own and never
+    wait for a write: with write-ahead logging they see the last commit of any process at once.
+
+    A version is the row's number and its revision. Row numbers are never used again (AUTOINCREMENT), so a version can't
+    mean a mapping that replaced the one that was read.
+    """
+
+    def __init__(
+        self, path: Path, reader: aiosqlite.Connection, writer: aiosqlite.Connection, now: Callable[[], datetime]
+    ) -> None:
+        self._path = path
+        self._reader = reader
+        self._writer = writer
+        self._now = now
+        self._writing = asyncio.Lock()
+        self._closed = False
+
+    async def get(self, user: UserKey) -> IdentityMapping | None:
+        """See `MappingStore.get`."""
+        rows = await self._read(_SELECT + " WHERE issuer = ? AND subject = ?", user.issuer, user.subject)
+        return _mapping(rows[0]) if rows else None
+
+    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+        """See `MappingStore.create`."""
+        created_at = self._now()
+        for _ in range(_CREATE_ATTEMPTS):
+            written = await self._write(
+                "INSERT INTO mappings (issuer, subject, acs_user_id, created_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (issuer, subject) DO NOTHING",
+                user.issuer,
+                user.subject,
+                acs_user_id,
+                created_at.isoformat(),
+            )
+            if written.rowcount:
+                version = _version(written.lastrowid, _FIRST_REVISION)
+                return IdentityMapping(user, acs_user_id, created_at, deleting=False, version=version)
+            if existing := await self.get(user):
+                raise MappingExists(existing)
+            # It was removed between the two statements: there is room again.
+        raise StoreUnavailable
+
+    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
+        """See `MappingStore.mark_deleting`."""
+        if mapping.deleting:
+            current = await self.get(mapping.user)
+            if current is None or current.version != mapping.version:
+                raise MappingChanged
+            return current
+        number, revision = _parts(mapping.version)
+        written = await self._write(
+            "UPDATE mappings SET deleting = 1, revision = revision + 1 WHERE number = ? AND revision = ?",
+            number,
+            revision,
+        )
+        if not written.rowcount:
+            raise MappingChanged
+        return IdentityMapping(
+            mapping.user,
+            mapping.acs_user_id,
+            mapping.created_at,
+            deleting=True,
+            version=_version(number, revision + 1),
+        )
+
+    async def remove(self, mapping: IdentityMapping) -> None:
+        """See `MappingStore.remove`."""
+        number, revision = _parts(mapping.version)
+        written = await self._write("DELETE FROM mappings WHERE number = ? AND revision = ?", number, revision)
+        # A version that is gone never comes back, so the two statements need no common transaction.
+        if not written.rowcount and await self.get(mapping.user) is not None:
+            raise MappingChanged
+
+    def mappings(self) -> AsyncIterator[IdentityMapping]:
+        """See `MappingStore.mappings`. In the order of creation; nothing is held open between pages."""
+
+        async def read_page(after: int | None) -> tuple[list[IdentityMapping], int | None]:
+            rows = await self._read(
+                _SELECT + " WHERE number > ? ORDER BY number LIMIT ?", after if after is not None else 0, _PAGE_SIZE
+            )
+            return [_mapping(row) for row in rows], rows[-1][0] if len(rows) == _PAGE_SIZE else None
+
+        return Paged(read_page)
+
+    async def ping(self) -> None:
+        """See `MappingStore.ping`."""
+        await self._read("SELECT 1 FROM mappings LIMIT 1")
+
+    async def aclose(self) -> None:
+        """See `MappingStore.aclose`. Calls under way are finished first."""
+        self._closed = True
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
+
+    async def _read(self, statement: str, *parameters: Any) -> list[Any]:
+        self._refuse_when_closed()
+        with _translated(self._path):
+            # All rows are fetched in the same step: a cancelled call leaves no half-read statement behind.
+            return list(await self._reader.execute_fetchall(statement, parameters))
+
+    async def _write(self, statement: str, *parameters: Any) -> aiosqlite.Cursor:
+        # The lock keeps waiting calls out of the connection's queue: one that is cancelled meanwhile never writes.
+        async with self._writing:
+            self._refuse_when_closed()
+            with _translated(self._path):
+                return await self._writer.execute(statement, parameters)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailable
+
+
+_APPLICATION_ID = 0x61637361  # "acsa": marks the file as ours, https://www.sqlite.org/pragma.html#pragma_application_id
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE mappings (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    issuer TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    acs_user_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    deleting INTEGER NOT NULL DEFAULT 0,
+    revision INTEGER NOT NULL DEFAULT 1,
+    UNIQUE (issuer, subject)
+)
+"""
+_SELECT = "SELECT number, revision, issuer, subject, acs_user_id, created_at, deleting FROM mappings"
+_FIRST_REVISION = 1
+_PAGE_SIZE = 500
+_CREATE_ATTEMPTS = 10
+_SWITCH_TO_WAL_PAUSE = 0.01  # seconds
+_TRANSIENT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_PROTOCOL,
+}
+_REMEDIES = {
+    sqlite3.SQLITE_CANTOPEN: "Create its directory and let this process write there.",
+    sqlite3.SQLITE_READONLY: "Let this process write to the file and its directory.",
+    sqlite3.SQLITE_PERM: "Let this process write to the file and its directory.",
+    sqlite3.SQLITE_NOTADB: "It is not an SQLite database: move it away or choose another path.",
+    sqlite3.SQLITE_CORRUPT: "It is damaged: restore it from a backup.",
+    sqlite3.SQLITE_FULL: "The disk is full: free some space.",
+}
+
+
+async def _connect(path: Path, busy_timeout: float) -> aiosqlite.Connection:
+    # isolation_level=None is autocommit. mode=rw: a file that vanished after it was prepared is not made anew, empty.
+    return await aiosqlite.connect(_uri(path), uri=True, timeout=busy_timeout, isolation_level=None)
+
+
+def _uri(path: Path) -> str:
+    return path.absolute().as_uri() + "?mode=rw"
+
+
+def _prepare(path: Path, busy_timeout: float) -> None:
+    try:
+        path.touch(mode=0o600, exist_ok=False)  # SQLite gives its -wal and -shm files the same mode.
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise _misconfigured(path, _REMEDIES[sqlite3.SQLITE_CANTOPEN]) from error
+    with (
+        _translated(path),
+        closing(sqlite3.connect(_uri(path), uri=True, timeout=busy_timeout, isolation_level=None)) as database,
+    ):
+        _switch_to_wal(database, busy_timeout)
+        # Taking the write lock first: of several processes that start together, one makes the schema.
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            _create_schema(path, database)
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+
+
+def _create_schema(path: Path, database: sqlite3.Connection) -> None:
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (application, version, tables) == (0, 0, 0):
+        database.execute(_SCHEMA)
+        database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    elif application != _APPLICATION_ID:
+        raise _misconfigured(path, "It is another application's database: choose another path.")
+    elif version > _SCHEMA_VERSION:
+        raise _misconfigured(
+            path,
+            f"A newer release wrote it (schema {version}; this one knows {_SCHEMA_VERSION}): run that release.",
+        )
+
+
+def _switch_to_wal(database: sqlite3.Connection, busy_timeout: float) -> None:
+    # SQLite's own busy timeout doesn't cover this switch when another process writes, such as one that makes the file.
+    give_up = monotonic() + busy_timeout
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _primary_code(error) != sqlite3.SQLITE_BUSY or monotonic() > give_up:
+                raise
+            sleep(_SWITCH_TO_WAL_PAUSE)
+        else:
+            return
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = _primary_code(error)
+        if code in _TRANSIENT:
+            raise StoreUnavailable from error
+        remedy = _REMEDIES.get(code, "Check the file, or choose another path.")
+        raise _misconfigured(path, remedy) from error
+
+
+def _misconfigured(path: Path, remedy: str) -> StoreMisconfigured:
+    return StoreMisconfigured(f"The SQLite file {path} can't be used. {remedy}")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    # Extended result codes keep the primary one in their lowest byte: https://www.sqlite.org/rescode.html
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF
+
+
+def _mapping(row: Any) -> IdentityMapping:
+    number, revision, issuer, subject, acs_user_id, created_at, deleting = row
+    return IdentityMapping(
+        UserKey(issuer, subject),
+        acs_user_id,
+        datetime.fromisoformat(created_at),
+        deleting=bool(deleting),
+        version=_version(number, revision),
+    )
+
+
+def _version(number: int | None, revision: int) -> str:
+    return f"{number}.{revision}"
+
+
+def _parts(version: str) -> tuple[int, int]:
+    number, _, revision = version.partition(".")
+    return int(number), int(revision)

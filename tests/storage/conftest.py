@@ -1,0 +1,37 @@
+"""Fixtures of the store contract; see `tests/storage/contract.py`."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from storage.deadline import deadline
+from storage.mapping import MappingStore
+from tests.storage.contract import WRAPPERS, OpenStore
+
+
+@pytest.fixture(params=list(WRAPPERS))
+def wrapper(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def repeats(wrapper: str) -> bool:
+    return "retrying" in wrapper
+
+
+@pytest.fixture
+def open_store(open_back_end: OpenStore, wrapper: str) -> OpenStore:
+    async def open_wrapped() -> MappingStore:
+        return WRAPPERS[wrapper](await open_back_end())
+
+    return open_wrapped
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> AsyncIterator[MappingStore]:
+    """One store, used inside a request's deadline that is far away."""
+    opened = await open_store()
+    with deadline(600):
+        yield opened
+    await opened.aclose()

@@ -1,0 +1,76 @@
+"""Another process at the same SQLite file, driven by tests over its standard streams.
+
+race PATH NAME   prints `ready`, waits for a line, then creates mappings for the same users as its rivals, all at once;
+                 prints as JSON what each call ended with: `{subject: acs user id that the user has}`
+fill PATH        creates mappings without end, several at once, and prints each subject whose create was answered
+open PATH        gives up the superuser's rights, opens the file and prints the error
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+from storage.mapping import MappingExists, StoreMisconfigured, UserKey
+from storage.sqlite import open_sqlite_store
+
+USERS = 60
+NOBODY = 65534
+
+
+async def race(path: Path, name: str) -> None:
+    store = await open_sqlite_store(path, busy_timeout=60)
+    say("ready")
+    await asyncio.to_thread(sys.stdin.readline)
+
+    async def create(subject: str) -> tuple[str, str]:
+        try:
+            created = await store.create(UserKey("tenant", subject), f"8:acs:{name}-{subject}")
+        except MappingExists as conflict:
+            return subject, conflict.existing.acs_user_id
+        return subject, created.acs_user_id
+
+    ended = await asyncio.gather(*(create(f"user-{n}") for n in range(USERS)))
+    say(json.dumps(dict(ended)))
+    await store.aclose()
+
+
+async def fill(path: Path) -> None:
+    store = await open_sqlite_store(path)
+    numbers = itertools.count()
+
+    async def create_one_after_another() -> None:
+        for n in numbers:
+            await store.create(UserKey("tenant", f"user-{n}"), f"8:acs:{n}")
+            say(f"user-{n}")
+
+    await asyncio.gather(*(create_one_after_another() for _ in range(4)))
+
+
+async def open_without_rights(path: Path) -> None:
+    await asyncio.to_thread(os.getpid)  # Imports what threads need while this user still may read it.
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+    try:
+        store = await open_sqlite_store(path)
+    except StoreMisconfigured as error:
+        say(str(error))
+    else:
+        await store.aclose()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["race", path, name]:
+            asyncio.run(race(Path(path), name))
+        case ["fill", path]:
+            asyncio.run(fill(Path(path)))
+        case ["open", path]:
+            asyncio.run(open_without_rights(Path(path)))

@@ -1,0 +1,360 @@
+"""SQLite fulfils the store contract; and what is its own: one file, several processes, crashes, files it can't use."""
+
+import asyncio
+import itertools
+import json
+import sqlite3
+import stat
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from storage.mapping import IdentityMapping, MappingStore, StoreError, StoreMisconfigured, StoreUnavailable, UserKey
+from storage.sqlite import SqliteMappingStore, open_sqlite_store
+from tests.storage import contract
+from tests.storage.contract import ALICE, BOB, OpenStore, listed
+from tests.storage.sqlite_process import USERS
+
+_PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def open_back_end(tmp_path: Path) -> OpenStore:
+    numbers = itertools.count()
+
+    async def open_new() -> MappingStore:
+        return await open_sqlite_store(tmp_path / f"mappings-{next(numbers)}.sqlite")
+
+    return open_new
+
+
+class TestPlainUse(contract.PlainUse): ...
+
+
+class TestConcurrency(contract.Concurrency): ...
+
+
+class TestFaults(contract.FaultsAroundTheStore): ...
+
+
+class TestStateMachine(contract.StateMachine): ...
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mappings.sqlite"
+
+
+@pytest.fixture
+async def sqlite_store(path: Path) -> AsyncIterator[SqliteMappingStore]:
+    """A store that doesn't wait for other processes."""
+    async with aclosing(await open_sqlite_store(path, busy_timeout=0)) as store:
+        yield store
+
+
+@pytest.fixture
+async def patient_store(path: Path) -> AsyncIterator[SqliteMappingStore]:
+    """A store that waits for other processes longer than any test takes."""
+    async with aclosing(await open_sqlite_store(path, busy_timeout=60)) as store:
+        yield store
+
+
+@pytest.fixture
+def rival(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another process's connection to the same file."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as connection:
+        yield connection
+
+
+class TestTheFile:
+    async def test_mappings_outlive_the_store_that_wrote_them(self, path: Path) -> None:
+        async with aclosing(await open_sqlite_store(path)) as store:
+            marked = await store.mark_deleting(await store.create(ALICE, "8:acs:one"))
+            kept = await store.create(BOB, "8:acs:two")
+        async with aclosing(await open_sqlite_store(path)) as store:
+            assert await listed(store) == [marked, kept]
+
+    async def test_only_its_owner_may_read_it(self, path: Path, sqlite_store: SqliteMappingStore) -> None:
+        await sqlite_store.create(ALICE, "8:acs:one")
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
+
+    async def test_an_answered_write_is_on_the_disk(self, sqlite_store: SqliteMappingStore) -> None:
+        # https://www.sqlite.org/pragma.html#pragma_synchronous: 2 is FULL.
+        for pragma, value in (("journal_mode", "wal"), ("synchronous", 2)):
+            assert list(await sqlite_store._writer.execute_fetchall(f"PRAGMA {pragma}")) == [(value,)]
+
+    async def test_the_creation_time_is_the_clocks(self, path: Path) -> None:
+        noon = datetime(2026, 1, 2, 12, 0, 0, 123456, tzinfo=UTC)
+        async with aclosing(await open_sqlite_store(path, now=lambda: noon)) as store:
+            created = await store.create(ALICE, "8:acs:one")
+            assert created.created_at == noon
+            assert await store.get(ALICE) == created
+
+    async def test_a_listing_of_several_pages_is_complete_and_in_order(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        rows = [("tenant", f"user-{n}", f"8:acs:{n}", "2026-01-02T12:00:00+00:00") for n in range(1001)]
+        rival.execute("BEGIN")
+        rival.executemany("INSERT INTO mappings (issuer, subject, acs_user_id, created_at) VALUES (?, ?, ?, ?)", rows)
+        rival.execute("COMMIT")
+        found = await listed(sqlite_store)
+        assert [mapping.acs_user_id for mapping in found] == [row[2] for row in rows]
+
+    async def test_closing_twice_is_harmless_and_later_calls_find_it_unavailable(self, path: Path) -> None:
+        store = await open_sqlite_store(path)
+        await store.aclose()
+        await store.aclose()
+        for call in (store.get(ALICE), store.create(ALICE, "8:acs:one"), store.ping()):
+            with pytest.raises(StoreUnavailable):
+                await call
+
+    async def test_closing_lets_calls_under_way_end(self, path: Path) -> None:
+        store = await open_sqlite_store(path)
+        create = asyncio.create_task(store.create(ALICE, "8:acs:one"))
+        await asyncio.sleep(0)
+        await store.aclose()
+        assert (await create).acs_user_id == "8:acs:one"
+
+
+class TestSeveralProcesses:
+    async def test_two_processes_that_race_agree_on_one_winner_for_each_user(self, path: Path) -> None:
+        rivals = [await _start("race", str(path), name) for name in ("left", "right")]
+        for process in rivals:
+            assert await _line(process) == "ready"
+        ended = []
+        for process in rivals:
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+        for process in rivals:
+            ended.append(json.loads(await _line(process)))
+            assert await process.wait() == 0
+        assert ended[0] == ended[1]
+        assert len(ended[0]) == USERS
+        async with aclosing(await open_sqlite_store(path)) as store:
+            assert {mapping.user.subject: mapping.acs_user_id for mapping in await listed(store)} == ended[0]
+
+    async def test_processes_that_start_together_on_a_new_file_all_open_it(self, path: Path) -> None:
+        async with AsyncExitStack() as stack:
+            stores = await asyncio.gather(*(open_sqlite_store(path, busy_timeout=60) for _ in range(8)))
+            for store in stores:
+                await stack.enter_async_context(aclosing(store))
+            created = await stores[0].create(ALICE, "8:acs:one")
+            assert [await store.get(ALICE) for store in stores] == [created] * 8
+
+    async def test_opening_waits_for_a_process_that_is_just_making_the_file(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as maker:
+            maker.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr("storage.sqlite.sleep", lambda _: maker.execute("COMMIT"))
+            async with aclosing(await open_sqlite_store(path, busy_timeout=60)) as store:
+                assert await store.get(ALICE) is None
+
+    async def test_a_process_killed_in_the_middle_of_writing_loses_no_answered_write(self, path: Path) -> None:
+        process = await _start("fill", str(path))
+        answered = {await _line(process) for _ in range(40)}
+        process.kill()
+        assert process.stdout is not None
+        answered |= {line.decode().strip() for line in (await process.stdout.read()).splitlines(keepends=True)}
+        await process.wait()
+        async with aclosing(await open_sqlite_store(path)) as store:
+            assert answered <= {mapping.user.subject for mapping in await listed(store)}
+            created = await store.create(ALICE, "8:acs:one")
+            assert await store.get(ALICE) == created
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+    async def test_a_write_while_another_process_writes_is_unavailable_and_did_nothing(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        created = await sqlite_store.create(ALICE, "8:acs:one")
+        rival.execute("BEGIN IMMEDIATE")
+        for write in (
+            sqlite_store.create(BOB, "8:acs:two"),
+            sqlite_store.mark_deleting(created),
+            sqlite_store.remove(created),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await write
+        rival.execute("ROLLBACK")
+        assert await listed(sqlite_store) == [created]
+        await sqlite_store.create(BOB, "8:acs:two")
+
+    async def test_reads_wait_neither_for_another_process_nor_for_a_write_of_their_own_store(
+        self, patient_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        created = await patient_store.create(ALICE, "8:acs:one")
+        rival.execute("BEGIN IMMEDIATE")
+        write = asyncio.create_task(patient_store.create(BOB, "8:acs:two"))
+        async with asyncio.timeout(20):
+            assert await patient_store.get(ALICE) == created
+            assert await listed(patient_store) == [created]
+            await patient_store.ping()
+        assert not write.done()
+        rival.execute("ROLLBACK")
+        assert (await write).user == BOB
+
+    async def test_a_cancelled_write_leaves_neither_a_transaction_nor_a_broken_connection(
+        self, patient_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        rival.execute("BEGIN IMMEDIATE")
+        write = asyncio.create_task(patient_store.create(ALICE, "8:acs:one"))
+        await patient_store.ping()  # By now the write waits for the rival.
+        write.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await write
+        rival.execute("ROLLBACK")
+        await patient_store.create(BOB, "8:acs:two")
+        assert not patient_store._writer.in_transaction
+        rival.execute("BEGIN IMMEDIATE")
+        rival.execute("ROLLBACK")
+
+    async def test_a_write_cancelled_while_it_waits_its_turn_never_happens(
+        self, patient_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        rival.execute("BEGIN IMMEDIATE")
+        first = asyncio.create_task(patient_store.create(ALICE, "8:acs:one"))
+        second = asyncio.create_task(patient_store.create(BOB, "8:acs:two"))
+        await patient_store.ping()
+        second.cancel()
+        rival.execute("ROLLBACK")
+        assert await listed_after(first, patient_store) == [await first]
+
+    async def test_opening_a_file_that_another_process_keeps_locked_is_unavailable(
+        self, path: Path, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        rival.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await _open_and_close(path)
+        rival.execute("ROLLBACK")
+        await _open_and_close(path)
+
+
+class TestUnusableFiles:
+    async def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
+        await _refused(tmp_path / "missing" / "mappings.sqlite", "Create its directory")
+
+    async def test_a_directory_in_its_place_is_refused(self, tmp_path: Path) -> None:
+        await _refused(tmp_path, "Create its directory")
+
+    @pytest.mark.parametrize("exists", [False, True], ids=["new file", "existing file"])
+    async def test_a_directory_or_file_without_write_permission_is_refused(self, exists: bool) -> None:
+        # Not `tmp_path`: its parents are closed to the user that the child process becomes.
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "mappings.sqlite"
+            if exists:
+                await _open_and_close(path)
+            with _write_protected(path):
+                process = await _start("open", str(path))
+                message = await _line(process)
+                assert await process.wait() == 0
+        assert message.startswith(f"The SQLite file {path} can't be used.")
+        assert "let this process write" in message.lower()
+
+    async def test_a_file_that_is_no_database_is_refused_and_kept(self, path: Path) -> None:
+        minutes = b"Minutes of the meeting. " * 100
+        _rewrite(path, lambda _: minutes)
+        await _refused(path, "not an SQLite database")
+        assert _rewrite(path, lambda content: content) == minutes
+
+    async def test_another_applications_database_is_refused_and_kept(self, path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE invoices (id)")
+        await _refused(path, "another application's database")
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("invoices",)]
+
+    async def test_a_file_of_a_newer_release_is_refused(self, path: Path) -> None:
+        await _open_and_close(path)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 2")
+        await _refused(path, "A newer release wrote it")
+
+    async def test_a_damaged_file_is_an_error_and_never_looks_empty(self, path: Path) -> None:
+        async with aclosing(await open_sqlite_store(path)) as store:
+            for n in range(5):
+                await store.create(UserKey("tenant", f"user-{n}"), f"8:acs:{n}")
+        _rewrite(path, lambda content: content[:4096] + b"\xff" * (len(content) - 4096))
+        async with aclosing(await open_sqlite_store(path)) as store:
+            for call in (store.get(UserKey("tenant", "user-1")), store.create(ALICE, "8:acs:one"), listed(store)):
+                with pytest.raises(StoreMisconfigured, match="restore it from a backup"):
+                    await call
+
+    async def test_a_full_disk_is_named(self, sqlite_store: SqliteMappingStore) -> None:
+        await sqlite_store._writer.execute_fetchall("PRAGMA max_page_count = 1")
+        with pytest.raises(StoreMisconfigured, match="disk is full"):
+            await sqlite_store.create(UserKey("tenant", "long " * 10_000), "8:acs:one")
+        assert await sqlite_store.get(ALICE) is None
+
+    async def test_a_vanished_table_is_an_error_and_never_looks_empty(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        rival.execute("DROP TABLE mappings")
+        for call in (sqlite_store.get(ALICE), sqlite_store.create(ALICE, "8:acs:one"), sqlite_store.ping()):
+            with pytest.raises(StoreError):
+                await call
+
+    async def test_messages_hold_no_user(self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection) -> None:
+        rival.execute("DROP TABLE mappings")
+        with pytest.raises(StoreError) as refusal:
+            await sqlite_store.create(ALICE, "8:acs:one")
+        assert "alice" not in str(refusal.value)
+        assert "8:acs" not in str(refusal.value)
+
+
+async def listed_after(write: asyncio.Task[IdentityMapping], store: MappingStore) -> list[IdentityMapping]:
+    """What the store holds once `write` and all that waited behind it is done."""
+    await write
+    probe = await store.create(UserKey("tenant", "probe"), "8:acs:probe")
+    await store.remove(probe)
+    return await listed(store)
+
+
+async def _open_and_close(path: Path) -> None:
+    async with aclosing(await open_sqlite_store(path, busy_timeout=0)):
+        pass
+
+
+async def _refused(path: Path, remedy: str) -> None:
+    with pytest.raises(StoreMisconfigured) as refusal:
+        await _open_and_close(path)
+    assert str(path) in str(refusal.value)
+    assert remedy in str(refusal.value)
+
+
+@contextmanager
+def _write_protected(path: Path) -> Iterator[None]:
+    if path.exists():
+        path.chmod(0o444)
+    path.parent.chmod(0o555)
+    yield
+    path.parent.chmod(0o755)
+
+
+def _rewrite(path: Path, change: Callable[[bytes], bytes]) -> bytes:
+    content = change(path.read_bytes() if path.exists() else b"")
+    path.write_bytes(content)
+    return content
+
+
+async def _start(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.storage.sqlite_process",
+        *arguments,
+        cwd=_PROJECT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
+async def _line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()
