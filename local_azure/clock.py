@@ -1,0 +1,6 @@
+"""Time as the stand-ins see it; tests pass one of their own."""
+
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+"""Returns seconds since the epoch."""

@@ -1,0 +1,109 @@
+"""All stand-ins together: start them on loopback, tell where they are, close them."""
+
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from aiohttp import web
+
+from local_azure.acs import Acs
+from local_azure.certificates import LocalAuthority
+from local_azure.clock import Clock
+from local_azure.entra import Entra
+from local_azure.faults import Faults
+from local_azure.keys import KeyFactory, new_rsa_key
+from local_azure.state import State
+
+LOOPBACK = "127.0.0.1"
+
+
+class StandIn(Protocol):
+    """One service: an aiohttp application whose route names are the operations that `faults` knows."""
+
+    faults: Faults
+
+    def application(self) -> web.Application:
+        """A fresh application; its first middleware is `faults.middleware`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The port of each stand-in on loopback; 0 lets the system choose."""
+
+    entra: int = 5001
+    acs: int = 5003
+
+
+class LocalAzure:
+    """The running stand-ins. Use as an async context manager.
+
+    Raises `OSError` when a port is taken.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ports: Ports | None = None,
+        *,
+        clock: Clock = time.time,
+        new_key: KeyFactory = new_rsa_key,
+    ) -> None:
+        ports = ports or Ports()
+        self.authority = LocalAuthority(directory)
+        self._sockets: list[socket.socket] = []
+        try:
+            entra_socket, acs_socket = (self._listen(port) for port in (ports.entra, ports.acs))
+        except OSError:
+            for opened in self._sockets:
+                opened.close()
+            raise
+        self.state = State(directory)
+        self.entra = Entra(self.state, _url(entra_socket), clock=clock, new_key=new_key)
+        self.acs = Acs(self.state, _url(acs_socket), clock=clock, new_key=new_key, verify=self.entra.verify)
+        self._stand_ins: list[tuple[StandIn, socket.socket]] = [(self.entra, entra_socket), (self.acs, acs_socket)]
+        self._runners: list[web.AppRunner] = []
+
+    async def __aenter__(self) -> Self:
+        context = self.authority.server_context()
+        for stand_in, listening in self._stand_ins:
+            runner = web.AppRunner(stand_in.application(), access_log=None, shutdown_timeout=0.5)
+            await runner.setup()
+            self._runners.append(runner)
+            await web.SockSite(runner, listening, ssl_context=context).start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stand_in, _ in self._stand_ins:
+            stand_in.faults.release()
+        for runner in self._runners:
+            await runner.cleanup()
+        for listening in self._sockets:
+            listening.close()
+        self.state.close()
+
+    def service_environment(self) -> dict[str, str]:
+        """The settings that point the service at these stand-ins, and the trust in their certificates."""
+        authority = str(self.authority.certificate_path)
+        return {
+            "SSL_CERT_FILE": authority,
+            "REQUESTS_CA_BUNDLE": authority,
+            **self.entra.service_environment(),
+            **self.acs.service_environment(),
+        }
+
+    def _listen(self, port: int) -> socket.socket:
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._sockets.append(listening)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((LOOPBACK, port))
+        return listening
+
+
+def _url(listening: socket.socket) -> str:
+    return f"https://localhost:{listening.getsockname()[1]}"

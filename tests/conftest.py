@@ -1,0 +1,63 @@
+"""What every test shares: trust in the local certificate authority, ready-made signing keys, running stand-ins."""
+
+import atexit
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from local_azure.certificates import LocalAuthority
+from local_azure.keys import KeyFactory, new_rsa_key
+
+# TLS contexts read these when they are made, some of them at import: they are set before any client is imported.
+_trust = Path(tempfile.mkdtemp(prefix="acs-auth-tests-"))
+atexit.register(shutil.rmtree, _trust, ignore_errors=True)
+LocalAuthority(_trust)
+os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(_trust / "ca.pem")
+
+from local_azure.environment import LocalAzure, Ports  # noqa: E402
+
+
+class FakeClock:
+    """Seconds since the epoch that pass only when told."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(scope="session")
+def signing_keys() -> list[rsa.RSAPrivateKey]:
+    """RSA keys are slow to make: every test takes the same ones in the same order."""
+    return [new_rsa_key() for _ in range(4)]
+
+
+@pytest.fixture
+def new_key(signing_keys: list[rsa.RSAPrivateKey]) -> KeyFactory:
+    keys: Iterator[rsa.RSAPrivateKey] = itertools.chain(signing_keys, iter(new_rsa_key, None))
+    return lambda: next(keys)
+
+
+@pytest.fixture
+def state_directory(tmp_path: Path) -> Path:
+    """A directory for stand-ins whose certificates this process trusts."""
+    directory = tmp_path / "local-azure"
+    shutil.copytree(_trust, directory)
+    return directory
+
+
+@pytest.fixture
+async def local_azure(state_directory: Path, new_key: KeyFactory) -> AsyncIterator[LocalAzure]:
+    """All stand-ins, running in the test's own event loop on ports that the system chose."""
+    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as running:
+        yield running

@@ -1,0 +1,286 @@
+"""`acs-auth-local` against running stand-ins, and what it says when there are none."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from click.testing import CliRunner, Result
+
+from local_azure.certificates import LocalAuthority
+from local_azure.cli import main
+from local_azure.entra.directory import TEAMS, USERS
+from local_azure.environment import LocalAzure
+from local_azure.service_process import ServiceEnded, environment
+
+
+async def command(local_azure: LocalAzure, directory: Path, *arguments: str) -> Result:
+    """Run a command with the ports of the running stand-ins."""
+    with_ports = [*arguments, "--state-dir", str(directory), "--entra-port", str(urlsplit(local_azure.entra.url).port)]
+    if arguments[0] == "fault":
+        endpoint = local_azure.service_environment()["ACS_CONNECTION_STRING"].split(";")[0].removeprefix("endpoint=")
+        with_ports += ["--acs-port", str(urlsplit(endpoint).port)]
+    return await asyncio.to_thread(CliRunner().invoke, main, with_ports)
+
+
+@contextmanager
+def listening_socket() -> Iterator[int]:
+    """A port of loopback that somebody else uses."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def free_ports() -> list[int]:
+    sockets = [socket.socket() for _ in range(3)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+async def statuses(url: str, count: int) -> list[int]:
+    async with aiohttp.ClientSession() as session:
+        answers = []
+        for _ in range(count):
+            async with session.get(url) as response:
+                answers.append(response.status)
+    return answers
+
+
+# token and users
+
+
+async def test_token_prints_an_access_token_of_the_first_user_and_nothing_else(
+    local_azure: LocalAzure, state_directory: Path
+) -> None:
+    result = await command(local_azure, state_directory, "token")
+    assert result.exit_code == 0
+    claims = local_azure.entra.verify(result.stdout.removesuffix("\n"))
+    assert claims is not None
+    assert claims["oid"] == USERS["alex"].object_id
+    assert claims["scp"] == "access_as_user"
+
+
+async def test_token_prints_the_token_of_the_named_user(local_azure: LocalAzure, state_directory: Path) -> None:
+    result = await command(local_azure, state_directory, "token", "--user", "megan")
+    claims = local_azure.entra.verify(result.stdout.strip())
+    assert claims is not None
+    assert claims["oid"] == USERS["megan"].object_id
+
+
+async def test_token_for_teams_is_one_that_acs_exchanges(local_azure: LocalAzure, state_directory: Path) -> None:
+    result = await command(local_azure, state_directory, "token", "--user", "megan", "--teams")
+    claims = local_azure.entra.verify(result.stdout.strip())
+    assert claims is not None
+    assert claims["aud"] == "https://auth.msft.communication.azure.com"
+    assert claims["appid"] == TEAMS.client_id
+
+
+async def test_an_unknown_user_is_answered_with_the_known_ones(local_azure: LocalAzure, state_directory: Path) -> None:
+    result = await command(local_azure, state_directory, "token", "--user", "nobody")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "nobody" in result.stderr
+    assert all(alias in result.stderr for alias in USERS)
+
+
+async def test_users_lists_every_user(local_azure: LocalAzure, state_directory: Path) -> None:
+    result = await command(local_azure, state_directory, "users")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(USERS)
+    assert all(user.username in result.stdout for user in USERS.values())
+
+
+# No stand-in there
+
+
+@pytest.mark.parametrize(
+    "arguments", [["token"], ["users"], ["rotate-keys"], ["fault", "entra", "--clear"], ["fault", "acs", "--clear"]]
+)
+def test_without_running_stand_ins_one_sentence_says_how_to_start_them(
+    arguments: list[str], state_directory: Path, free_ports: list[int]
+) -> None:
+    arguments = [*arguments, "--state-dir", str(state_directory), "--entra-port", str(free_ports[0])]
+    if arguments[0] == "fault":
+        arguments += ["--acs-port", str(free_ports[1])]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "does not answer" in result.stderr
+    assert "`acs-auth-local run`" in result.stderr
+
+
+def test_a_directory_where_nothing_ran_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["token", "--state-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert str(tmp_path / "ca.pem") in result.stderr
+
+
+async def test_stand_ins_of_another_directory_are_not_trusted(local_azure: LocalAzure, tmp_path: Path) -> None:
+    LocalAuthority(tmp_path / "other")
+    result = await command(local_azure, tmp_path / "other", "token")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "--state-dir" in result.stderr
+
+
+# fault
+
+
+async def test_a_fault_holds_for_as_many_calls_as_told(local_azure: LocalAzure, state_directory: Path) -> None:
+    url = f"{local_azure.entra.url}/common/discovery/v2.0/keys"
+    scripted = ["fault", "entra", "keys_v2", "--status", "503", "--header", "Retry-After: 2", "--times", "2"]
+    assert (await command(local_azure, state_directory, *scripted)).exit_code == 0
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "2")
+    assert await statuses(url, 2) == [503, 200]
+
+
+async def test_a_fault_of_acs_reaches_acs(local_azure: LocalAzure, state_directory: Path) -> None:
+    await command(local_azure, state_directory, "fault", "acs", "create_identity", "--status", "418")
+    endpoint = local_azure.service_environment()["ACS_CONNECTION_STRING"].split(";")[0].removeprefix("endpoint=")
+    async with aiohttp.ClientSession() as session, session.post(f"{endpoint}identities") as response:
+        assert response.status == 418
+
+
+async def test_a_fault_without_end_holds_until_it_is_cleared(local_azure: LocalAzure, state_directory: Path) -> None:
+    url = f"{local_azure.entra.url}/common/discovery/v2.0/keys"
+    await command(local_azure, state_directory, "fault", "entra", "*", "--status", "500", "--times", "0")
+    assert await statuses(url, 3) == [500, 500, 500]
+    assert (await command(local_azure, state_directory, "fault", "entra", "--clear")).exit_code == 0
+    assert await statuses(url, 1) == [200]
+
+
+@pytest.mark.parametrize("option", ["--reset", "--drop-answer"])
+async def test_a_fault_may_cut_the_connection(local_azure: LocalAzure, state_directory: Path, option: str) -> None:
+    await command(local_azure, state_directory, "fault", "entra", "token", option)
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.post(f"{local_azure.entra.url}/common/oauth2/v2.0/token")
+        async with session.post(f"{local_azure.entra.url}/common/oauth2/v2.0/token") as response:
+            assert response.status == 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "operation"),
+        (["token"], "--status"),
+        (["token", "--reset", "--hang"], "exclude"),
+        (["token", "--status", "503", "--drop-answer"], "exclude"),
+        (["token", "--status", "503", "--header", "Retry-After 2"], "--header"),
+        (["token", "--status", "1000"], "--status"),
+    ],
+)
+def test_a_fault_that_makes_no_sense_is_refused(arguments: list[str], named: str) -> None:
+    result = CliRunner().invoke(main, ["fault", "entra", *arguments])
+    assert result.exit_code == 2
+    assert named in result.stderr
+
+
+# rotate-keys
+
+
+async def test_after_a_rotation_tokens_of_the_old_key_are_good_until_it_retires(
+    local_azure: LocalAzure, state_directory: Path
+) -> None:
+    old = local_azure.entra.access_token("alex")
+    assert (await command(local_azure, state_directory, "rotate-keys")).exit_code == 0
+    new = local_azure.entra.access_token("alex")
+    assert local_azure.entra.verify(old) is not None
+    assert (await command(local_azure, state_directory, "rotate-keys", "--retire")).exit_code == 0
+    assert local_azure.entra.verify(old) is None
+    assert local_azure.entra.verify(new) is None
+    assert local_azure.entra.verify(local_azure.entra.access_token("alex")) is not None
+
+
+# run: what is checked before anything starts
+
+
+@pytest.mark.parametrize(("index", "option"), [(0, "--port"), (1, "--entra-port"), (2, "--acs-port")])
+def test_a_busy_port_is_named_with_its_option_before_anything_starts(
+    index: int, option: str, free_ports: list[int], tmp_path: Path
+) -> None:
+    with listening_socket() as taken:
+        ports = [*free_ports[:index], taken, *free_ports[index + 1 :]]
+        names = ("--port", "--entra-port", "--acs-port")
+        arguments = [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
+        result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *arguments])
+    assert result.exit_code == 1
+    assert result.stderr == f"Port {taken} is in use: free it, or choose another one with {option}.\n"
+    assert not (tmp_path / "state").exists()
+
+
+def test_one_port_for_two_purposes_is_busy_too(free_ports: list[int], tmp_path: Path) -> None:
+    port = str(free_ports[0])
+    arguments = ["--port", str(free_ports[1]), "--entra-port", port, "--acs-port", port]
+    result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *arguments])
+    assert result.exit_code == 1
+    assert "--acs-port" in result.stderr
+
+
+def test_the_first_line_says_what_this_is_for(free_ports: list[int], tmp_path: Path) -> None:
+    port = str(free_ports[0])
+    arguments = ["--entra-port", port, "--acs-port", port]
+    first = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path), *arguments]).stdout.splitlines()[0]
+    assert "development only" in first
+    assert "loopback" in first
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(free_ports: list[int], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["--port", str(free_ports[0]), "--entra-port", str(free_ports[1]), "--acs-port", str(free_ports[2])]
+    result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "file" / "state"), *arguments])
+    assert result.exit_code == 1
+    assert str(tmp_path / "file" / "state") in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# The service's environment
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ACS_ENDPOINT",
+        "COSMOS_KEY",
+        "DOCS_CLIENT_ID",
+        "ENTRA_ALLOWED_TENANTS",
+        "GRAPH_BASE_URL",
+        "HOST",
+        "OIDC_ISSUER",
+        "PORT",
+        "STORAGE_BACKEND",
+        "TEAMS_CLIENT_IDS",
+        "azureActiveDirectory_clientId",
+        "communicationServices_connectionString",
+    ],
+)
+def test_settings_of_a_real_deployment_do_not_reach_the_local_service(name: str) -> None:
+    assert name not in environment({name: "real"}, {})
+    assert environment({name: "real"}, {name: "local"})[name] == "local"
+
+
+def test_everything_else_in_the_environment_stays() -> None:
+    inherited = {"PATH": "/bin", "HOSTNAME": "here", "PORTAGE": "1", "ENVIRONMENT_NAME": "x"}
+    assert inherited.items() <= environment(inherited, {}).items()
+
+
+def test_calls_to_the_stand_ins_bypass_a_proxy() -> None:
+    assert environment({"NO_PROXY": "corp.example"}, {})["NO_PROXY"] == "corp.example,localhost,127.0.0.1"
+    assert environment({}, {})["no_proxy"] == "localhost,127.0.0.1"
+
+
+@pytest.mark.parametrize(("code", "status"), [(2, 2), (0, 1), (-9, 137)])
+def test_the_services_end_is_passed_on_and_never_as_success(code: int, status: int) -> None:
+    assert ServiceEnded(code, "unexpectedly").status == status

@@ -1,0 +1,156 @@
+"""`acs-auth-local run` as a newcomer meets it: a process of its own, with the real service as its child."""
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+READY = "Press Ctrl-C to stop."
+PATIENCE_SECONDS = 60
+
+
+@dataclass
+class Running:
+    """A running command and what it printed so far."""
+
+    process: asyncio.subprocess.Process
+    output: str
+    service_url: str
+
+    async def end(self, number: signal.Signals | None = None) -> int:
+        """Wait for its end, after sending it a signal if there is one; its exit status."""
+        if number is not None:
+            self.process.send_signal(number)
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            self.output += (await self.process.stdout.read()).decode()
+            return await self.process.wait()
+
+    async def access_token(self) -> str:
+        """What the printed line `TOKEN=$(…)` would put into the variable."""
+        printed = re.search(r"TOKEN=\$\((.+)\)", self.output)
+        assert printed is not None
+        command = shlex.split(printed[1])
+        asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        output, _ = await asyncio.wait_for(asking.communicate(), PATIENCE_SECONDS)
+        assert asking.returncode == 0
+        return output.decode().strip()
+
+
+def free_ports() -> list[int]:
+    sockets = [socket.socket() for _ in range(3)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def child_of(pid: int) -> int:
+    """The only child of a process."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+@asynccontextmanager
+async def running(directory: Path, *options: str) -> AsyncIterator[Running]:
+    """Start the command and read until it is ready or ends."""
+    port, entra_port, acs_port = (str(port) for port in free_ports())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "local_azure.cli", "run", "--state-dir", str(directory)),
+        *("--port", port, "--entra-port", entra_port, "--acs-port", acs_port),
+        *options,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        assert process.stdout is not None
+        output = ""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for line in process.stdout:
+                output += line.decode()
+                if READY in output:
+                    break
+        yield Running(process, output, f"http://localhost:{port}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
+
+
+async def test_run_shows_the_round_trip_and_a_restart_keeps_the_identity(tmp_path: Path) -> None:
+    async with running(tmp_path) as first:
+        assert "development only" in first.output.splitlines()[0]
+        assert "/api/user -> 201" in first.output
+        assert "/api/token -> 201" in first.output
+        identity = re.search(r'"acsUserIdentity": "(8:acs:[^"]+)"', first.output)
+        assert identity is not None
+        assert f'"skypeid": "{identity[1].removeprefix("8:")}"' in first.output
+        assert f"{first.service_url}/docs" in first.output
+        assert str(tmp_path / "ca.pem") in first.output
+        assert await first.end(signal.SIGINT) == 0
+        assert first.output.endswith("Stopped.\n")
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.get(f"{first.service_url}/health/live")
+    async with running(tmp_path) as second:
+        assert "/api/user -> 200" in second.output
+        assert f'"acsUserIdentity": "{identity[1]}"' in second.output
+        assert await second.end(signal.SIGTERM) == 0
+
+
+async def test_the_printed_commands_do_what_they_promise(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        headers = {"Authorization": f"Bearer {await run.access_token()}"}
+        printed = re.findall(r'  curl -i -H "Authorization: Bearer \$TOKEN" (.+)', run.output)
+        url = run.service_url
+        assert printed == [f"-X POST {url}/api/user", f"{url}/api/token", f"-X DELETE {url}/api/user"]
+        answers = []
+        async with aiohttp.ClientSession(run.service_url, headers=headers) as session:
+            for method, path in (
+                ("DELETE", "/api/user"),
+                ("GET", "/api/user"),
+                ("POST", "/api/user"),
+                ("POST", "/api/user"),
+                ("GET", "/api/token"),
+            ):
+                async with session.request(method, path) as response:
+                    answers.append(response.status)
+        assert answers == [204, 404, 201, 200, 201]
+        assert await run.end(signal.SIGINT) == 0
+
+
+async def test_without_the_service_the_settings_for_one_are_printed(tmp_path: Path) -> None:
+    async with running(tmp_path, "--no-service") as run:
+        assert re.search(r"export ACS_CONNECTION_STRING='endpoint=https://localhost:\d+/;accesskey=.+'", run.output)
+        assert f"export SSL_CERT_FILE={tmp_path / 'ca.pem'}" in run.output
+        assert run.service_url not in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_a_service_that_cannot_start_ends_the_run_with_its_own_message(tmp_path: Path) -> None:
+    (tmp_path / "mappings.sqlite").mkdir()
+    async with running(tmp_path) as run:
+        assert await run.end() != 0
+        assert "mapping store" in run.output
+        assert "ended before it was ready" in run.output
+        assert "Traceback" not in run.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child in /proc")
+async def test_a_service_that_dies_ends_the_run_with_its_status(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        os.kill(child_of(run.process.pid), signal.SIGKILL)
+        assert await run.end() == 128 + signal.SIGKILL
+        assert "The service ended unexpectedly with signal SIGKILL" in run.output
