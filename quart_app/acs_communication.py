@@ -1,0 +1,328 @@
+"""The ACS Identity client over the Azure SDK: one client, one connection pool, no retries below our own policy."""
+
+import asyncio
+import logging
+import ssl
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import aiohttp
+from azure.communication.identity import CommunicationUserIdentifier
+from azure.communication.identity.aio import CommunicationIdentityClient
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    DecodeError,
+    HttpResponseError,
+    IncompleteReadError,
+)
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.core.pipeline.transport import AioHttpTransport
+
+from quart_app.communication import (
+    AcsToken,
+    CommunicationCredentialsRejected,
+    CommunicationError,
+    CommunicationThrottled,
+    CommunicationUnavailable,
+    IdentityGone,
+    IdentityNotOwned,
+    TeamsTokenRefused,
+    UnexpectedAnswer,
+)
+from storage.deadline import remaining
+from storage.retrying import RetryPolicy
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AcsOptions:
+    """Which ACS resource is used and how; either `connection_string`, or `endpoint` (https) with `credential`.
+
+    token_scopes            what issued tokens are good for (`chat`, `voip`, …), at least one
+    token_lifetime_minutes  60 to 1440 (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)
+    connect_seconds         for a connection, TLS included
+    read_seconds            between two pieces of an answer
+    connections             the most connections at once
+
+    The credential stays the caller's own: whoever made it closes it. Raises `ValueError`.
+    """
+
+    token_scopes: tuple[str, ...]
+    token_lifetime_minutes: int = 1440
+    connection_string: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    credential: AsyncTokenCredential | None = field(default=None, repr=False)
+    connect_seconds: float = 3.0
+    read_seconds: float = 8.0
+    connections: int = 100
+
+    def __post_init__(self) -> None:
+        by_key = self.connection_string is not None
+        by_credential = self.endpoint is not None and self.credential is not None
+        if by_key == by_credential:
+            raise ValueError("Give either a connection string or an endpoint with a credential.")
+        if not self.token_scopes:
+            raise ValueError("Give at least one token scope.")
+        if not 60 <= self.token_lifetime_minutes <= 1440:
+            raise ValueError("The token lifetime must be 60 to 1440 minutes.")
+
+
+class AcsCommunication:
+    """`Communication` over azure-communication-identity. Make it inside the running event loop, once per process.
+
+    Every attempt is bounded by the request's deadline (`storage.deadline`) and by the options' times; `retry` repeats
+    what may be repeated. `clock` (seconds since the epoch) is for `Retry-After` dates.
+    """
+
+    def __init__(self, options: AcsOptions, retry: RetryPolicy, *, clock: Callable[[], float] = time.time) -> None:
+        self._scopes = list(options.token_scopes)
+        self._lifetime = timedelta(minutes=options.token_lifetime_minutes)
+        self._attempt_seconds = options.connect_seconds + options.read_seconds
+        self._retry = retry
+        self._clock = clock
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=options.connections, ssl=ssl.create_default_context()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call: only where needed.
+            trust_env=bool(urllib.request.getproxies().keys() - {"no"}),
+            middlewares=(_send_once,),
+        )
+        transport = AioHttpTransport(
+            session=self._session,
+            session_owner=False,
+            connection_timeout=options.connect_seconds,
+            read_timeout=options.read_seconds,
+        )
+        self._client = _client(options, transport)
+
+    async def create_identity(self) -> str:
+        """See `Communication.create_identity`.
+
+        Repeated only after 429 or when no connection was made: a reset, a timeout or a 5xx proves nothing, and a
+        second request could mint a second identity.
+        """
+
+        async def create() -> str:
+            created = await self._client.create_user()
+            return created.properties["id"]
+
+        return await self._call("create_identity", create, _about_service, repeat=_nothing_was_done)
+
+    async def delete_identity(self, acs_user_id: str) -> None:
+        """See `Communication.delete_identity`."""
+        user = CommunicationUserIdentifier(acs_user_id)
+        try:
+            await self._call(
+                "delete_identity", lambda: self._client.delete_user(user), _about_identity, repeat=_is_transient
+            )
+        except IdentityGone:
+            return
+
+    async def issue_token(self, acs_user_id: str) -> AcsToken:
+        """See `Communication.issue_token`."""
+        user = CommunicationUserIdentifier(acs_user_id)
+
+        async def issue() -> AcsToken:
+            issued = await self._client.get_token(user, list(self._scopes), token_expires_in=self._lifetime)
+            return _acs_token(issued)
+
+        return await self._call("issue_token", issue, _about_identity, repeat=_is_transient)
+
+    async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
+        """See `Communication.exchange_teams_token`."""
+
+        async def exchange() -> AcsToken:
+            return _acs_token(await self._client.get_token_for_teams_user(teams_token, client_id, user_object_id))
+
+        return await self._call("exchange_teams_token", exchange, _about_teams_token, repeat=_is_transient)
+
+    async def aclose(self) -> None:
+        """See `Communication.aclose`."""
+        await self._client.close()
+        await self._session.close()
+
+    async def _call(
+        self,
+        name: str,
+        operation: Callable[[], Awaitable[T]],
+        describe: Callable[["_Answer"], CommunicationError | None],
+        *,
+        repeat: Callable[[Exception], bool],
+    ) -> T:
+        async def attempt() -> T:
+            seconds = remaining()
+            if seconds is not None and seconds <= 0:
+                raise CommunicationUnavailable(nothing_happened=True)
+            try:
+                async with asyncio.timeout(min(seconds or self._attempt_seconds, self._attempt_seconds)):
+                    return await operation()
+            except Exception as error:  # whatever the SDK raises ends here
+                # Causes are cut off because the texts of lower layers hold URLs, and so the user's ACS id.
+                raise self._translate(name, error, describe) from None
+
+        return await self._retry.call(attempt, repeat)
+
+    def _translate(
+        self, name: str, error: Exception, describe: Callable[["_Answer"], CommunicationError | None]
+    ) -> CommunicationError:
+        answer = _answer(error)
+        logger.info(
+            "ACS did not carry out a call",
+            extra={
+                "operation": name,
+                "cause": type(error).__name__,
+                "status": answer and answer.status,
+                "acs_error": answer and answer.code,
+                "ms_cv": answer and answer.headers.get("MS-CV"),
+            },
+        )
+        if answer is None:
+            return _without_answer(error)
+        return describe(answer) or _about_any(answer, self._clock) or UnexpectedAnswer(answer.status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer other than success: `{"error": {"code", "message", "target"}}` with its status and headers."""
+
+    status: int
+    headers: Mapping[str, str]
+    code: str | None
+    message: str
+    target: str
+
+
+def _client(options: AcsOptions, transport: AioHttpTransport) -> CommunicationIdentityClient:
+    # The SDK would send a failed create up to four times, follow redirects with the request's signature, and log
+    # request URLs, which hold ACS ids.
+    keywords = {
+        "transport": transport,
+        "retry_total": 0,
+        "permit_redirects": False,
+        "http_logging_policy": SansIOHTTPPolicy(),
+    }
+    if options.connection_string is not None:
+        return CommunicationIdentityClient.from_connection_string(options.connection_string, **keywords)
+    assert options.endpoint is not None  # noqa: S101 (AcsOptions)
+    assert options.credential is not None  # noqa: S101 (AcsOptions)
+    return CommunicationIdentityClient(options.endpoint.rstrip("/"), options.credential, **keywords)
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating an idempotent request when its connection breaks: repeating is `retry`'s business."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        raise aiohttp.ClientConnectionError("The connection broke.") from None
+
+
+def _acs_token(issued: object) -> AcsToken:
+    # The SDK's AccessToken says that `expires_on` is an int, but holds what ACS wrote.
+    token, expires_on = getattr(issued, "token", None), getattr(issued, "expires_on", None)
+    if not isinstance(token, str) or not token or expires_on is None:
+        raise ValueError("ACS answered without a token.")
+    return AcsToken(token, str(expires_on))
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, CommunicationThrottled | CommunicationUnavailable)
+
+
+def _nothing_was_done(error: Exception) -> bool:
+    return isinstance(error, CommunicationThrottled) or (
+        isinstance(error, CommunicationUnavailable) and error.nothing_happened
+    )
+
+
+def _answer(error: Exception) -> _Answer | None:
+    """What ACS answered; `None` when it did not answer, or not to the end."""
+    response = getattr(error, "response", None)
+    if not isinstance(error, HttpResponseError) or isinstance(error, IncompleteReadError) or response is None:
+        return None
+    if isinstance(error, ClientAuthenticationError) and error.status_code != 401:
+        return None  # Entra ID's answer to the credential; the SDK raises this for ACS's own answers only at 401
+    details = error.error
+    return _Answer(
+        status=error.status_code or 0,
+        headers=response.headers,
+        code=(details and details.code) or None,
+        message=(details and details.message) or "",
+        target=(details and details.target) or "",
+    )
+
+
+def _without_answer(error: Exception) -> CommunicationError:
+    if isinstance(error, ClientAuthenticationError):
+        return CommunicationCredentialsRejected("No access token for ACS could be obtained.")
+    if isinstance(error, TimeoutError):
+        return CommunicationUnavailable()
+    if isinstance(error, AzureError) and (not isinstance(error, DecodeError) or isinstance(error, IncompleteReadError)):
+        # azure-core raises ServiceRequestError also for connections that broke after the request was sent; only
+        # aiohttp's own exception tells that there never was a connection.
+        never_connected = isinstance(error.inner_exception, _NO_CONNECTION)
+        return CommunicationUnavailable(nothing_happened=never_connected)
+    return UnexpectedAnswer(None)
+
+
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def _about_service(_: _Answer) -> CommunicationError | None:
+    return None
+
+
+def _about_identity(answer: _Answer) -> CommunicationError | None:
+    if answer.code == "IdentityNotOwned":
+        return IdentityNotOwned()
+    # The status that a deleted identity gets is not on record, only the message. A 404 counts when it is ACS's own (the
+    # specification gives every error a code), not when some gateway knows nothing of the path.
+    if answer.code and (answer.status == 404 or answer.message.startswith("Provided identity doesn't exist")):
+        return IdentityGone()
+    return None
+
+
+def _about_teams_token(answer: _Answer) -> CommunicationError | None:
+    if answer.code == "InvalidAccessToken":
+        return TeamsTokenRefused("token")
+    if answer.status == 400 and (part := _TEAMS_PARTS.get(answer.target.lower())):
+        return TeamsTokenRefused(part)
+    return None
+
+
+_TEAMS_PARTS = {"appid": "client", "userid": "user", "token": "token"}
+
+
+def _about_any(answer: _Answer, clock: Callable[[], float]) -> CommunicationError | None:
+    if answer.status == 429:
+        return CommunicationThrottled(_retry_after(answer.headers, clock))
+    if answer.status == 408 or 500 <= answer.status <= 599:
+        return CommunicationUnavailable(_retry_after(answer.headers, clock))
+    if answer.status in (401, 403):
+        return CommunicationCredentialsRejected("ACS refused the service's own credential.")
+    return None
+
+
+def _retry_after(headers: Mapping[str, str], clock: Callable[[], float]) -> float | None:
+    """Seconds to wait: `x-ms-retry-after-ms`, or `Retry-After` as seconds or as a date (RFC 9110, section 10.2.3)."""
+    milliseconds, given = headers.get("x-ms-retry-after-ms", ""), headers.get("Retry-After", "").strip()
+    if milliseconds.isdecimal():
+        return int(milliseconds) / 1000
+    if given.isdecimal():
+        return float(given)
+    try:
+        date = parsedate_to_datetime(given)
+    except ValueError:
+        return None
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - clock())

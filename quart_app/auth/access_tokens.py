@@ -1,0 +1,72 @@
+"""Access tokens in: a bearer token in, a `Caller` out, and no decision on a claim that is not verified."""
+
+import hashlib
+import time
+from collections.abc import Callable, Collection
+
+from cachetools import LRUCache
+
+from quart_app.auth.caller import Caller
+from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens, VerifiedToken
+from storage.mapping import UserKey
+
+REMEMBERED_TOKENS = 10_000
+
+
+class InsufficientScope(Exception):
+    """The token is good but does not carry `scope`, which this API requires."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__("The access token lacks the required scope.")
+        self.scope = scope
+
+
+class AccessTokenValidator:
+    """Takes the access tokens of users: verified, for one of `audiences`, with the scope `scope`.
+
+    `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        signed_tokens: SignedTokens,
+        audiences: Collection[str],
+        scope: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signed_tokens = signed_tokens
+        self._audiences = audiences
+        self._scope = scope
+        self._clock = clock
+        self._remembered: LRUCache[bytes, tuple[VerifiedToken, Caller]] = LRUCache(maxsize=REMEMBERED_TOKENS)
+
+    async def validate(self, token: str) -> Caller:
+        """Verify `token` and return its bearer.
+
+        An app-only token (https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference: `roles`
+        instead of `scp`) and an id token are no access tokens of a user. A verified token is remembered by its hash
+        until it expires or its signing key is withdrawn.
+
+        Raises `InvalidAccessToken`, `InsufficientScope`, or `SigningKeysUnavailable` when no statement is possible.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        remembered = self._remembered.get(digest)
+        if remembered is not None:
+            verified, caller = remembered
+            if self._signed_tokens.still_verifies(verified, self._clock()):
+                return caller
+            del self._remembered[digest]
+        verified = await self._signed_tokens.verify(token, self._audiences)
+        if verified.scopes is None:
+            raise InvalidAccessToken
+        if self._scope not in verified.scopes:
+            raise InsufficientScope(self._scope)
+        caller = Caller(
+            user=UserKey(verified.tenant_id, verified.object_id),
+            access_token=token,
+            expires_at=verified.expires_at,
+            client_id=verified.client_id,
+            understands_claims_challenges="cp1" in verified.capabilities,
+        )
+        self._remembered[digest] = (verified, caller)
+        return caller

@@ -1,0 +1,63 @@
+"""The guard of every route: each is `authenticated` or explicitly `public`."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from quart import Response, request
+
+from quart_app.auth.access_tokens import AccessTokenValidator
+from quart_app.auth.caller import Caller
+from quart_app.auth.signed_tokens import InvalidAccessToken
+from storage.deadline import deadline
+
+P = ParamSpec("P")
+R = TypeVar("R")
+ACCESS = "access"
+_CREDENTIALS = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)  # RFC 6750, section 2.1; RFC 9110, 11.1
+
+
+class NoAccessToken(InvalidAccessToken):
+    """The request carries no credentials at all."""
+
+
+class Guard:
+    """Authenticates callers and bounds each authenticated request by `deadline_seconds`."""
+
+    def __init__(self, access_tokens: AccessTokenValidator, deadline_seconds: float) -> None:
+        self._access_tokens = access_tokens
+        self._deadline_seconds = deadline_seconds
+
+    def authenticated(self, view: Callable[[Caller], Awaitable[Response]]) -> Callable[[], Awaitable[Response]]:
+        """Call `view` with the verified caller.
+
+        Raises what `AccessTokenValidator.validate` raises, and `TimeoutError` at the deadline.
+        """
+
+        @wraps(view)
+        async def guarded() -> Response:
+            with deadline(self._deadline_seconds):
+                async with asyncio.timeout(self._deadline_seconds):
+                    caller = await self._access_tokens.validate(_bearer_token())
+                    return await view(caller)
+
+        setattr(guarded, ACCESS, "authenticated")
+        return guarded
+
+
+def public(view: Callable[P, R]) -> Callable[P, R]:
+    """Mark a route that anybody may call."""
+    setattr(view, ACCESS, "public")
+    return view
+
+
+def _bearer_token() -> str:
+    given = request.headers.getlist("Authorization")
+    if not given:
+        raise NoAccessToken
+    credentials = _CREDENTIALS.fullmatch(given[0]) if len(given) == 1 else None
+    if credentials is None:
+        raise InvalidAccessToken
+    return credentials[1]

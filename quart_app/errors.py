@@ -1,0 +1,180 @@
+"""One error model, one JSON writer: every refusal and every failure leaves the service through this module."""
+
+import json
+import logging
+import math
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from quart import Quart, Response, g
+from werkzeug.exceptions import HTTPException
+
+from quart_app.auth.access_tokens import InsufficientScope
+from quart_app.auth.guard import NoAccessToken
+from quart_app.auth.signed_tokens import InvalidAccessToken
+from quart_app.auth.signing_keys import SigningKeysUnavailable
+from quart_app.auth.teams_tokens import TeamsTokenInvalid
+from quart_app.communication import (
+    CommunicationCredentialsRejected,
+    CommunicationError,
+    CommunicationThrottled,
+    CommunicationUnavailable,
+    TeamsTokenRefused,
+)
+from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from storage.mapping import ExtensionLimitReached, StoreError, StoreMisconfigured, StoreThrottled, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RETRY_AFTER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the client is told: a status, a stable name and a sentence that says what to do."""
+
+    status: int
+    error: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+INVALID_TOKEN = "Send a valid Microsoft Entra ID access token for this API: Authorization: Bearer <access token>."  # noqa: S105
+INTERNAL_ERROR = Refusal(500, "internal_error", "Something went wrong here. Report the requestId to the operator.")
+
+
+def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The one way a JSON answer is written."""
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return Response(text, status, headers=dict(headers or {}), mimetype="application/json")
+
+
+def describe(error: BaseException) -> Refusal:
+    """The answer to an error; one that is not known is an internal error."""
+    for kind, answer in _ANSWERS.items():
+        if isinstance(error, kind):
+            return answer(error) if callable(answer) else answer
+    if isinstance(error, HTTPException):
+        return _framework_refusal(error)
+    return INTERNAL_ERROR
+
+
+def register_error_handlers(app: Quart, *, stack_traces: bool) -> None:
+    """Answer every error with the one model. `stack_traces` (development only) adds where it was raised."""
+
+    async def answer(error: Exception) -> Response:
+        refusal = describe(error)
+        if refusal is INTERNAL_ERROR:
+            logger.error("unexpected error", exc_info=error)
+        body: dict[str, Any] = {
+            "code": refusal.status,
+            "error": refusal.error,
+            "message": refusal.message,
+            "requestId": g.get("request_id", ""),
+        }
+        if stack_traces:
+            body["stack_trace"] = "".join(traceback.format_exception(error))
+        return json_response(body, refusal.status, refusal.headers)
+
+    app.register_error_handler(Exception, answer)
+
+
+def _unavailable(what: str) -> Callable[[Any], Refusal]:
+    def answer(error: Any) -> Refusal:
+        seconds = getattr(error, "retry_after", None) or DEFAULT_RETRY_AFTER_SECONDS
+        return Refusal(
+            503,
+            "service_unavailable",
+            f"{what} Repeat the request after the time in Retry-After.",
+            {"Retry-After": str(math.ceil(seconds))},
+        )
+
+    return answer
+
+
+def _challenge(error: str, description: str, **more: str) -> dict[str, str]:
+    """RFC 6750, section 3."""
+    parts = {"error": error, "error_description": description, **more}
+    return {"WWW-Authenticate": "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parts.items())}
+
+
+def _insufficient_scope(error: Any) -> Refusal:
+    message = "The access token lacks the scope of this API; ask for it when you get the token."
+    return Refusal(403, "insufficient_scope", message, _challenge("insufficient_scope", message, scope=error.scope))
+
+
+def _teams_token(error: Any) -> Refusal:
+    status, message = _TEAMS_TOKEN[error.part]
+    headers = _challenge("invalid_token", message) if status == 401 else {}
+    return Refusal(status, f"teams_token_{error.part}", message, headers)
+
+
+def _framework_refusal(error: HTTPException) -> Refusal:
+    status = HTTPStatus(error.code or 500)
+    headers = {name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")}
+    message = _FRAMEWORK_MESSAGES.get(status, "The request can't be served as it is.")
+    return Refusal(status.value, status.name.lower(), message, headers)
+
+
+_FRAMEWORK_MESSAGES = {
+    HTTPStatus.NOT_FOUND: "There is no such route; /docs lists them.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This route does not take that method; the Allow header lists those it takes.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large; no route here needs a body.",
+}
+
+_TEAMS_TOKEN = {
+    "missing": (400, "Send the Teams user's Entra ID access token in the header teams-user-aad-token."),
+    "user": (403, "The Teams token must be that of the caller: its oid and tid must equal the caller's."),
+    "client": (400, "The Teams token was issued to an application that is not one of TEAMS_CLIENT_IDS."),
+    "token": (401, "ACS did not accept the Teams token; get a fresh one with the Teams.ManageCalls and "
+              "Teams.ManageChats scopes of ACS."),
+}  # fmt: skip
+
+_ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
+    NoAccessToken: Refusal(401, "invalid_token", INVALID_TOKEN, {"WWW-Authenticate": "Bearer"}),
+    InvalidAccessToken: Refusal(401, "invalid_token", INVALID_TOKEN, _challenge("invalid_token", INVALID_TOKEN)),
+    InsufficientScope: _insufficient_scope,
+    SigningKeysUnavailable: _unavailable("Access tokens can't be verified at the moment."),
+    IdentityNotFound: Refusal(
+        404, "identity_not_found", "The caller has no ACS identity yet; create one with POST /api/user."
+    ),
+    MappedIdentityNotOwned: Refusal(
+        409,
+        "identity_resource_mismatch",
+        "The caller's ACS identity belongs to another ACS resource. Point the service back to that resource, or call "
+        "DELETE /api/user and then POST /api/user for a new identity.",
+    ),
+    MappedIdentityGone: Refusal(
+        409,
+        "identity_gone",
+        "The caller's ACS identity no longer exists in ACS. Call DELETE /api/user, then POST /api/user for a new one.",
+    ),
+    TeamsTokenInvalid: _teams_token,
+    TeamsTokenRefused: _teams_token,
+    ExtensionLimitReached: Refusal(
+        409,
+        "extension_limit_reached",
+        "The user object in Microsoft Graph can't hold another extension of this application; remove one, or let the "
+        "operator choose the Cosmos DB store.",
+    ),
+    CommunicationCredentialsRejected: Refusal(
+        502,
+        "upstream_credentials_rejected",
+        "Azure Communication Services refused this service's own credential; the operator must renew it.",
+    ),
+    StoreMisconfigured: Refusal(
+        502,
+        "upstream_credentials_rejected",
+        "The mapping store refused this service; the operator must look at its set-up.",
+    ),
+    StoreThrottled: _unavailable("The mapping store is busy."),
+    StoreUnavailable: _unavailable("The mapping store can't be reached."),
+    CommunicationThrottled: _unavailable("Azure Communication Services is busy."),
+    CommunicationUnavailable: _unavailable("Azure Communication Services can't be reached."),
+    StoreError: _unavailable("The mapping store did not do its part."),
+    CommunicationError: _unavailable("Azure Communication Services did not do its part."),
+    TimeoutError: _unavailable("The request took too long."),
+}

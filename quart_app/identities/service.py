@@ -1,0 +1,366 @@
+"""Creating, finding and deleting a user's one identity, and issuing its tokens."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
+
+from cachetools import TTLCache
+
+from quart_app.communication import AcsToken, Communication, CommunicationError, IdentityGone, IdentityNotOwned
+from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.settler import Settler, SettlerOptions
+from storage.deadline import deadline, remaining
+from storage.mapping import (
+    ExtensionLimitReached,
+    IdentityMapping,
+    MappingChanged,
+    MappingExists,
+    MappingStore,
+    StoreError,
+    StoreUnavailable,
+    UserKey,
+)
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 8
+"""How often one call starts over because other processes changed the mapping under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user's ACS identity; `created` says that this very call brought it about."""
+
+    acs_user_id: str = field(repr=False)
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """An ACS access token and whose it is."""
+
+    acs_user_id: str = field(repr=False)
+    token: AcsToken
+
+
+class IdentityService:
+    """Keeps users and ACS identities 1:1. Make it inside the running event loop, once per process.
+
+    An identity that was minted is never forgotten while the process lives: until it is known which mapping the store
+    holds, its id stays with the service. The user's next request goes on with it, and so does a background task, until
+    the user is mapped to exactly one live identity. Three things lie outside of what can be kept:
+
+    - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
+      key by which a stable API version could find it again (`customId` is in preview only).
+    - A write that a store carries out after the same mapping was created, used and deleted again points to a deleted
+      identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping heals it.
+    - The background task acts for no user. With a store that needs the caller's own token, what a request left
+      unsettled is settled by that user's next one.
+
+    cache_seconds    how long `issue_token` trusts a mapping without reading the store; 0 reads it every time
+    cache_size       how many mappings are remembered at most
+    timer            for the cache, in seconds
+    unsettled_limit  so many identities may be on their way at once, unsettled ones included; more are not minted
+    settle_seconds   the deadline of each thing that is done in the background
+    close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
+    """
+
+    def __init__(
+        self,
+        store: MappingStore,
+        communication: Communication,
+        *,
+        cache_seconds: float = 60.0,
+        cache_size: int = 10_000,
+        timer: Callable[[], float] = time.monotonic,
+        unsettled_limit: int = 10_000,
+        settle_seconds: float = 10.0,
+        close_seconds: float = 5.0,
+        settler: SettlerOptions | None = None,
+    ) -> None:
+        self._store = store
+        self._communication = communication
+        self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
+        self._unsettled_limit = unsettled_limit
+        self._settle_seconds = settle_seconds
+        self._close_seconds = close_seconds
+        self._flights: dict[UserKey, asyncio.Task[Identity]] = {}
+        self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
+        self._unsettled: dict[UserKey, _Minted] = {}
+        self._leftovers: set[str] = set()
+        self._settler = Settler(self.settle, settler or SettlerOptions())
+
+    async def find(self, user: UserKey) -> str:
+        """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
+        mapping = await self._store.get(user)
+        if mapping is None or mapping.deleting:
+            raise IdentityNotFound
+        return mapping.acs_user_id
+
+    async def get_or_create(self, user: UserKey) -> Identity:
+        """The user's identity, minted if there is none.
+
+        Simultaneous calls for one user share the work and its outcome, errors included; it runs on when callers are
+        cancelled. Raises `StoreError`, `CommunicationError`; after either, repeating the call is safe.
+        """
+        flight = self._flights.get(user)
+        leads = flight is None
+        if flight is None:
+            flight = self._flights[user] = asyncio.create_task(self._create(user))
+            flight.add_done_callback(_mark_retrieved)
+        await asyncio.wait({flight}, timeout=remaining())
+        if not flight.done() or flight.cancelled():
+            raise StoreUnavailable
+        identity = flight.result()
+        return identity if leads else replace(identity, created=False)
+
+    async def delete(self, user: UserKey) -> None:
+        """Delete the user's identity and mapping; nothing there is success.
+
+        The mapping is marked, the identity deleted, the mapping removed: what is interrupted in between is resumed by
+        the next `delete` or `get_or_create`. Raises `StoreError`, `CommunicationError`.
+        """
+        try:
+            async with self._alone_with(user):
+                if user in self._unsettled:
+                    await self._settle(user)
+                await self._delete(user)
+        finally:
+            self._cache.pop(user, None)
+            self._wake_settler(user)
+
+    async def issue_token(self, user: UserKey) -> IssuedToken:
+        """Issue an ACS access token for the user's identity.
+
+        The mapping may come from memory, because ACS refuses an identity that was deleted meanwhile: then the store is
+        read again, and the call repeated once if it holds another identity. Raises `IdentityNotFound`,
+        `MappedIdentityGone`, `MappedIdentityNotOwned`, `StoreError`, `CommunicationError`.
+        """
+        remembered = self._cache.get(user)
+        acs_user_id = remembered or await self.find(user)
+        try:
+            token = await self._issue(acs_user_id)
+        except (MappedIdentityGone, MappedIdentityNotOwned):
+            self._cache.pop(user, None)
+            stored = await self.find(user)
+            if stored == acs_user_id:
+                raise
+            acs_user_id = stored
+            token = await self._issue(acs_user_id)
+        if acs_user_id != remembered:
+            self._cache[user] = acs_user_id
+        return IssuedToken(acs_user_id, token)
+
+    async def settle(self) -> int:
+        """Try once to settle everything that earlier calls had to leave open; how much is still open."""
+        for user in self._abandoned():
+            try:
+                with deadline(self._settle_seconds):
+                    async with self._alone_with(user):
+                        if user in self._unsettled:
+                            await self._settle(user)
+            except Exception as error:  # one user's trouble must not keep the others waiting
+                logger.warning("an identity could not be settled", extra={"error": type(error).__name__})
+        for acs_user_id in tuple(self._leftovers):
+            with deadline(self._settle_seconds):
+                await self._delete_leftover(acs_user_id)
+        return len(self._abandoned()) + len(self._leftovers)
+
+    async def aclose(self) -> None:
+        """Wait for work that has begun, stop the background task, and try once more to settle what is open.
+
+        Neither the store nor the client is closed.
+        """
+        flights = set(self._flights.values())
+        if flights:
+            _, hanging = await asyncio.wait(flights, timeout=self._close_seconds)
+            for flight in hanging:
+                flight.cancel()
+            if hanging:
+                await asyncio.wait(hanging)
+        self._flights.clear()
+        await self._settler.aclose()
+        if self._unsettled or self._leftovers:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._close_seconds):
+                    await self.settle()
+            counts = {"unsettled": len(self._unsettled), "leftover": len(self._leftovers)}
+            logger.log(logging.ERROR if any(counts.values()) else logging.INFO, "closed", extra=counts)
+
+    async def _create(self, user: UserKey) -> Identity:
+        try:
+            async with self._alone_with(user):
+                return await self._establish(user, mint=True)
+        finally:
+            # In the same step in which the lock is released: whoever gets it next must not find this flight.
+            self._flights.pop(user, None)
+            self._wake_settler(user)
+
+    async def _establish(self, user: UserKey, *, mint: bool) -> Identity:
+        """Bring about that the user is mapped to one live identity; without `mint`, only from what is unsettled.
+
+        Raises `IdentityNotFound` when there is nothing and nothing may be minted.
+        """
+        mapping = await self._store.get(user)
+        for _ in range(_ROUNDS):
+            if mapping is None:
+                if user not in self._unsettled and not mint:
+                    raise IdentityNotFound
+                mapping = await self._write(user, self._unsettled.get(user) or await self._mint(user))
+            if mapping.deleting:
+                mapping = await self._finish_deletion(mapping)
+                continue
+            own = self._unsettled.get(user)
+            if own is None:
+                return Identity(mapping.acs_user_id, created=False)
+            if own.acs_user_id != mapping.acs_user_id:
+                await self._discard(user)
+                return Identity(mapping.acs_user_id, created=False)
+            if own.in_doubt and not await self._is_live(own.acs_user_id):
+                mapping = await self._undo(mapping)
+                continue
+            del self._unsettled[user]
+            return Identity(mapping.acs_user_id, created=True)
+        raise StoreUnavailable
+
+    async def _mint(self, user: UserKey) -> "_Minted":
+        if len(self._unsettled) + len(self._leftovers) >= self._unsettled_limit:
+            raise StoreUnavailable
+        minted = self._unsettled[user] = _Minted(await self._communication.create_identity())
+        return minted
+
+    async def _write(self, user: UserKey, minted: "_Minted") -> IdentityMapping:
+        """Create the mapping if there is none; the mapping that is there afterwards, ours or another's."""
+        was_in_doubt, minted.in_doubt = minted.in_doubt, True
+        try:
+            mapping = await self._store.create(user, minted.acs_user_id)
+        except MappingExists as conflict:
+            return conflict.existing
+        except StoreError as error:
+            # A store that retries may have written before it failed in another way, so no failure proves anything.
+            try:
+                read = await self._store.get(user)
+            except StoreError:
+                raise error from None
+            if read is not None:
+                return read
+            if isinstance(error, ExtensionLimitReached):
+                await self._discard(user)
+            raise
+        minted.in_doubt = was_in_doubt
+        return mapping
+
+    async def _is_live(self, acs_user_id: str) -> bool:
+        """Ask ACS, by the one operation that says so and changes nothing.
+
+        A mapping whose write was in doubt may have been seen, and the identity deleted, by another process; then
+        writing it once more, as a retry does, makes a mapping to a deleted identity.
+        """
+        try:
+            await self._communication.issue_token(acs_user_id)
+        except (IdentityGone, IdentityNotOwned):
+            return False
+        return True
+
+    async def _undo(self, mapping: IdentityMapping) -> IdentityMapping | None:
+        """Delete the mapping and its identity; the mapping that is there afterwards, another's if any."""
+        try:
+            marked = await self._store.mark_deleting(mapping)
+        except MappingChanged:
+            return await self._store.get(mapping.user)
+        return await self._finish_deletion(marked)
+
+    async def _finish_deletion(self, marked: IdentityMapping) -> IdentityMapping | None:
+        """The last two steps of a deletion; the mapping that is there afterwards, another's if any."""
+        own = self._unsettled.get(marked.user)
+        if own is not None and own.acs_user_id == marked.acs_user_id:
+            del self._unsettled[marked.user]  # from here on the store remembers that it must be deleted
+        await self._delete_identity(marked.acs_user_id)
+        try:
+            await self._store.remove(marked)
+        except MappingChanged:
+            return await self._store.get(marked.user)
+        return None
+
+    async def _delete(self, user: UserKey) -> None:
+        mapping = await self._store.get(user)
+        first = mapping and mapping.acs_user_id
+        for _ in range(_ROUNDS):
+            if mapping is None or (mapping.acs_user_id != first and not mapping.deleting):
+                return  # if another one is there, this deletion was finished elsewhere, and the user came back since
+            mapping = await self._undo(mapping)
+        raise StoreUnavailable
+
+    async def _delete_identity(self, acs_user_id: str) -> None:
+        with contextlib.suppress(IdentityGone, IdentityNotOwned):
+            await self._communication.delete_identity(acs_user_id)
+
+    async def _discard(self, user: UserKey) -> None:
+        """Delete the identity that was minted for nothing, now or later."""
+        acs_user_id = self._unsettled.pop(user).acs_user_id
+        self._leftovers.add(acs_user_id)
+        await self._delete_leftover(acs_user_id)
+
+    async def _delete_leftover(self, acs_user_id: str) -> None:
+        try:
+            await self._delete_identity(acs_user_id)
+        except CommunicationError as error:
+            logger.warning("a surplus identity could not be deleted yet", extra={"error": type(error).__name__})
+        else:
+            self._leftovers.discard(acs_user_id)
+
+    async def _settle(self, user: UserKey) -> None:
+        # Both errors mean that it is settled: the identity was found deleted, or deleted because it can't be mapped.
+        with contextlib.suppress(IdentityNotFound, ExtensionLimitReached):
+            await self._establish(user, mint=False)
+
+    async def _issue(self, acs_user_id: str) -> AcsToken:
+        try:
+            return await self._communication.issue_token(acs_user_id)
+        except IdentityGone as error:
+            raise MappedIdentityGone from error
+        except IdentityNotOwned as error:
+            raise MappedIdentityNotOwned from error
+
+    def _abandoned(self) -> list[UserKey]:
+        return [user for user in self._unsettled if user not in self._flights]
+
+    def _wake_settler(self, user: UserKey) -> None:
+        if user in self._unsettled or self._leftovers:
+            self._settler.wake()
+
+    @asynccontextmanager
+    async def _alone_with(self, user: UserKey) -> AsyncIterator[None]:
+        """Keep everyone else in this process from creating, deleting or settling for the user."""
+        lock = self._locks.setdefault(user, asyncio.Lock())
+        try:
+            async with asyncio.timeout(remaining()):
+                await lock.acquire()
+        except TimeoutError:
+            raise StoreUnavailable from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+@dataclass(slots=True)
+class _Minted:
+    """An identity that was minted and is not known to be mapped.
+
+    `in_doubt`: its mapping may have been written, or may still be, although no answer said so.
+    """
+
+    acs_user_id: str = field(repr=False)
+    in_doubt: bool = False
+
+
+def _mark_retrieved(flight: asyncio.Task[Identity]) -> None:
+    # Every caller may have been cancelled; then nobody else asks for the error.
+    if not flight.cancelled():
+        flight.exception()

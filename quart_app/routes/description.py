@@ -1,0 +1,52 @@
+"""How a route describes itself for OpenAPI: what it does, what it takes and each answer it can give."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_DESCRIPTION = "route_description"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One status that a route answers with; without a `model`, below 300, the answer has no body."""
+
+    status: int
+    description: str
+    model: type | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderParameter:
+    """A request header that a route needs."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDescription:
+    """What `/openapi.json` says of a route beyond its path and methods."""
+
+    summary: str
+    answers: tuple[Answer, ...]
+    headers: tuple[HeaderParameter, ...]
+
+
+def describes(summary: str, *parts: Answer | HeaderParameter) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Attach a description to a view."""
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        answers = tuple(part for part in parts if isinstance(part, Answer))
+        headers = tuple(part for part in parts if isinstance(part, HeaderParameter))
+        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers))
+        return view
+
+    return decorate
+
+
+def description_of(view: Callable[..., object]) -> RouteDescription | None:
+    """The description attached to a view, if there is one."""
+    return getattr(view, _DESCRIPTION, None)

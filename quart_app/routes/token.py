@@ -1,0 +1,77 @@
+"""`/api/token`: ACS access tokens for the caller."""
+
+from quart import Blueprint, Response, request
+
+from quart_app.auth.caller import Caller
+from quart_app.auth.guard import Guard
+from quart_app.auth.teams_tokens import TeamsTokenValidator
+from quart_app.communication import Communication
+from quart_app.errors import json_response
+from quart_app.identities import IdentityService
+from quart_app.routes.description import Answer, HeaderParameter, describes
+from quart_app.routes.models import AcsUserToken, TeamsUserToken
+
+TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
+
+TOKEN_DESCRIPTION = (
+    Answer(201, "A new ACS access token.", AcsUserToken),
+    Answer(404, "The caller has no ACS identity yet."),
+    Answer(409, "The identity belongs to another ACS resource, or no longer exists there."),
+    Answer(502, "ACS or the store refused the service's own credential."),
+)
+TEAMS_DESCRIPTION = (
+    HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS."),
+    Answer(201, "A new ACS access token for the Teams user.", TeamsUserToken),
+    Answer(400, "The Teams token is missing, or was issued to another application."),
+    Answer(401, "No valid access token for this API, or a Teams token that ACS does not accept."),
+    Answer(403, "The scope is missing, or the Teams token is another user's."),
+    Answer(502, "ACS refused the service's own credential."),
+)
+
+
+class TokenAnswers:
+    """Issues and exchanges tokens and writes the answers; shared by both names of each route."""
+
+    def __init__(
+        self, identities: IdentityService, communication: Communication, teams_tokens: TeamsTokenValidator
+    ) -> None:
+        self._identities = identities
+        self._communication = communication
+        self._teams_tokens = teams_tokens
+
+    async def user_token(self, caller: Caller) -> Response:
+        """An ACS access token for the caller's own identity."""
+        issued = await self._identities.issue_token(caller.user)
+        body: AcsUserToken = {
+            "token": issued.token.token,
+            "expiresOn": issued.token.expires_on,
+            "user": {"communicationUserId": issued.acs_user_id},
+        }
+        return json_response(body, 201)
+
+    async def teams_token(self, caller: Caller) -> Response:
+        """An ACS access token for the caller as a Teams user."""
+        teams_token = request.headers.get(TEAMS_TOKEN_HEADER, "")
+        checked = await self._teams_tokens.validate(teams_token, caller)
+        token = await self._communication.exchange_teams_token(teams_token, checked.client_id, checked.object_id)
+        body: TeamsUserToken = {"token": token.token, "expiresOn": token.expires_on}
+        return json_response(body, 201)
+
+
+def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
+    """The routes of the caller's tokens."""
+    blueprint = Blueprint("token", __name__, url_prefix="/api/token")
+
+    @blueprint.get("")
+    @describes("Get an ACS access token for the caller", *TOKEN_DESCRIPTION)
+    @guard.authenticated
+    async def get_token(caller: Caller) -> Response:
+        return await answers.user_token(caller)
+
+    @blueprint.get("/teams")
+    @describes("Exchange the caller's Teams token for an ACS access token", *TEAMS_DESCRIPTION)
+    @guard.authenticated
+    async def get_teams_token(caller: Caller) -> Response:
+        return await answers.teams_token(caller)
+
+    return blueprint

@@ -1,0 +1,158 @@
+"""`acs-auth serve` and `acs-auth check-config` as an operator meets them: real processes, real sockets."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+
+PATIENCE_SECONDS = 30
+
+
+@pytest.fixture
+def environment(local_azure: LocalAzure, tmp_path: Path) -> dict[str, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return {
+        **os.environ,
+        **local_azure.service_environment(),
+        "HOST": "127.0.0.1",
+        "PORT": port,
+        "STORAGE_BACKEND": "sqlite",
+        "SQLITE_PATH": str(tmp_path / "mappings.sqlite"),
+    }
+
+
+async def acs_auth(environment: dict[str, str], *arguments: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "quart_app.cli", *arguments, env=environment, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def finished(process: Process) -> tuple[int | None, str, str]:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def serving(environment: dict[str, str]) -> AsyncIterator[tuple[Process, str]]:
+    """A running service and its address."""
+    process = await acs_auth(environment, "serve")
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while b"Running on" not in (line := await process.stderr.readline()):
+                assert line, "the service ended before it listened"
+        yield process, f"http://127.0.0.1:{environment['PORT']}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_bad_settings_are_all_listed_before_a_port_opens(environment: dict[str, str]) -> None:
+    del environment["ENTRA_TENANT_ID"]
+    environment["PORT"] = "none"
+    environment["ENTRA_CLIENT_IDD"] = "x"
+    for command in ("serve", "check-config"):
+        status, out, err = await finished(await acs_auth(environment, command))
+        assert status == 2
+        assert out == ""
+        for name in ("ENTRA_TENANT_ID is not set", "PORT", "ENTRA_CLIENT_IDD is not a setting"):
+            assert name in err
+        assert "Traceback" not in err
+
+
+async def test_check_config_shows_what_is_in_effect_without_secrets(environment: dict[str, str]) -> None:
+    status, out, err = await finished(await acs_auth(environment, "check-config"))
+    assert (status, err) == (0, "")
+    assert f"PORT={environment['PORT']}" in out
+    assert "ACS_CONNECTION_STRING=(set, not shown)" in out
+    assert "accesskey" not in out
+
+
+async def test_a_busy_port_is_told_in_one_sentence(environment: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(environment["PORT"])))
+        taken.listen()
+        status, _, err = await finished(await acs_auth(environment, "serve"))
+    assert status == 1
+    assert f"Port {environment['PORT']} is taken" in err
+    assert "Traceback" not in err
+
+
+async def test_a_store_that_cannot_be_opened_stops_the_start(environment: dict[str, str], tmp_path: Path) -> None:
+    environment["SQLITE_PATH"] = str(tmp_path / "missing" / "mappings.sqlite")
+    status, _, err = await finished(await acs_auth(environment, "serve"))
+    assert status == 1
+    assert "mapping store" in err
+    assert "Traceback" not in err
+
+
+async def test_sigterm_lets_what_is_in_flight_finish(environment: dict[str, str], local_azure: LocalAzure) -> None:
+    token = local_azure.entra.access_token("alex")
+    async with serving(environment) as (process, url), aiohttp.ClientSession() as session:
+        async with session.get(f"{url}/health/live") as answer:
+            assert "Server" not in answer.headers
+        local_azure.acs.faults.script("create_identity", Fault(delay=1.0))
+
+        async def post() -> int:
+            async with session.post(f"{url}/api/user", headers={"Authorization": f"Bearer {token}"}) as answer:
+                return answer.status
+
+        posting = asyncio.create_task(post())
+        await local_azure.acs.faults.arrived("create_identity")
+        process.send_signal(signal.SIGTERM)
+        assert await posting == 201
+        status, _, err = await finished(process)
+        assert status == 0
+        assert "Traceback" not in err
+
+
+async def test_a_restart_keeps_identities(environment: dict[str, str], local_azure: LocalAzure) -> None:
+    headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
+    identities = []
+    for expected in (201, 200):
+        async with serving(environment) as (process, url), aiohttp.ClientSession() as session:
+            async with session.post(f"{url}/api/user", headers=headers) as answer:
+                assert answer.status == expected
+                identities.append((await answer.json())["acsUserIdentity"])
+            process.send_signal(signal.SIGTERM)
+            assert (await finished(process))[0] == 0
+    assert identities[0] == identities[1]
+
+
+async def test_an_oversized_token_gets_its_answer_over_the_wire_too(environment: dict[str, str]) -> None:
+    async with serving(environment) as (_, url), aiohttp.ClientSession() as session:
+        headers = {"Authorization": "Bearer " + "x" * 20_000}
+        async with session.get(f"{url}/api/user", headers=headers) as answer:
+            assert answer.status == 401
+            assert (await answer.json())["error"] == "invalid_token"
+
+
+async def test_log_lines_hold_no_token_and_no_user(environment: dict[str, str], local_azure: LocalAzure) -> None:
+    token = local_azure.entra.access_token("alex")
+    user = local_azure.entra.users["alex"]
+    async with serving(environment) as (process, url), aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with session.post(f"{url}/api/user", headers=headers) as answer:
+            identity = (await answer.json())["acsUserIdentity"]
+        async with session.get(f"{url}/api/token", headers=headers) as answer:
+            acs_token = (await answer.json())["token"]
+        process.send_signal(signal.SIGTERM)
+        _, out, err = await finished(process)
+    assert '"route":"/api/token"' in err.replace(" ", "")
+    for secret in (token, acs_token, identity, user.object_id, environment["ACS_CONNECTION_STRING"]):
+        assert secret not in out + err

@@ -1,0 +1,146 @@
+"""Settings from the environment."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quart_app.settings import InvalidSettings, Settings, load_settings, variable_names
+
+TENANT = "11112222-bbbb-3333-cccc-4444dddd5555"
+CLIENT = "00001111-aaaa-2222-bbbb-3333cccc4444"
+GOOD = {
+    "ENTRA_TENANT_ID": TENANT,
+    "ENTRA_CLIENT_ID": CLIENT,
+    "ACS_CONNECTION_STRING": "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==",
+    "STORAGE_BACKEND": "sqlite",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def faults() -> list[str]:
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings(None)
+    return caught.value.faults
+
+
+def loaded() -> Settings:
+    return load_settings(None)
+
+
+def test_a_minimal_environment_is_enough(environment: pytest.MonkeyPatch) -> None:
+    settings = loaded()
+    assert settings.server.port == 5000
+    assert settings.entra.tenants == (TENANT,)
+    assert settings.entra.accepted_audiences == (CLIENT, f"api://{CLIENT}")
+    assert settings.entra.full_scope == f"api://{CLIENT}/access_as_user"
+    assert settings.acs.token_scopes == ("chat", "voip")
+    assert settings.acs.token_lifetime_minutes == 1440
+
+
+def test_every_fault_is_reported_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("ENTRA_TENANT_ID")
+    environment.setenv("ENTRA_CLIENT_ID", "not-a-guid")
+    environment.setenv("ACS_CONNECTION_STRING", "endpoint=http://plain.example;accesskey=c2VjcmV0LWtleQ==")
+    environment.setenv("ACS_TOKEN_SCOPES", "chat fly")
+    environment.setenv("ACS_TOKEN_LIFETIME_MINUTES", "59")
+    environment.setenv("STORAGE_BACKEND", "papyrus")
+    environment.setenv("CORS_ALLOWED_ORIGINS", "*")
+    environment.setenv("ENTRA_TENNANT_ID", TENANT)
+    told = faults()
+    for name in (
+        "ENTRA_TENANT_ID is not set",
+        "ENTRA_CLIENT_ID: must be a GUID",
+        "ACS_CONNECTION_STRING: must look like",
+        "ACS_TOKEN_SCOPES: must name",
+        "ACS_TOKEN_LIFETIME_MINUTES",
+        "STORAGE_BACKEND",
+        "CORS_ALLOWED_ORIGINS",
+        "ENTRA_TENNANT_ID is not a setting; did you mean ENTRA_TENANT_ID?",
+    ):
+        assert any(fault.startswith(name) for fault in told), name
+    assert len(told) == 8
+
+
+@pytest.mark.parametrize("minutes", ["59", "1441", "an hour"])
+def test_a_token_lifetime_outside_one_to_twenty_four_hours_is_refused(
+    environment: pytest.MonkeyPatch, minutes: str
+) -> None:
+    environment.setenv("ACS_TOKEN_LIFETIME_MINUTES", minutes)
+    assert any("ACS_TOKEN_LIFETIME_MINUTES" in fault for fault in faults())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "endpoint=http://contoso.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==",
+        "endpoint=https://contoso.communication.azure.com/;accesskey=TOP-SECRET!",
+        "endpoint=https://contoso.communication.azure.com/",
+        "TOP-SECRET",
+    ],
+)
+def test_no_fault_tells_a_secret(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("ACS_CONNECTION_STRING", value)
+    told = "\n".join(faults())
+    assert "ACS_CONNECTION_STRING" in told
+    assert "SECRET" not in told
+    assert "c2VjcmV0" not in told
+
+
+def test_the_names_of_the_samples_are_accepted(environment: pytest.MonkeyPatch) -> None:
+    for old, new in {
+        "azureActiveDirectory_tenantId": "ENTRA_TENANT_ID",
+        "azureActiveDirectory_clientId": "ENTRA_CLIENT_ID",
+        "azureActiveDirectory_clientSecret": "ENTRA_CLIENT_SECRET",
+        "communicationServices_connectionString": "ACS_CONNECTION_STRING",
+    }.items():
+        environment.setenv(old, GOOD.get(new, "a-secret"))
+        environment.delenv(new, raising=False)
+    settings = loaded()
+    assert settings.entra.tenant_id == TENANT
+    assert settings.entra.client_secret is not None
+    assert settings.entra.client_secret.get_secret_value() == "a-secret"
+    assert settings.acs.connection_string.get_secret_value() == GOOD["ACS_CONNECTION_STRING"]
+
+
+def test_the_environment_wins_over_the_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("PORT=6001\nHOST=127.0.0.1\nSQLITE_PATHH=x\n")
+    environment.setenv("PORT", "6002")
+    with pytest.raises(InvalidSettings, match="SQLITE_PATHH is not a setting; did you mean SQLITE_PATH"):
+        load_settings(file)
+    file.write_text("PORT=6001\nHOST=127.0.0.1\n")
+    settings = load_settings(file)
+    assert (settings.server.port, settings.server.host) == (6002, "127.0.0.1")
+
+
+def test_shown_settings_name_every_variable_and_hide_secrets(environment: pytest.MonkeyPatch) -> None:
+    shown = dict(loaded().shown())
+    assert list(shown) == variable_names()
+    assert shown["ACS_CONNECTION_STRING"] == "(set, not shown)"
+    assert "c2VjcmV0" not in "".join(shown.values())
+    assert "c2VjcmV0" not in repr(loaded())
+
+
+@given(st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=12))
+def test_any_unknown_variable_with_one_of_our_prefixes_is_a_fault(suffix: str) -> None:
+    name = f"ENTRA_{suffix}"
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in GOOD.items():
+            patch.setenv(key, value)
+        if name in variable_names():
+            return
+        patch.setenv(name, "x")
+        assert any(fault.startswith(f"{name} is not a setting; did you mean ENTRA_") for fault in faults())
+
+
+def test_every_setting_is_documented() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    assert [name for name in variable_names() if f"| `{name}` |" not in documented] == []
