@@ -393,7 +393,7 @@ class TestPrivacy:
         await communication.create_identity()
         assert [call.headers.get("Cookie") for call in world.acs.faults.calls] == [None, None]
 
-    def test_secrets_have_no_representation(self) -> None:
+    async def test_secrets_have_no_representation(self) -> None:
         options = AcsOptions(("chat",), connection_string="endpoint=https://x;accesskey=c2VjcmV0")
         assert "c2VjcmV0" not in repr(options)
 
@@ -451,7 +451,7 @@ class TestOptions:
             {"endpoint": "https://x", "credential": StaticCredential("")},
         ],
     )
-    def test_wrong_ones_are_refused(self, wrong: dict[str, Any]) -> None:
+    async def test_wrong_ones_are_refused(self, wrong: dict[str, Any]) -> None:
         good: dict[str, Any] = {"token_scopes": ("chat",), "connection_string": "endpoint=https://x;accesskey=a2V5"}
         AcsOptions(**good)
         with pytest.raises(ValueError, match=r"Give|lifetime"):

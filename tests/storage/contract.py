@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
@@ -446,7 +446,13 @@ class StateMachine:
     def test_any_sequence_of_calls_does_what_the_model_does(self, open_store: OpenStore) -> None:
         run_state_machine_as_test(
             lambda: StoreMachine(open_store),  # type: ignore[arg-type]  # Anything that makes a machine will do.
-            settings=settings(max_examples=15, stateful_step_count=25, deadline=None, derandomize=True),
+            settings=settings(
+                max_examples=15,
+                stateful_step_count=25,
+                derandomize=True,
+                deadline=None,
+                suppress_health_check=[HealthCheck.too_slow],
+            ),
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.deadline import DeadlineStore, deadline, remaining
@@ -14,6 +14,8 @@ from tests.storage.contract import ALICE, listed
 from tests.storage.memory import MemoryMappingStore
 from tests.storage.scripted import FailBefore, Hang, ScriptedStore
 
+# The same examples every time, however slow the machine is.
+deterministic = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 seconds = st.floats(0.001, 1000)
 
 
@@ -39,6 +41,7 @@ def test_what_remains_shrinks_as_time_passes_and_turns_negative() -> None:
     assert virtual_time.run(main()) == [5, 2, -1]
 
 
+@deterministic
 @given(outer=seconds, inner=seconds)
 def test_an_inner_deadline_never_extends_an_outer_one(outer: float, inner: float) -> None:
     async def main() -> list[float | None]:

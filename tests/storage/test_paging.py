@@ -4,16 +4,20 @@ import itertools
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.paging import Paged
+
+# The same examples every time, however slow the machine is.
+deterministic = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Interrupted(Exception):
     """A page that could not be read."""
 
 
+@deterministic
 @given(pages=st.lists(st.lists(st.integers(), max_size=3), min_size=1, max_size=6), failures=st.sets(st.integers(0, 8)))
 async def test_every_item_of_every_page_comes_once_whatever_reads_fail(
     pages: list[list[int]], failures: set[int]

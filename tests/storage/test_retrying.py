@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.deadline import deadline
@@ -23,6 +23,9 @@ from tests.storage import virtual_time
 from tests.storage.contract import ALICE, no_wait
 from tests.storage.memory import MemoryMappingStore
 from tests.storage.scripted import FailAfter, FailBefore, Hang, ScriptedStore
+
+# The same examples every time, however slow the machine is.
+deterministic = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Transient(Exception):
@@ -97,12 +100,14 @@ limits = st.integers(1, 8)
 
 
 class TestThePolicy:
+    @deterministic
     @given(errors=transients, attempts=limits)
     def test_attempts_end_at_the_limit_with_the_last_error_itself(self, errors: list[Exception], attempts: int) -> None:
         outcome = play(errors, attempts=attempts)
         assert outcome.attempts == min(len(errors) + 1, attempts)
         assert outcome.raised is (errors[attempts - 1] if len(errors) >= attempts else None)
 
+    @deterministic
     @given(
         errors=transients,
         seconds=st.floats(0.01, 60),
@@ -118,6 +123,7 @@ class TestThePolicy:
         if outcome.raised is not None:
             assert outcome.raised is errors[outcome.attempts - 1]
 
+    @deterministic
     @given(hint=st.floats(0, 30), seconds=st.floats(0.01, 60))
     def test_a_hint_that_fits_is_obeyed_and_one_that_does_not_ends_the_call_at_once(
         self, hint: float, seconds: float
@@ -128,6 +134,7 @@ class TestThePolicy:
         else:
             assert (outcome.waits, outcome.raised, outcome.ended_at) == ([], outcome.errors[0], 0)
 
+    @deterministic
     @given(errors=transients, seed=st.integers())
     def test_waits_are_the_hint_or_jitter_within_the_doubling_bound(self, errors: list[Exception], seed: int) -> None:
         outcome = play(errors, attempts=20, initial=0.1, maximum=2.0, seed=seed)
@@ -159,6 +166,7 @@ class TestThePolicy:
         assert bounds[0] == [0] * 6
         assert bounds[1] == pytest.approx([0.0999, 0.1998, 0.3996, 0.7992, 1.5984, 1.998])
 
+    @deterministic
     @given(before=st.integers(0, 2))
     def test_other_errors_are_not_retried(self, before: int) -> None:
         final = ValueError("not transient")
@@ -166,6 +174,7 @@ class TestThePolicy:
         assert outcome.attempts == before + 1
         assert outcome.raised is final
 
+    @deterministic
     @given(errors=transients)
     def test_the_hook_is_told_of_every_wait_before_it(self, errors: list[Exception]) -> None:
         outcome = play(errors)
