@@ -49,7 +49,7 @@ async def create_app(settings: Settings) -> AsyncIterator[Quart]:
         stack.push_async_callback(store.aclose)
         communication = AcsCommunication(_acs_options(settings.acs), RetryPolicy())
         stack.push_async_callback(communication.aclose)
-        identities = IdentityService(store, communication)
+        identities = IdentityService(store, communication, retry=RetryPolicy())
         stack.push_async_callback(identities.aclose)
         readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping})
         stack.push_async_callback(readiness.aclose)

@@ -23,6 +23,7 @@ from quart_app.communication import (
     CommunicationThrottled,
     CommunicationUnavailable,
     TeamsTokenRefused,
+    UnexpectedAnswer,
 )
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from storage.mapping import ExtensionLimitReached, StoreError, StoreMisconfigured, StoreThrottled, StoreUnavailable
@@ -50,6 +51,13 @@ def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[s
     """The one way a JSON answer is written."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     return Response(text, status, headers=dict(headers or {}), mimetype="application/json")
+
+
+def no_content() -> Response:
+    """204, which has neither a body nor a type."""
+    response = Response("", 204)
+    del response.headers["Content-Type"]
+    return response
 
 
 def describe(error: BaseException) -> Refusal:
@@ -174,6 +182,11 @@ _ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
     StoreUnavailable: _unavailable("The mapping store can't be reached."),
     CommunicationThrottled: _unavailable("Azure Communication Services is busy."),
     CommunicationUnavailable: _unavailable("Azure Communication Services can't be reached."),
+    UnexpectedAnswer: Refusal(
+        502,
+        "unexpected_upstream_answer",
+        "Azure Communication Services answered in a way that this service does not know; report the requestId.",
+    ),
     StoreError: _unavailable("The mapping store did not do its part."),
     CommunicationError: _unavailable("Azure Communication Services did not do its part."),
     TimeoutError: _unavailable("The request took too long."),

@@ -87,8 +87,9 @@ class RetryingStore:
     Every method is safe to repeat, also when a lost answer hides that the first attempt was carried out:
 
     get, ping      change nothing.
-    create         writes only when there is nothing, and the repetition carries the same id. After a lost answer it
-                   ends with `MappingExists` whose `existing` holds that very id: the caller's own write.
+    create         repeats only what was throttled. After an unknown outcome somebody may have seen the mapping, and
+                   deleted it with the identity; written once more it would point to a deleted identity. Whoever
+                   creates must look first, and does (`IdentityService`).
     mark_deleting  is bound to the version that was read. After a lost answer it ends with `MappingChanged`; the caller
                    reads again, as after any other change, and finds the mapping marked.
     remove         is bound to the version too, and already gone is success. A mapping that someone created in between
@@ -107,7 +108,7 @@ class RetryingStore:
 
     async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
         """See `MappingStore.create`."""
-        return await self._retry(lambda: self._store.create(user, acs_user_id))
+        return await self._policy.call(lambda: self._store.create(user, acs_user_id), _is_throttled)
 
     async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
         """See `MappingStore.mark_deleting`."""
@@ -144,6 +145,10 @@ class _RetryingIterator(AsyncIterator[IdentityMapping]):
 
 def _is_transient(error: Exception) -> bool:
     return isinstance(error, StoreThrottled | StoreUnavailable)
+
+
+def _is_throttled(error: Exception) -> bool:
+    return isinstance(error, StoreThrottled)
 
 
 def _error(state: RetryCallState) -> BaseException | None:

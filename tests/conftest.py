@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import HealthCheck, settings
 
 from local_azure.certificates import LocalAuthority
 from local_azure.keys import KeyFactory, new_rsa_key
+
+# The same examples in every run, on machines of any speed.
+settings.register_profile(
+    "deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("deterministic")
 
 # TLS contexts read these when they are made, some of them at import: they are set before any client is imported.
 _trust = Path(tempfile.mkdtemp(prefix="acs-auth-tests-"))

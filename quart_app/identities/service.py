@@ -25,6 +25,7 @@ from storage.mapping import (
     StoreUnavailable,
     UserKey,
 )
+from storage.retrying import RetryPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class IdentityService:
     cache_seconds    how long `issue_token` trusts a mapping without reading the store; 0 reads it every time
     cache_size       how many mappings are remembered at most
     timer            for the cache, in seconds
+    retry            repeats a write of a mapping whose outcome is unknown; by default nothing does. Afterwards ACS is
+                     asked whether the identity still lives
     unsettled_limit  so many identities may be on their way at once, unsettled ones included; more are not minted
     settle_seconds   the deadline of each thing that is done in the background
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
@@ -78,6 +81,7 @@ class IdentityService:
         cache_seconds: float = 60.0,
         cache_size: int = 10_000,
         timer: Callable[[], float] = time.monotonic,
+        retry: RetryPolicy | None = None,
         unsettled_limit: int = 10_000,
         settle_seconds: float = 10.0,
         close_seconds: float = 5.0,
@@ -85,6 +89,7 @@ class IdentityService:
     ) -> None:
         self._store = store
         self._communication = communication
+        self._retry = retry or RetryPolicy(attempts=1)
         self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
         self._unsettled_limit = unsettled_limit
         self._settle_seconds = settle_seconds
@@ -237,8 +242,15 @@ class IdentityService:
     async def _write(self, user: UserKey, minted: "_Minted") -> IdentityMapping:
         """Create the mapping if there is none; the mapping that is there afterwards, ours or another's."""
         was_in_doubt, minted.in_doubt = minted.in_doubt, True
+        repeated = False
+
+        def is_repeatable(error: Exception) -> bool:
+            nonlocal repeated
+            repeated = isinstance(error, StoreUnavailable)
+            return repeated
+
         try:
-            mapping = await self._store.create(user, minted.acs_user_id)
+            mapping = await self._retry.call(lambda: self._store.create(user, minted.acs_user_id), is_repeatable)
         except MappingExists as conflict:
             return conflict.existing
         except StoreError as error:
@@ -252,7 +264,7 @@ class IdentityService:
             if isinstance(error, ExtensionLimitReached):
                 await self._discard(user)
             raise
-        minted.in_doubt = was_in_doubt
+        minted.in_doubt = was_in_doubt or repeated
         return mapping
 
     async def _is_live(self, acs_user_id: str) -> bool:

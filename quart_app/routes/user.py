@@ -4,16 +4,10 @@ from quart import Blueprint, Response
 
 from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
-from quart_app.errors import json_response
+from quart_app.errors import json_response, no_content
 from quart_app.identities import IdentityService
 from quart_app.routes.description import Answer, describes
 from quart_app.routes.models import AcsUser
-
-MAPPED_IDENTITY = (
-    Answer(409, "The identity belongs to another ACS resource, or no longer exists there."),
-    Answer(502, "ACS refused the service's own credential."),
-)
-
 
 def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
     """The routes of the caller's identity."""
@@ -50,7 +44,7 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
     @guard.authenticated
     async def delete_user(caller: Caller) -> Response:
         await identities.delete(caller.user)
-        return Response("", 204)
+        return no_content()
 
     return blueprint
 

@@ -156,6 +156,7 @@ async def test_a_user_of_another_tenant_is_unknown_to_this_one(local_azure: Loca
 async def test_missing_consent_is_65001_until_the_user_consents(local_azure: LocalAzure) -> None:
     entra = local_azure.entra
     entra.conditions.remove_consent(USERS["alex"])
+    entra.conditions.remove_consent(USERS["zoe"])
     assertion = entra.access_token("alex")
     answer = await on_behalf_of(entra.url, assertion)
     assert (answer["error"], answer["suberror"]) == ("invalid_grant", "consent_required")
@@ -170,6 +171,7 @@ async def test_missing_consent_is_65001_until_the_user_consents(local_azure: Loc
         async with http.post(address, params=page.url.query, data=form, allow_redirects=False) as answered:
             assert answered.status == 302
     assert "access_token" in await on_behalf_of(entra.url, assertion)
+    assert error_codes(await on_behalf_of(entra.url, entra.access_token("zoe"))) == [65001]
 
 
 async def test_a_required_second_factor_challenges_until_the_user_signs_in_with_it(local_azure: LocalAzure) -> None:

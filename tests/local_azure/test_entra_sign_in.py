@@ -98,6 +98,7 @@ async def test_what_a_request_says_is_escaped_on_the_pages(browser: Browser) -> 
     for page in (await picker.text(), await refusal.text()):
         assert "<script" not in page
     assert (await picker.text()).count("<form") == 1
+    assert "&amp;response_type=code&amp;" in await picker.text()
 
 
 @pytest.mark.parametrize("hint", [None, "nobody@contoso.localhost", "nestor@fabrikam.localhost"])

@@ -29,9 +29,11 @@ from storage.mapping import (
     StoreUnavailable,
     UserKey,
 )
+from storage.retrying import RetryPolicy
 from tests.conftest import FakeClock
 from tests.quart_app.memory_communication import MemoryCommunication
 from tests.storage import virtual_time
+from tests.storage.contract import no_wait
 from tests.storage.memory import MemoryMappingStore
 from tests.storage.scripted import FailAfter, FailBefore, Gate, Hang, ScriptedStore
 
@@ -235,6 +237,28 @@ class TestUnknownOutcomes:
         identity = await service.get_or_create(ALICE)
         assert identity == Identity(world.acs.minted[0], created=True)
         assert world.acs.live == {identity.acs_user_id}
+
+    @pytest.mark.parametrize("fault", [FailBefore(StoreUnavailable()), FailAfter(StoreUnavailable())])
+    async def test_a_write_that_may_be_repeated_hides_a_short_outage(
+        self, world: World, fault: FailBefore | FailAfter
+    ) -> None:
+        service = world.process(retry=RetryPolicy(sleep=no_wait))
+        world.store.script("create", fault, times=2)
+        identity = await service.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[0], created=True)
+        assert world.acs.live == {world.mapped()} == {identity.acs_user_id}
+
+    async def test_a_repeated_write_never_revives_what_another_process_deleted_in_between(self, world: World) -> None:
+        other = world.process()
+
+        async def delete_meanwhile(_: float) -> None:
+            await other.delete(ALICE)
+
+        service = world.process(retry=RetryPolicy(sleep=delete_meanwhile))
+        world.store.script("create", FailAfter(StoreUnavailable()))
+        identity = await service.get_or_create(ALICE)
+        assert identity.acs_user_id != world.acs.minted[0]
+        assert world.acs.live == {world.mapped()} == {identity.acs_user_id}
 
     @pytest.mark.parametrize("fault", [FailBefore(StoreUnavailable(3)), FailAfter(StoreUnavailable(3))])
     async def test_what_can_not_be_decided_fails_with_the_first_error_and_the_next_call_goes_on_with_the_same_identity(

@@ -302,7 +302,7 @@ async def play(script: list[Step], plans: list[CallPlan]) -> Deployment:
     return deployment
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(script=steps, plans=plans)
 def test_after_any_storm_every_user_has_at_most_one_live_identity_which_is_the_mapped_one(
     script: list[Step], plans: list[CallPlan]
