@@ -1,0 +1,42 @@
+"""What Cosmos DB answers instead of doing what was asked."""
+
+
+class CosmosError(Exception):
+    """An error answer: HTTP status, `code` and `message` of the body, and the sub-status header if there is one."""
+
+    def __init__(self, status: int, code: str, message: str, sub_status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.sub_status = sub_status
+
+
+def bad_request(message: str, sub_status: int | None = None) -> CosmosError:
+    """400."""
+    return CosmosError(400, "BadRequest", message, sub_status)
+
+
+def item_not_found() -> CosmosError:
+    """404 for the resource that was asked for: no sub-status."""
+    return CosmosError(404, "NotFound", "Entity with the specified id does not exist in the system.")
+
+
+def owner_not_found() -> CosmosError:
+    """404 because the database or container around the resource is missing: sub-status 1003."""
+    return CosmosError(404, "NotFound", "Owner resource does not exist", 1003)
+
+
+def conflict() -> CosmosError:
+    """409."""
+    return CosmosError(409, "Conflict", "Entity with the specified id already exists in the system.")
+
+
+def precondition_failed() -> CosmosError:
+    """412: `If-Match` names another version than the stored one."""
+    return CosmosError(
+        412,
+        "PreconditionFailed",
+        "One of the specified pre-condition is not met. "
+        "Learn more: https://aka.ms/CosmosDB/sql/errors/precondition-failed",
+    )
