@@ -87,6 +87,18 @@ class StoreMisconfigured(StoreError):
     """The store can't work until an operator changes something; the message says what."""
 
 
+class StoreAccessDenied(StoreError):
+    """The store refused the access token of the user whose mapping it is, or wants more than the sign-in proves.
+
+    `claims` is the claims challenge as JSON, if there is one: the client must sign in again with it
+    (https://learn.microsoft.com/entra/identity-platform/claims-challenge).
+    """
+
+    def __init__(self, claims: str | None = None) -> None:
+        super().__init__("The mapping store refused the user's access token.")
+        self.claims = claims
+
+
 class ExtensionLimitReached(StoreError):
     """Microsoft Graph holds two open extensions of this app for the user already, which is its limit."""
 

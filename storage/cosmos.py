@@ -1,0 +1,452 @@
+"""Mappings in Azure Cosmos DB for NoSQL: one small item per user, whose id is its partition key.
+
+On the request path there are point reads and writes only, one wire request each (two after a conflict). What a call
+costs and how the account has to be set up is in the guide to Cosmos DB.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from azure.core import MatchConditions
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.cosmos import PartitionKey
+from azure.cosmos.aio import ContainerProxy, CosmosClient
+from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError
+
+from storage.cosmos_settings import CosmosSettings
+from storage.http_session import new_http_session
+from storage.mapping import (
+    IdentityMapping,
+    MappingChanged,
+    MappingExists,
+    StoreMisconfigured,
+    StoreThrottled,
+    StoreUnavailable,
+    UserKey,
+)
+from storage.paging import Paged
+
+T = TypeVar("T")
+
+PARTITION_KEY_PATH = "/id"
+
+INDEXING_POLICY: dict[str, Any] = {
+    "indexingMode": "consistent",
+    "automatic": True,
+    "includedPaths": [],
+    "excludedPaths": [{"path": "/*"}],
+}
+"""Nothing is searched for by a property, so nothing is indexed: a write costs the least that it can."""
+
+
+async def open_cosmos_store(
+    settings: CosmosSettings, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> "CosmosMappingStore":
+    """Connect, and check that the container can hold mappings.
+
+    `now` gives the creation time of a mapping, in UTC. Raises `StoreMisconfigured` with the remedy for a missing
+    container, a container or account that can't keep mappings unique, and a refused credential; `StoreUnavailable` and
+    `StoreThrottled` when the account can't be asked.
+    """
+    credential = _checked(settings)
+    async with AsyncExitStack() as resources:
+        session = await resources.enter_async_context(new_http_session())
+        client = CosmosClient(settings.endpoint, credential, **_client_options(settings, session))
+        resources.push_async_callback(client.close)
+        container = client.get_database_client(settings.database).get_container_client(settings.container)
+
+        async def connect() -> tuple[str, dict[str, Any]]:
+            await client.__aenter__()
+            if settings.create_if_missing:
+                await _create_if_missing(client, settings)
+            # The SDK has no public way to the account's properties.
+            account = await client._get_database_account()  # noqa: SLF001
+            if account._EnableMultipleWritableLocations:  # noqa: SLF001
+                raise StoreMisconfigured(_SEVERAL_WRITE_REGIONS)
+            policy = account.ConsistencyPolicy or {}
+            # Reading the container also fills the SDK's cache: no later call needs it.
+            return str(policy.get("defaultConsistencyLevel", "unknown")), dict(await container.read())
+
+        try:
+            consistency, properties = await _translated(settings, connect, settings.opening_timeout)
+        except _NotFound:
+            raise StoreMisconfigured(_missing(settings)) from None
+        except _Answer as answer:
+            raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
+        _check_container(settings, properties)
+        return CosmosMappingStore(settings, container, resources.pop_all(), consistency, now)
+
+
+class CosmosMappingStore:
+    """Fulfils `MappingStore`; made by `open_cosmos_store`.
+
+    `consistency` is the account's default consistency level. `warnings` are sentences for an operator about a set-up
+    that works less well than it could.
+
+    A create is refused by the account itself if the user has an item, whatever the consistency: the 1:1 rule never
+    depends on a read. Reads do: only with Strong (or, in the write region, BoundedStaleness) does every replica of
+    the service see at once what another wrote.
+    https://learn.microsoft.com/azure/cosmos-db/consistency-levels
+    """
+
+    def __init__(
+        self,
+        settings: CosmosSettings,
+        container: ContainerProxy,
+        resources: AsyncExitStack,
+        consistency: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self.consistency = consistency
+        self.warnings = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
+        self._settings = settings
+        self._container = container
+        self._resources = resources
+        self._now = now
+        self._closed = False
+
+    async def get(self, user: UserKey) -> IdentityMapping | None:
+        """See `MappingStore.get`. One point read."""
+        name = item_id(user)
+        try:
+            item = await self._call(lambda: self._container.read_item(name, partition_key=name), _NotFound)
+        except _NotFound:
+            return None
+        return _mapping(item, user)
+
+    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+        """See `MappingStore.create`. One write; after a conflict one point read."""
+        body = _item(IdentityMapping(user, acs_user_id, self._now(), deleting=False, version=""))
+        for _ in range(_CREATE_ATTEMPTS):
+            try:
+                created = await self._call(lambda: self._container.create_item(body), _NotFound, _Conflict)
+            except _NotFound:
+                # What is missing when an item is created can only be the container around it.
+                raise StoreMisconfigured(_missing(self._settings)) from None
+            except _Conflict:
+                existing = await self.get(user)
+                if existing is not None:
+                    raise MappingExists(existing) from None
+                # It was removed between the two calls, or the read lags behind the write: try again.
+            else:
+                return _mapping(created, user)
+        raise StoreUnavailable
+
+    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
+        """See `MappingStore.mark_deleting`. One write bound to the etag."""
+        if mapping.deleting:
+            current = await self.get(mapping.user)
+            if current is None or current.version != mapping.version:
+                raise MappingChanged
+            return current
+        body = _item(replace(mapping, deleting=True))
+        try:
+            item = await self._call(
+                lambda: self._container.replace_item(
+                    body["id"], body, etag=mapping.version, match_condition=MatchConditions.IfNotModified
+                ),
+                _NotFound,
+                _PreconditionFailed,
+            )
+        except (_NotFound, _PreconditionFailed):
+            raise MappingChanged from None
+        return _mapping(item, mapping.user)
+
+    async def remove(self, mapping: IdentityMapping) -> None:
+        """See `MappingStore.remove`. One delete bound to the etag."""
+        name = item_id(mapping.user)
+        try:
+            await self._call(
+                lambda: self._container.delete_item(
+                    name, partition_key=name, etag=mapping.version, match_condition=MatchConditions.IfNotModified
+                ),
+                _NotFound,
+                _PreconditionFailed,
+            )
+        except _NotFound:
+            return
+        except _PreconditionFailed:
+            raise MappingChanged from None
+
+    def mappings(self) -> AsyncIterator[IdentityMapping]:
+        """See `MappingStore.mappings`. One query per page over all partitions; nothing is held open between pages."""
+
+        async def read_page(continuation: str | None) -> tuple[list[IdentityMapping], str | None]:
+            # Not `read_all_items`: after a 500 the SDK (4.17) fails with a TypeError there.
+            query = self._container.query_items("SELECT * FROM c", max_item_count=self._settings.page_size)
+            pages: Any = query.by_page(continuation)
+
+            async def read() -> list[Any]:
+                page = await anext(pages, None)
+                return [] if page is None else [item async for item in page]
+
+            try:
+                items = await self._call(read, _NotFound)
+            except _NotFound:
+                raise StoreMisconfigured(_missing(self._settings)) from None
+            return [_mapping(item) for item in items], pages.continuation_token
+
+        return Paged(read_page)
+
+    async def ping(self) -> None:
+        """See `MappingStore.ping`. A point read, of an id that no user has."""
+        try:
+            await self._call(lambda: self._container.read_item(_PING_ID, partition_key=_PING_ID), _NotFound)
+        except _NotFound:
+            return
+
+    async def aclose(self) -> None:
+        """See `MappingStore.aclose`."""
+        self._closed = True
+        await self._resources.aclose()
+
+    async def _call(self, operation: Callable[[], Awaitable[T]], *expected: type["_Answer"]) -> T:
+        if self._closed:
+            raise StoreUnavailable
+        try:
+            return await _translated(self._settings, operation, self._settings.call_timeout)
+        except _Answer as answer:
+            if isinstance(answer, expected):
+                raise
+            # A conflict in answer to a read, say: something other than Cosmos DB answered.
+            raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
+
+
+def item_id(user: UserKey) -> str:
+    """The id of the user's item: `<issuer>:<subject>` where both are plain, as Entra ID's GUIDs are, else a hash.
+
+    Different users have different ids (a colon and a tilde are in no plain part). Ids hold none of the characters that
+    Cosmos DB refuses and at most 255 bytes: https://learn.microsoft.com/azure/cosmos-db/concepts-limits
+    """
+    if _PLAIN.fullmatch(user.issuer) and _PLAIN.fullmatch(user.subject):
+        return f"{user.issuer}:{user.subject}"
+    # JSON keeps the parts apart, and escapes what UTF-8 can't encode.
+    return "sha256~" + hashlib.sha256(json.dumps([user.issuer, user.subject]).encode()).hexdigest()
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,127}")
+_PING_ID = "ping"
+_CREATE_ATTEMPTS = 3
+_OWNER_NOT_FOUND = 1003
+_PARTITION_KEY_MISMATCH = 1001
+_REGION_IS_CHANGING = (3, 1008)  # the region takes no writes, or does not know the account, while it fails over
+
+_SEVERAL_WRITE_REGIONS = (
+    "The Cosmos DB account accepts writes in several regions, where two of them may each create a mapping for the same "
+    "user. Turn multi-region writes off."
+)
+_REFUSED = (
+    "Cosmos DB refused the credential ({status}). With Entra ID: give this identity the role 'Cosmos DB Built-in Data "
+    "Contributor' on the container (a data-plane role: az cosmosdb sql role assignment create). With a key: check that "
+    "COSMOS_KEY belongs to this account and that local authentication is not disabled. Check the account's network "
+    "rules, too."
+)
+
+
+class _Answer(Exception):
+    """An answer that only the operation can interpret; it never leaves this module."""
+
+
+class _NotFound(_Answer):
+    """The item is missing; of a call for a container, the container."""
+
+
+class _Conflict(_Answer):
+    """The item is there already."""
+
+
+class _PreconditionFailed(_Answer):
+    """The item has another etag."""
+
+
+def _checked(settings: CosmosSettings) -> str | AsyncTokenCredential:
+    parts = urlsplit(settings.endpoint)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise StoreMisconfigured("COSMOS_ENDPOINT must be a URL such as https://<account>.documents.azure.com/.")
+    if settings.key is not None and settings.credential is None:
+        try:
+            base64.b64decode(settings.key, validate=True)
+        except (binascii.Error, ValueError):
+            raise StoreMisconfigured("COSMOS_KEY is not an account key: it must be base64.") from None
+        return settings.key
+    if settings.credential is not None and settings.key is None:
+        if settings.create_if_missing:
+            raise StoreMisconfigured(
+                "COSMOS_CREATE_IF_MISSING needs COSMOS_KEY: Entra ID identities can't create databases or containers "
+                "through the data plane."
+            )
+        return settings.credential
+    raise StoreMisconfigured("Cosmos DB needs either COSMOS_KEY or a managed identity, not both.")
+
+
+def _client_options(settings: CosmosSettings, session: aiohttp.ClientSession) -> dict[str, Any]:
+    """What makes one call one wire request, within a bound; measured by tests/storage/test_cosmos_requests.py.
+
+    retry_throttle_total   -1, because 0 is falsy and means the default of 9
+    retry_total            0: the connection policy would send even a write again after a lost answer
+    endpoint discovery     off: it repeats after 408, 500 and 503. The account's own name leads to the write region,
+                           after a failover to the new one.
+    read_timeout           the default is 65 s; `timeout=` doesn't end a wait for a silent server
+
+    What is left: opening repeats a failed read of the account three times; every five minutes the SDK reads
+    the account in the background; a container that was made anew costs its first call two requests more.
+    """
+    return {
+        "transport": AioHttpTransport(session=session, session_owner=False, use_env_settings=False),
+        "connection_timeout": settings.connection_timeout,
+        "read_timeout": settings.read_timeout,
+        "retry_total": 0,
+        "retry_throttle_total": -1,
+        "enable_endpoint_discovery": False,
+    }
+
+
+async def _create_if_missing(client: CosmosClient, settings: CosmosSettings) -> None:
+    # Another process may do the same at the same time, and be first.
+    with suppress(CosmosResourceExistsError):
+        await client.create_database_if_not_exists(settings.database)
+    with suppress(CosmosResourceExistsError):
+        await client.get_database_client(settings.database).create_container_if_not_exists(
+            settings.container, PartitionKey(PARTITION_KEY_PATH), indexing_policy=INDEXING_POLICY
+        )
+
+
+async def _translated(settings: CosmosSettings, operation: Callable[[], Awaitable[T]], seconds: float) -> T:
+    # Neither the SDK's errors nor their texts go on: an answer may quote the signed path, and with it a user's id. What
+    # an operator needs is added as a note, which a logged traceback shows.
+    try:
+        async with asyncio.timeout(seconds):
+            return await operation()
+    except TimeoutError:
+        raise _noted(StoreUnavailable(), f"Cosmos DB did not answer within {seconds} s.") from None
+    except CosmosHttpResponseError as error:
+        raise _noted(_translate(settings, error), _described(error)) from None
+    except ClientAuthenticationError as error:
+        status = getattr(error.response, "status_code", None)
+        if status is not None and 400 <= status < 500 and status not in (408, 429):
+            raise _noted(StoreMisconfigured(_REFUSED.format(status=status)), "Entra ID issued no token.") from None
+        raise _noted(StoreUnavailable(), "Entra ID or the managed identity endpoint issued no token.") from None
+    except AzureError as error:
+        raise _noted(StoreUnavailable(), f"Cosmos DB can't be reached: {type(error).__name__}.") from None
+
+
+def _translate(settings: CosmosSettings, error: CosmosHttpResponseError) -> Exception:
+    # https://learn.microsoft.com/rest/api/cosmos-db/http-status-codes-for-cosmosdb
+    status, sub_status = error.status_code, error.sub_status or 0
+    match status:
+        case 404 if sub_status == _OWNER_NOT_FOUND or "Owner resource does not exist" in str(error.message):
+            return StoreMisconfigured(_missing(settings))
+        case 404 if sub_status == 0:
+            return _NotFound()
+        case 409:
+            return _Conflict()
+        case 412:
+            return _PreconditionFailed()
+        case 429 | 449:
+            # 449: the write ran into another one and was not carried out.
+            return StoreThrottled(_retry_after(error))
+        case 400 if sub_status == _PARTITION_KEY_MISMATCH:
+            return StoreMisconfigured(_wrong_partition_key("another one"))
+        case 403 if sub_status in _REGION_IS_CHANGING:
+            return StoreUnavailable(_retry_after(error))
+        case 401 | 403:
+            return StoreMisconfigured(_REFUSED.format(status=status))
+        case 400 | 405 | 413:
+            return StoreMisconfigured(f"Cosmos DB refused a request as invalid ({status}, sub-status {sub_status}).")
+    return StoreUnavailable(_retry_after(error))
+
+
+def _noted(error: Exception, note: str) -> Exception:
+    error.add_note(note)
+    return error
+
+
+def _described(error: CosmosHttpResponseError) -> str:
+    activity = (error.headers or {}).get("x-ms-activity-id", "unknown")
+    return f"Cosmos DB answered {error.status_code}, sub-status {error.sub_status or 0}, activity {activity}."
+
+
+def _retry_after(error: CosmosHttpResponseError) -> float | None:
+    try:
+        return int((error.headers or {})["x-ms-retry-after-ms"]) / 1000
+    except (KeyError, ValueError):
+        return None
+
+
+def _check_container(settings: CosmosSettings, properties: dict[str, Any]) -> None:
+    paths = (properties.get("partitionKey") or {}).get("paths")
+    if paths != [PARTITION_KEY_PATH]:
+        raise StoreMisconfigured(_wrong_partition_key(", ".join(map(str, paths or ["none"]))))
+    if properties.get("defaultTtl") not in (None, -1):
+        raise StoreMisconfigured(
+            f"The Cosmos DB container '{settings.container}' deletes its items after {properties['defaultTtl']} s, and "
+            "with them the users' identities. Turn its time to live off."
+        )
+
+
+def _wrong_partition_key(found: str) -> str:
+    return (
+        f"The Cosmos DB container has the partition key {found}; mappings need {PARTITION_KEY_PATH}. A partition key "
+        "can't be changed: create another container and name it in COSMOS_CONTAINER."
+    )
+
+
+def _missing(settings: CosmosSettings) -> str:
+    return (
+        f"The Cosmos DB container '{settings.database}/{settings.container}' does not exist. Create it with the "
+        f"partition key {PARTITION_KEY_PATH}, or check COSMOS_DATABASE and COSMOS_CONTAINER. For development, "
+        "COSMOS_CREATE_IF_MISSING=true creates it."
+    )
+
+
+def _weak(consistency: str) -> str:
+    return (
+        f"The Cosmos DB account's default consistency is {consistency}: for a moment one replica of this service may "
+        "not see a mapping that another one created. Mappings stay unique; with Strong they are seen at once."
+    )
+
+
+def _item(mapping: IdentityMapping) -> dict[str, Any]:
+    return {
+        "id": item_id(mapping.user),
+        "issuer": mapping.user.issuer,
+        "subject": mapping.user.subject,
+        "acsUserId": mapping.acs_user_id,
+        "createdAt": mapping.created_at.isoformat(),
+        "deleting": mapping.deleting,
+    }
+
+
+def _mapping(item: Any, expected: UserKey | None = None) -> IdentityMapping:
+    try:
+        mapping = IdentityMapping(
+            UserKey(str(item["issuer"]), str(item["subject"])),
+            str(item["acsUserId"]),
+            datetime.fromisoformat(item["createdAt"]),
+            deleting=bool(item["deleting"]),
+            version=str(item["_etag"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise StoreMisconfigured(_FOREIGN_ITEM) from None
+    if item_id(mapping.user) != item["id"] or expected not in (None, mapping.user):
+        raise StoreMisconfigured(_FOREIGN_ITEM)
+    return mapping
+
+
+_FOREIGN_ITEM = (
+    "The Cosmos DB container holds an item that is not a mapping written by this service. Give mappings a container of "
+    "their own."
+)

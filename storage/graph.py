@@ -1,0 +1,434 @@
+"""Mappings as open extensions on the user objects of Microsoft Graph, each beside its user.
+
+The extension is the one of Microsoft's Node.js and C# "authentication server" samples: a name (by default
+`com.contoso.identityMapping`) and a property `acsUserIdentity`. Both samples and this store read and write each other's
+mappings. Two more properties, which the samples ignore, hold the time of creation and the mark of a deletion.
+
+Requests go through azure-core's asynchronous pipeline, which the other Azure clients of the service stand on too:
+pooled connections, proxies, time limits. Five plain requests need nothing of the Graph SDK (a generated model of all of
+Graph), whose pipeline would add a second retry layer and redirects that carry the caller's token along.
+
+What Graph can't do, and what that leaves open:
+
+- There is no etag. A version is a hash of the content; `mark_deleting` and `remove` read, compare, then write. Inside
+  this process they take turns per user. Between processes a small gap remains: if another one removes and recreates the
+  mapping exactly between our read and our write, a marking restores the old mapping as one in deletion and a removal
+  takes the new one away. The ACS identity of the new mapping is then orphaned, never shared.
+- Reads may lag behind writes: Graph promises nothing for extensions. `create` never relies on a read: Graph refuses a
+  second extension of one name, so there is one winner. A `get` shortly after another process's write may be outdated.
+
+Sources: https://learn.microsoft.com/graph/api/resources/opentypeextension and its methods,
+https://learn.microsoft.com/graph/extensibility-open-users, https://learn.microsoft.com/graph/throttling.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+from weakref import WeakValueDictionary
+
+import aiohttp
+from azure.core import AsyncPipelineClient
+from azure.core.exceptions import AzureError
+from azure.core.pipeline.policies import UserAgentPolicy
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.core.rest import AsyncHttpResponse, HttpRequest
+
+from storage.graph_settings import GraphAccessTokens, GraphApplicationTokens, GraphSettings
+from storage.http_session import new_http_session
+from storage.mapping import (
+    ExtensionLimitReached,
+    IdentityMapping,
+    MappingChanged,
+    MappingExists,
+    StoreAccessDenied,
+    StoreError,
+    StoreMisconfigured,
+    StoreThrottled,
+    StoreUnavailable,
+    UserKey,
+)
+from storage.paging import Paged
+
+IDENTITY = "acsUserIdentity"
+CREATED_AT = "acsUserIdentityCreatedAt"
+DELETING = "acsUserIdentityDeleting"
+
+UNKNOWN_CREATION = datetime.fromtimestamp(0, UTC)
+"""The `created_at` of a mapping that a sample wrote: the samples store no time."""
+
+
+async def open_graph_store(
+    settings: GraphSettings,
+    access_tokens: GraphAccessTokens | None,
+    application_tokens: GraphApplicationTokens | None = None,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> "GraphMappingStore":
+    """A store that acts as each mapping's own user (`access_tokens`), or as the application where that is `None`.
+
+    `application_tokens` is for operators: listing all mappings needs it. Nothing is sent yet. Raises
+    `StoreMisconfigured` for a URL that is not https: tokens would travel readable.
+    """
+    base_url = settings.base_url.rstrip("/")
+    parts = urlsplit(base_url)
+    if parts.scheme != "https" or not parts.netloc or parts.path or parts.query:
+        raise StoreMisconfigured("The base URL of Microsoft Graph must be https://host, without a path.")
+    client: AsyncPipelineClient[HttpRequest, AsyncHttpResponse] = AsyncPipelineClient(
+        base_url,
+        # Neither a retry nor a redirect policy: the one retry layer is `storage.retrying`.
+        policies=[UserAgentPolicy(sdk_moniker="acs-auth-server")],
+        transport=AioHttpTransport(
+            session=new_http_session(),
+            session_owner=True,
+            connection_timeout=settings.connection_timeout,
+            read_timeout=settings.timeout,
+        ),
+    )
+    return GraphMappingStore(client, settings, access_tokens, application_tokens, now)
+
+
+class GraphMappingStore:
+    """Fulfils `MappingStore`, with the limits that the module describes; made by `open_graph_store`.
+
+    Besides the errors of `MappingStore`, every method may raise `StoreAccessDenied` and what the token providers raise.
+    """
+
+    def __init__(
+        self,
+        client: AsyncPipelineClient[HttpRequest, AsyncHttpResponse],
+        settings: GraphSettings,
+        access_tokens: GraphAccessTokens | None,
+        application_tokens: GraphApplicationTokens | None,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._client = client
+        self._root = f"{settings.base_url.rstrip('/')}/v1.0"
+        self._settings = settings
+        self._access_tokens = access_tokens
+        self._application_tokens = application_tokens
+        self._now = now
+        self._writing: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
+
+    async def get(self, user: UserKey) -> IdentityMapping | None:
+        """See `MappingStore.get`."""
+        found = await self._read(user)
+        return None if found is None else _mapping(user, found)
+
+    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+        """See `MappingStore.create`."""
+        content = {IDENTITY: acs_user_id, CREATED_AT: self._now().isoformat()}
+        for _ in range(_SETTLING_ROUNDS):
+            async with self._owner(user) as owner:
+                answer = await self._send("POST", f"{owner.path}/extensions", owner.token, self._extension(content))
+                if answer.status == 201 and IDENTITY in answer.body:
+                    return _mapping(user, _properties(answer.body))
+                if not _is_duplicate(answer):
+                    raise self._error(answer)
+            existing = await self.get(user)
+            if existing is not None:
+                raise MappingExists(existing)
+            # Removed in between, or this read does not see it yet: only Graph's answer to another create tells.
+        raise StoreThrottled(_LAG_PAUSE)  # nothing was written, and it may be repeated
+
+    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
+        """See `MappingStore.mark_deleting`; and the module about races with other processes."""
+        async with self._lock(mapping.user):
+            stored = await self._read(mapping.user)
+            if stored is None or _version(stored) != mapping.version:
+                raise MappingChanged
+            if mapping.deleting:
+                return _mapping(mapping.user, stored)
+            # PATCH erases every property that it does not name, whoever wrote it.
+            marked = {**stored, DELETING: True}
+            async with self._owner(mapping.user) as owner:
+                answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(marked))
+                if answer.status == 404:
+                    raise MappingChanged
+                if answer.status not in (200, 204):
+                    raise self._error(answer)
+            return _mapping(mapping.user, marked)
+
+    async def remove(self, mapping: IdentityMapping) -> None:
+        """See `MappingStore.remove`; and the module about races with other processes."""
+        async with self._lock(mapping.user):
+            stored = await self._read(mapping.user)
+            if stored is None:
+                return
+            if _version(stored) != mapping.version:
+                raise MappingChanged
+            async with self._owner(mapping.user) as owner:
+                answer = await self._send("DELETE", self._one(owner), owner.token)
+                if answer.status not in (204, 404):
+                    raise self._error(answer)
+
+    def mappings(self) -> AsyncIterator[IdentityMapping]:
+        """See `MappingStore.mappings`. Raises `StoreMisconfigured` without application tokens: no user may list all."""
+        tokens = self._application_tokens
+        if tokens is None:
+            raise StoreMisconfigured(
+                "Listing all mappings needs a token of the application itself with the permission User.Read.All."
+            )
+        application_tokens = tokens
+
+        async def read_page(continuation: _Page | None) -> tuple[list[IdentityMapping], _Page | None]:
+            page = continuation or _Page(tuple(application_tokens.tenants))
+            if not page.tenants:
+                return [], None
+            tenant = page.tenants[0]
+            url = page.url or f"{self._root}/users?{self._users_query()}"
+            answer = await self._get(url, await application_tokens.access_token(tenant))
+            return self._mappings_of_page(tenant, answer), self._following(page, answer)
+
+        return Paged(read_page)
+
+    async def ping(self) -> None:
+        """Check that Graph can be reached. No user is there to ask for: an orderly refusal (401) is a good answer."""
+        answer = await self._send("GET", "/me", None)
+        if answer.status != 401:
+            raise self._error(answer)
+
+    async def aclose(self) -> None:
+        """See `MappingStore.aclose`."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def _owner(self, user: UserKey) -> AsyncIterator["_Owner"]:
+        """Act for the user; a token that Graph refuses meanwhile is not given out again."""
+        if self._access_tokens is not None:
+            try:
+                yield _Owner("/me", await self._access_tokens.access_token(user))
+            except StoreAccessDenied:
+                self._access_tokens.refused(user)
+                raise
+        elif self._application_tokens is not None:
+            token = await self._application_tokens.access_token(user.issuer)
+            yield _Owner(f"/users/{quote(user.subject, safe='')}", token)
+        else:
+            raise StoreMisconfigured("The Graph store needs access tokens of its users or of the application.")
+
+    async def _read(self, user: UserKey) -> dict[str, Any] | None:
+        """The properties of the user's extension. The query is the samples' own; it says whose extensions these are."""
+        async with self._owner(user) as owner:
+            answer = await self._get(f"{self._root}{owner.path}?{_SELECTION}", owner.token)
+            found = self._find(answer.body)
+            if answer.body.get("id") != user.subject:
+                raise StoreMisconfigured("The Graph token belongs to another user than the mapping.")
+            if found is None and _may_be_cut_short(answer.body):
+                one = await self._send("GET", self._one(owner), owner.token)
+                if one.status == 200:
+                    return _properties(one.body)
+                if one.status != 404:
+                    raise self._error(one)
+            return found
+
+    def _find(self, described: dict[str, Any]) -> dict[str, Any] | None:
+        extensions = described.get("extensions")
+        if not isinstance(extensions, list):
+            raise StoreUnavailable  # Not what was asked for, so it says nothing about absence.
+        for extension in extensions:
+            if isinstance(extension, dict) and extension.get("extensionName") == self._settings.extension_name:
+                return _properties(extension)
+        return None
+
+    def _mappings_of_page(self, tenant: str, answer: "_Answer") -> list[IdentityMapping]:
+        users = answer.body.get("value")
+        if not isinstance(users, list) or not all(isinstance(user, dict) and "id" in user for user in users):
+            raise StoreUnavailable
+        found = [(user["id"], self._find(user)) for user in users]
+        return [_mapping(UserKey(tenant, subject), stored) for subject, stored in found if stored is not None]
+
+    def _following(self, page: "_Page", answer: "_Answer") -> "_Page | None":
+        url = answer.body.get("@odata.nextLink")
+        if url is None:
+            return _Page(page.tenants[1:]) if len(page.tenants) > 1 else None
+        # The token is for Graph alone, and no directory has that many pages.
+        if not isinstance(url, str) or not url.startswith(f"{self._root}/") or page.number >= _PAGES_AT_MOST:
+            raise StoreUnavailable
+        return _Page(page.tenants, url, page.number + 1)
+
+    def _users_query(self) -> str:
+        size = self._settings.page_size
+        return _SELECTION if size is None else f"{_SELECTION}&{urlencode({'$top': size}, safe='$')}"
+
+    def _one(self, owner: "_Owner") -> str:
+        return f"{owner.path}/extensions/{quote(self._settings.extension_name, safe='')}"
+
+    def _extension(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "@odata.type": "microsoft.graph.openTypeExtension",
+            "extensionName": self._settings.extension_name,
+            **properties,
+        }
+
+    def _lock(self, user: UserKey) -> asyncio.Lock:
+        return self._writing.setdefault(user, asyncio.Lock())
+
+    async def _get(self, url: str, token: str) -> "_Answer":
+        answer = await self._send("GET", url.removeprefix(self._root), token)
+        if answer.status != 200:
+            raise self._error(answer)
+        return answer
+
+    async def _send(
+        self, method: str, path: str, token: str | None, content: dict[str, Any] | None = None
+    ) -> "_Answer":
+        headers = {"Accept": "application/json", "client-request-id": str(uuid.uuid4())}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        request = HttpRequest(method, f"{self._root}{path}", headers=headers, json=content)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                response = await self._client.send_request(request)
+        except (AzureError, aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise StoreUnavailable from error
+        return _Answer.of(response)
+
+    def _error(self, answer: "_Answer") -> StoreError:
+        """What an answer that was not hoped for means."""
+        if answer.status == 429:
+            return StoreThrottled(answer.retry_after)
+        if answer.status in (200, 201, 204, 408) or answer.status >= 500:
+            return StoreUnavailable(answer.retry_after)
+        if answer.status == 401 or answer.claims is not None:
+            return StoreAccessDenied(answer.claims)
+        if answer.status == 403:
+            permission = (
+                "User.ReadWrite (delegated)"
+                if self._access_tokens is not None
+                else "User.ReadWrite.All (application), or User.Read.All to list only"
+            )
+            return StoreMisconfigured(
+                f"Microsoft Graph denied access ({answer.code}). Grant the API registration the Microsoft Graph "
+                f"permission {permission} and consent to it."
+            )
+        if answer.status == 400 and "maximum number of extensions" in answer.message.lower():
+            return ExtensionLimitReached()
+        return StoreMisconfigured(
+            f"Microsoft Graph refused a request with status {answer.status} ({answer.code}), client-request-id "
+            f"{answer.client_request_id}. Check the extension's name and the address of Microsoft Graph."
+        )
+
+
+_SELECTION = "$select=id&$expand=extensions"
+_SETTLING_ROUNDS = 3
+_LAG_PAUSE = 1.0  # seconds
+_PAGES_AT_MOST = 1_000_000
+_EXPANDED_AT_MOST = 20  # https://learn.microsoft.com/graph/query-parameters#expand
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Where a user's object is and the token that reaches it."""
+
+    path: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What a listing still has to read: the tenants left, and where in the first one to go on."""
+
+    tenants: tuple[str, ...]
+    url: str | None = None
+    number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: dict[str, Any]
+    code: str
+    message: str
+    retry_after: float | None
+    claims: str | None
+    client_request_id: str
+
+    @classmethod
+    def of(cls, response: AsyncHttpResponse) -> "_Answer":
+        try:
+            body = response.json() if response.content else {}
+        except ValueError:
+            body = {}
+        body = body if isinstance(body, dict) else {}
+        error = body.get("error")
+        error = error if isinstance(error, dict) else {}
+        code = str(error.get("code", ""))
+        return cls(
+            status=response.status_code,
+            body=body,
+            code=code if re.fullmatch(r"\w{1,100}", code) else "no error code",
+            message=str(error.get("message", "")),
+            retry_after=_seconds(response.headers.get("Retry-After")),
+            claims=_claims(response.headers.get("WWW-Authenticate", "")),
+            client_request_id=str(response.request.headers["client-request-id"]),
+        )
+
+
+def _is_duplicate(answer: _Answer) -> bool:
+    # Graph names no code of its own for this; the message is the only mark.
+    return answer.status == 409 or (answer.status == 400 and "already exists" in answer.message.lower())
+
+
+def _may_be_cut_short(described: dict[str, Any]) -> bool:
+    return "extensions@odata.nextLink" in described or len(described["extensions"]) >= _EXPANDED_AT_MOST
+
+
+def _properties(extension: dict[str, Any]) -> dict[str, Any]:
+    """What is stored, without Graph's own description of it."""
+    return {
+        name: value
+        for name, value in extension.items()
+        if name not in ("id", "extensionName") and "@odata." not in name
+    }
+
+
+def _mapping(user: UserKey, properties: dict[str, Any]) -> IdentityMapping:
+    acs_user_id = properties.get(IDENTITY)
+    if not isinstance(acs_user_id, str) or not acs_user_id:
+        raise StoreMisconfigured(
+            f"A user's extension holds no {IDENTITY}: something else wrote it. Delete it, or configure another name."
+        )
+    return IdentityMapping(
+        user,
+        acs_user_id,
+        _time(properties.get(CREATED_AT)),
+        deleting=properties.get(DELETING) is True,
+        version=_version(properties),
+    )
+
+
+def _version(properties: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()
+
+
+def _time(text: Any) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (TypeError, ValueError):
+        return UNKNOWN_CREATION
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
+
+
+def _claims(challenge: str) -> str | None:
+    """The claims that a `WWW-Authenticate` header asks for: base64 on the wire, JSON to the client."""
+    found = re.search(r'\bclaims="([^"]+)"', challenge)
+    if found is None or "insufficient_claims" not in challenge:
+        return None
+    try:
+        encoded = found[1].replace("-", "+").replace("_", "/")
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None

@@ -1,0 +1,587 @@
+"""The Graph store fulfils the store contract, over the wire; and what is its own."""
+
+import asyncio
+import base64
+import dataclasses
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from local_azure.faults import Fault
+from local_azure.graph import DirectoryUser, Graph
+from storage.graph import (
+    UNKNOWN_CREATION,
+    GraphMappingStore,
+    open_graph_store,
+)
+from storage.graph_settings import GraphSettings
+from storage.mapping import (
+    ExtensionLimitReached,
+    MappingChanged,
+    MappingExists,
+    MappingStore,
+    StoreAccessDenied,
+    StoreMisconfigured,
+    StoreThrottled,
+    StoreUnavailable,
+    UserKey,
+)
+from storage.retrying import RetryingStore, RetryPolicy
+from tests.running_graph import RunningGraph, running_graph
+from tests.storage import contract
+from tests.storage.contract import ALICE, BOB, WRAPPERS, OpenStore, listed, no_wait
+
+NAME = "com.contoso.identityMapping"
+EXTENSION = {"@odata.type": "microsoft.graph.openTypeExtension", "extensionName": NAME}
+READ = "/me?$expand=extensions&$select=id"  # as the Node.js sample asks
+
+
+class UserTokens:
+    """A delegated token for every user whom the store asks for, who is in the directory from then on."""
+
+    def __init__(self, running: RunningGraph, scopes: str = "User.ReadWrite") -> None:
+        self._running = running
+        self._scopes = scopes
+        self._tokens: dict[UserKey, str] = {}
+
+    def refused(self, user: UserKey) -> None:
+        self._tokens.pop(user, None)
+
+    async def access_token(self, user: UserKey) -> str:
+        if user not in self._tokens:
+            entry = DirectoryUser(user.issuer, user.subject, "")
+            if entry not in self._running.users:
+                self._running.users.append(entry)
+            self._tokens[user] = self._running.user_token(entry, self._scopes)
+        return self._tokens[user]
+
+
+class AppTokens:
+    """App-only tokens for all tenants of the directory."""
+
+    def __init__(self, running: RunningGraph, *roles: str) -> None:
+        self._running = running
+        self._roles = roles or ("User.ReadWrite.All",)
+        self._tokens: dict[str, str] = {}
+
+    @property
+    def tenants(self) -> Sequence[str]:
+        return sorted({user.tenant_id for user in self._running.users})
+
+    async def access_token(self, tenant_id: str) -> str:
+        return self._tokens.setdefault(tenant_id, self._running.app_token(*self._roles, tid=tenant_id))
+
+
+async def open_for(running: RunningGraph, **changes: Any) -> GraphMappingStore:
+    settings = GraphSettings(base_url=running.url, page_size=5, **changes)
+    return await open_graph_store(settings, UserTokens(running), AppTokens(running))
+
+
+class WithServer:
+    """A store that closes the stand-in behind it too."""
+
+    def __init__(self, store: MappingStore, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._store = store
+        self.get, self.create, self.mark_deleting = store.get, store.create, store.mark_deleting
+        self.remove, self.mappings, self.ping = store.remove, store.mappings, store.ping
+
+    async def aclose(self) -> None:
+        await self._store.aclose()
+        await self._stack.aclose()
+
+
+@pytest.fixture
+def directories(state_directory: Path) -> Callable[[], Path]:
+    """Directories for new stand-ins, with the certificate authority that this process trusts."""
+
+    def new() -> Path:
+        directory = Path(tempfile.mkdtemp(dir=state_directory))
+        for name in ("ca.pem", "ca-key.pem"):
+            (directory / name).write_bytes((state_directory / name).read_bytes())
+        return directory
+
+    return new
+
+
+@pytest.fixture
+async def running(state_directory: Path) -> AsyncIterator[RunningGraph]:
+    async with running_graph(state_directory) as running:
+        yield running
+
+
+@pytest.fixture
+def graph(running: RunningGraph) -> Graph:
+    return running.graph
+
+
+@pytest.fixture
+def open_back_end(directories: Callable[[], Path]) -> OpenStore:
+    async def open_new() -> MappingStore:
+        stack = AsyncExitStack()
+        running = await stack.enter_async_context(running_graph(directories()))
+        return WithServer(await open_for(running), stack)
+
+    return open_new
+
+
+class TestPlainUse(contract.PlainUse): ...
+
+
+class TestConcurrency(contract.Concurrency): ...
+
+
+class TestFaults(contract.Faults):
+    @pytest.fixture
+    async def store(self, running: RunningGraph, wrapper: str) -> AsyncIterator[MappingStore]:
+        store = WRAPPERS[wrapper](await open_for(running))
+        yield store
+        await store.aclose()
+
+    @pytest.fixture
+    def faults(self, graph: Graph) -> "WireFaults":
+        return WireFaults(graph)
+
+
+class TestStateMachine(contract.StateMachine):
+    def test_any_sequence_of_calls_does_what_the_model_does(self, open_store: OpenStore) -> None:
+        run_state_machine_as_test(
+            lambda: contract.StoreMachine(open_store),  # type: ignore[arg-type]  # Anything that makes a machine will do.
+            # Fewer examples than for stores without a wire: every step is several requests.
+            settings=settings(max_examples=5, stateful_step_count=15, deadline=None, derandomize=True),
+        )
+
+
+class WireFaults:
+    """The faults of the store contract, scripted on the stand-in, below the client."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._faults = graph.faults
+
+    def throttle(self, operation: str, *, retry_after: float, times: int | None = 1) -> None:
+        fault = Fault(status=429, headers={"Retry-After": str(round(retry_after))}, times=times)
+        self._faults.script(FIRST_REQUESTS[operation], fault)
+
+    def fail(self, operation: str, *, times: int | None = 1) -> None:
+        self._faults.script(FIRST_REQUESTS[operation], Fault(status=503, times=times))
+
+    def lose_answer(self, operation: str, *, times: int | None = 1) -> None:
+        self._faults.script(WRITES.get(operation, FIRST_REQUESTS[operation]), Fault(drop_answer=True, times=times))
+
+    def clear(self) -> None:
+        self._faults.clear()
+
+
+WRITES = {"create": "create_extension", "mark_deleting": "update_extension", "remove": "delete_extension"}
+FIRST_REQUESTS = {
+    "get": "get_me",
+    "create": "create_extension",
+    "mark_deleting": "get_me",
+    "remove": "get_me",
+    "mappings": "list_users",
+    "ping": "get_me",
+}
+
+
+class Sample:
+    """Microsoft's Node.js sample, as far as it speaks to Graph."""
+
+    def __init__(self, running: RunningGraph, user: UserKey) -> None:
+        entry = DirectoryUser(user.issuer, user.subject, "")
+        running.users.append(entry)
+        self._root = f"{running.url}/v1.0"
+        self._headers = {"Authorization": f"Bearer {running.user_token(entry)}"}
+
+    async def request(self, method: str, path: str, body: Any = None) -> Any:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, self._root + path, json=body, headers=self._headers) as answer,
+        ):
+            assert answer.ok, await answer.text()
+            return await answer.json() if answer.status != 204 else None
+
+    async def identity(self) -> Any:
+        for extension in (await self.request("GET", READ))["extensions"]:
+            if extension["extensionName"] == NAME:
+                return extension["acsUserIdentity"]
+        return None
+
+    async def add(self, acs_user_id: str, **more: Any) -> None:
+        await self.request("POST", "/me/extensions", {**EXTENSION, "acsUserIdentity": acs_user_id, **more})
+
+
+@pytest.fixture
+async def graph_store(running: RunningGraph) -> AsyncIterator[GraphMappingStore]:
+    store = await open_for(running)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def sample(running: RunningGraph) -> Sample:
+    return Sample(running, ALICE)
+
+
+def stored(graph: Graph, user: UserKey = ALICE) -> dict[str, Any]:
+    found = graph.extensions.get(user.issuer, user.subject, NAME)
+    assert found is not None
+    return found.properties
+
+
+async def test_the_samples_read_what_the_store_wrote_also_while_it_is_being_deleted(
+    graph_store: GraphMappingStore, sample: Sample
+) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+    assert await sample.identity() == "8:acs:one"
+    await graph_store.mark_deleting(created)
+    assert await sample.identity() == "8:acs:one"
+
+
+async def test_the_store_reads_and_deletes_what_a_sample_wrote(graph_store: GraphMappingStore, sample: Sample) -> None:
+    await sample.add("8:acs:sample")
+    found = await graph_store.get(ALICE)
+    assert found is not None
+    assert (found.acs_user_id, found.deleting, found.created_at) == ("8:acs:sample", False, UNKNOWN_CREATION)
+    await graph_store.remove(await graph_store.mark_deleting(found))
+    assert await sample.identity() is None
+
+
+async def test_extensions_of_other_names_are_neither_read_nor_touched(
+    graph_store: GraphMappingStore, sample: Sample
+) -> None:
+    other = {**EXTENSION, "extensionName": "com.example.other", "acsUserIdentity": "8:acs:other"}
+    await sample.request("POST", "/me/extensions", other)
+    assert await graph_store.get(ALICE) is None
+    assert await listed(graph_store) == []
+    await graph_store.remove(await graph_store.create(ALICE, "8:acs:one"))
+    assert len((await sample.request("GET", READ))["extensions"]) == 1
+
+
+async def test_the_extensions_name_is_a_setting(running: RunningGraph, graph: Graph) -> None:
+    store = await open_for(running, extension_name="com.example.mapping")
+    marked = await store.mark_deleting(await store.create(ALICE, "8:acs:one"))
+    assert await store.get(ALICE) == marked
+    assert [found.name for found in graph.extensions.of(ALICE.issuer, ALICE.subject)] == ["com.example.mapping"]
+    await store.remove(marked)
+    await store.aclose()
+
+
+async def test_marking_erases_no_property_whoever_wrote_it(
+    graph_store: GraphMappingStore, graph: Graph, sample: Sample
+) -> None:
+    await sample.add("8:acs:one", note="kept", count=3)
+    found = await graph_store.get(ALICE)
+    assert found is not None
+    await graph_store.mark_deleting(found)
+    assert stored(graph) == {
+        "acsUserIdentity": "8:acs:one",
+        "note": "kept",
+        "count": 3,
+        "acsUserIdentityDeleting": True,
+    }
+
+
+async def test_the_third_extension_of_the_app_is_a_limit(graph_store: GraphMappingStore, sample: Sample) -> None:
+    for name in ("one", "two"):
+        await sample.request("POST", "/me/extensions", {**EXTENSION, "extensionName": name})
+    with pytest.raises(ExtensionLimitReached):
+        await graph_store.create(ALICE, "8:acs:one")
+
+
+async def test_a_read_that_does_not_see_a_create_yet_is_repeated_and_the_winner_reported(
+    graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    graph.extensions.lag_reads = 1
+    created = await graph_store.create(ALICE, "8:acs:one")
+    with pytest.raises(MappingExists) as conflict:
+        await graph_store.create(ALICE, "8:acs:two")
+    assert conflict.value.existing == created
+
+
+async def test_a_longer_lag_is_trouble_and_never_absence(graph_store: GraphMappingStore, graph: Graph) -> None:
+    graph.extensions.lag_reads = 3
+    created = await graph_store.create(ALICE, "8:acs:one")
+    with pytest.raises(StoreThrottled) as error:
+        await graph_store.create(ALICE, "8:acs:two")
+    assert error.value.retry_after == 1
+    assert graph.faults.counts["create_extension"] == 1 + 3
+    assert await graph_store.get(ALICE) == created
+
+
+async def test_the_retry_layer_waits_a_lag_out(graph_store: GraphMappingStore, graph: Graph) -> None:
+    graph.extensions.lag_reads = 4
+    await graph_store.create(ALICE, "8:acs:one")
+    with pytest.raises(MappingExists):
+        await RetryingStore(graph_store, RetryPolicy(sleep=no_wait)).create(ALICE, "8:acs:two")
+
+
+async def test_a_user_with_more_extensions_than_an_expansion_shows_is_read_directly(
+    running: RunningGraph, graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+    others = [{"extensionName": f"com.example.{number}", "id": f"com.example.{number}"} for number in range(20)]
+    cut_short = Fault(status=200, body={"id": ALICE.subject, "extensions": others}, times=None)
+    graph.faults.script("get_me", cut_short)
+    assert await graph_store.get(ALICE) == created
+    graph.extensions.delete(ALICE.issuer, ALICE.subject, NAME)
+    assert await graph_store.get(ALICE) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["not json", [], {}, {"id": ALICE.subject}, {"id": ALICE.subject, "extensions": None}],
+)
+async def test_an_answer_that_is_not_graphs_is_never_absence(
+    graph_store: GraphMappingStore, graph: Graph, body: Any
+) -> None:
+    graph.faults.script("get_me", Fault(status=200, body=body))
+    with pytest.raises(StoreUnavailable):
+        await graph_store.get(ALICE)
+
+
+async def test_a_create_whose_answer_is_unreadable_is_settled_by_reading(
+    graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    graph.faults.script("create_extension", Fault(status=201, body="<html>"))
+    with pytest.raises(StoreUnavailable):
+        await graph_store.create(ALICE, "8:acs:one")
+
+
+async def test_an_extension_without_an_identity_is_a_fault_for_an_operator_and_never_absence(
+    graph_store: GraphMappingStore, sample: Sample
+) -> None:
+    await sample.request("POST", "/me/extensions", {**EXTENSION, "else": 1})
+    with pytest.raises(StoreMisconfigured, match="acsUserIdentity"):
+        await graph_store.get(ALICE)
+    with pytest.raises(StoreMisconfigured):
+        await listed(graph_store)
+
+
+@pytest.mark.parametrize("status", [400, 409])
+async def test_a_duplicate_is_known_by_its_message_or_by_a_conflict(
+    graph_store: GraphMappingStore, graph: Graph, status: int
+) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+    message = "An extension already exists with given id." if status == 400 else "Conflict."
+    body = {"error": {"code": "Request_BadRequest", "message": message}}
+    graph.faults.script("create_extension", Fault(status=status, body=body))
+    with pytest.raises(MappingExists) as conflict:
+        await graph_store.create(ALICE, "8:acs:one")
+    assert conflict.value.existing == created
+
+
+async def test_a_patch_may_also_be_answered_with_the_extension(graph_store: GraphMappingStore, graph: Graph) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+    graph.faults.script("update_extension", Fault(status=200, body={"id": NAME}))
+    assert (await graph_store.mark_deleting(created)).deleting
+
+
+async def test_a_mapping_that_goes_between_the_reading_and_the_writing_is_not_marked(
+    graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+    graph.faults.script("update_extension", Fault(status=404, body={"error": {"code": "ResourceNotFound"}}))
+    with pytest.raises(MappingChanged):
+        await graph_store.mark_deleting(created)
+
+
+async def test_a_missing_permission_is_named(running: RunningGraph) -> None:
+    store = await open_graph_store(GraphSettings(base_url=running.url), UserTokens(running, "User.Read"))
+    assert await store.get(ALICE) is None
+    with pytest.raises(StoreMisconfigured, match=r"User\.ReadWrite \(delegated\)"):
+        await store.create(ALICE, "8:acs:one")
+    await store.aclose()
+
+
+async def test_a_refused_token_is_access_denied(running: RunningGraph, graph: Graph) -> None:
+    class Garbage(UserTokens):
+        refusals: ClassVar[list[UserKey]] = []
+
+        async def access_token(self, user: UserKey) -> str:
+            return "garbage"
+
+        def refused(self, user: UserKey) -> None:
+            self.refusals.append(user)
+
+    store = await open_graph_store(GraphSettings(base_url=running.url), Garbage(running))
+    with pytest.raises(StoreAccessDenied) as error:
+        await store.get(ALICE)
+    assert error.value.claims is None
+    assert Garbage.refusals == [ALICE]
+    await store.aclose()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_claims_challenge_is_handed_on(graph_store: GraphMappingStore, graph: Graph, status: int) -> None:
+    claims = json.dumps({"access_token": {"nbf": {"essential": True, "value": "1604106651"}}})
+    encoded = base64.b64encode(claims.encode()).decode().rstrip("=")
+    challenge = f'Bearer realm="", error="insufficient_claims", claims="{encoded}"'
+    graph.faults.script("get_me", Fault(status=status, headers={"WWW-Authenticate": challenge}))
+    with pytest.raises(StoreAccessDenied) as error:
+        await graph_store.get(ALICE)
+    assert error.value.claims == claims
+
+
+async def test_a_token_of_another_user_is_noticed_and_changes_nothing(running: RunningGraph, graph: Graph) -> None:
+    tokens = UserTokens(running)
+
+    class Mixed(UserTokens):
+        async def access_token(self, user: UserKey) -> str:
+            return await tokens.access_token(BOB)
+
+    store = await open_for(running)
+    created = await store.create(BOB, "8:acs:bob")
+    mixed = await open_graph_store(GraphSettings(base_url=running.url), Mixed(running))
+    with pytest.raises(StoreMisconfigured, match="another user"):
+        await mixed.get(ALICE)
+    with pytest.raises(StoreMisconfigured, match="another user"):
+        await mixed.remove(dataclasses.replace(created, user=ALICE))
+    assert await store.get(BOB) == created
+    await store.aclose()
+    await mixed.aclose()
+
+
+async def test_what_a_token_provider_raises_passes_through(running: RunningGraph) -> None:
+    class ConsentMissing(Exception):
+        pass
+
+    class Refusing:
+        async def access_token(self, user: UserKey) -> str:
+            raise ConsentMissing
+
+        def refused(self, user: UserKey) -> None:
+            raise AssertionError
+
+    store = await open_graph_store(GraphSettings(base_url=running.url), Refusing())
+    with pytest.raises(ConsentMissing):
+        await store.get(ALICE)
+    await store.aclose()
+
+
+async def test_listing_needs_application_tokens(running: RunningGraph) -> None:
+    store = await open_graph_store(GraphSettings(base_url=running.url), UserTokens(running))
+    with pytest.raises(StoreMisconfigured, match=r"User\.Read\.All"):
+        await listed(store)
+    await store.aclose()
+
+
+async def test_listing_never_follows_a_link_to_another_address(graph_store: GraphMappingStore, graph: Graph) -> None:
+    await graph_store.create(ALICE, "8:acs:one")
+    body = {"value": [], "@odata.nextLink": "https://graph.example/v1.0/users?$skiptoken=x"}
+    graph.faults.script("list_users", Fault(status=200, body=body))
+    with pytest.raises(StoreUnavailable):
+        await listed(graph_store)
+
+
+async def test_an_operator_without_users_works_on_all_mappings_as_the_application(
+    running: RunningGraph, graph_store: GraphMappingStore
+) -> None:
+    strange = UserKey("tenant", "auth0|1?#/%2F x")
+    users = [ALICE, BOB, strange]
+    for user in users:
+        await graph_store.create(user, f"8:acs:{user.subject}")
+    operator = await open_graph_store(GraphSettings(base_url=running.url), None, AppTokens(running))
+    async for mapping in operator.mappings():
+        assert await operator.get(mapping.user) == mapping
+        await operator.remove(await operator.mark_deleting(mapping))
+    assert [await graph_store.get(user) for user in users] == [None] * 3
+    created = await operator.create(ALICE, "8:acs:new")
+    assert await graph_store.get(ALICE) == created
+    await operator.aclose()
+
+
+async def test_every_request_can_be_traced_at_graph_and_names_no_user(
+    running: RunningGraph, graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    await graph_store.remove(await graph_store.mark_deleting(await graph_store.create(ALICE, "8:acs:one")))
+    calls = list(graph.faults.calls)
+    ids = {call.headers["client-request-id"] for call in calls}
+    assert len(ids) == len(calls) == 5
+    assert all(ALICE.subject not in call.path for call in calls)
+
+
+async def test_an_error_message_names_no_user_and_no_upstream_text(
+    graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    body = {"error": {"code": "Odd <b>", "message": f"Resource '{ALICE.subject}' is odd."}}
+    graph.faults.script("get_me", Fault(status=404, body=body))
+    with pytest.raises(StoreMisconfigured) as error:
+        await graph_store.get(ALICE)
+    assert ALICE.subject not in str(error.value)
+    assert "<b>" not in str(error.value)
+
+
+async def test_mappings_in_several_processes_are_one_truth(running: RunningGraph) -> None:
+    one, other = await open_for(running), await open_for(running)
+    outcomes = await asyncio.gather(
+        *(contract.create_or_existing(store, ALICE, f"8:acs:{n}") for n in range(10) for store in (one, other))
+    )
+    assert sum(made for _, made in outcomes) == 1
+    assert len({mapping for mapping, _ in outcomes}) == 1
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_a_mapping_keeps_the_time_of_its_creation(running: RunningGraph) -> None:
+    noon = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+    store = await open_graph_store(GraphSettings(base_url=running.url), UserTokens(running), now=lambda: noon)
+    created = await store.create(ALICE, "8:acs:one")
+    assert (await store.mark_deleting(created)).created_at == created.created_at == noon
+    await store.aclose()
+
+
+@pytest.mark.parametrize("url", ["http://graph.microsoft.com", "https://graph.microsoft.com/v1.0", "graph", ""])
+async def test_only_an_https_host_is_accepted(url: str) -> None:
+    with pytest.raises(StoreMisconfigured):
+        await open_graph_store(GraphSettings(base_url=url), None)
+
+
+async def test_a_ping_needs_no_token_and_fails_when_graph_is_away(graph_store: GraphMappingStore, graph: Graph) -> None:
+    await graph_store.ping()
+    assert "Authorization" not in graph.faults.calls[-1].headers
+    for fault in (Fault(status=503), Fault(reset=True), Fault(status=200)):
+        graph.faults.script("get_me", fault)
+        with pytest.raises(StoreUnavailable):
+            await graph_store.ping()
+
+
+# What one call of the bare store costs on the wire, and what it raises, for each thing that can go wrong.
+WRONG = {
+    "429": (Fault(status=429, times=None), StoreThrottled, None),
+    "429 with Retry-After": (Fault(status=429, headers={"Retry-After": "3"}, times=None), StoreThrottled, 3),
+    "408": (Fault(status=408, times=None), StoreUnavailable, None),
+    "500": (Fault(status=500, times=None), StoreUnavailable, None),
+    "503": (Fault(status=503, headers={"Retry-After": "3"}, times=None), StoreUnavailable, 3),
+    "504": (Fault(status=504, times=None), StoreUnavailable, None),
+    "redirect": (Fault(status=307, headers={"Location": "/v1.0/me"}, times=None), StoreMisconfigured, None),
+    "hang": (Fault(hang=True, times=None), StoreUnavailable, None),
+    "reset": (Fault(reset=True, times=None), StoreUnavailable, None),
+}
+
+
+@pytest.mark.parametrize("operation", ["get", "create", "mark_deleting", "remove", "mappings"])
+@pytest.mark.parametrize("case", list(WRONG))
+async def test_each_attempt_is_one_request(running: RunningGraph, graph: Graph, operation: str, case: str) -> None:
+    fault, raised, retry_after = WRONG[case]
+    store = await open_for(running, timeout=0.2 if case == "hang" else 5.0)
+    created = await store.create(ALICE, "8:acs:one")
+    request = WRITES.get(operation, FIRST_REQUESTS[operation])
+    graph.faults.script(request, fault)
+    graph.faults.counts.clear()
+    retrying = RetryingStore(store, RetryPolicy(attempts=3, sleep=no_wait))
+    with pytest.raises(raised) as error:
+        await contract._call(retrying, operation, created)
+    assert getattr(error.value, "retry_after", None) == retry_after
+    in_doubt = operation == "create" and raised is StoreUnavailable  # who creates must look before repeating
+    attempts = 1 if raised is StoreMisconfigured or in_doubt else 3
+    assert graph.faults.counts[request] == attempts
+    await store.aclose()
