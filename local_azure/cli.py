@@ -15,6 +15,7 @@ from local_azure.launcher import run as run_until_stopped
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_NAMES = {"entra": "Entra ID", "graph": "Graph", "acs": "ACS", "cosmos": "Cosmos DB"}
 _PORT = click.IntRange(1, 65535)
 
 
@@ -32,29 +33,39 @@ def _entra_port(command: Command) -> Command:
     return click.option("--entra-port", type=_PORT, default=Ports().entra, show_default=True)(command)
 
 
-def _acs_port(command: Command) -> Command:
-    return click.option("--acs-port", type=_PORT, default=Ports().acs, show_default=True)(command)
+def _all_ports(command: Command) -> Command:
+    for name, port in reversed([("entra", 5001), ("graph", 5002), ("acs", 5003), ("cosmos", 5004)]):
+        command = click.option(f"--{name}-port", type=_PORT, default=port, show_default=True)(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Stand-ins for Entra ID and Azure Communication Services on loopback. For development only."""
+    """Stand-ins for Entra ID, Microsoft Graph, ACS and Cosmos DB on loopback. For development only."""
 
 
 @main.command()
-@click.option("--storage", type=click.Choice(["sqlite"]), default="sqlite", show_default=True)
+@click.option("--storage", type=click.Choice(["cosmos", "graph", "sqlite"]), default="sqlite", show_default=True)
 @click.option("--port", type=_PORT, default=5000, show_default=True, help="Port of the service.")
 @_state_directory
-@_entra_port
-@_acs_port
+@_all_ports
 @click.option("--no-service", is_flag=True, help="Only the stand-ins; print the settings that a service needs.")
-def run(storage: str, port: int, state_dir: Path, entra_port: int, acs_port: int, no_service: bool) -> None:
+def run(
+    storage: str,
+    port: int,
+    state_dir: Path,
+    entra_port: int,
+    graph_port: int,
+    acs_port: int,
+    cosmos_port: int,
+    no_service: bool,
+) -> None:
     """Run the stand-ins and the service, and show one round trip. Ctrl-C stops everything."""
     options = Options(
         state_directory=state_dir.absolute(),
         storage=storage,
         port=port,
-        ports=Ports(entra=entra_port, acs=acs_port),
+        ports=Ports(entra_port, graph_port, acs_port, cosmos_port),
         with_service=not no_service,
         command=_this_command(),
     )
@@ -92,7 +103,7 @@ def users(state_dir: Path, entra_port: int) -> None:
 
 
 @main.command()
-@click.argument("service", type=click.Choice(["entra", "acs"]))
+@click.argument("service", type=click.Choice(["entra", "graph", "acs", "cosmos"]))
 @click.argument("operation", required=False)
 @click.option("--status", type=click.IntRange(100, 599), help="Answer with this status instead.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="With --status; may be repeated.")
@@ -105,8 +116,7 @@ def users(state_dir: Path, entra_port: int) -> None:
 )
 @click.option("--clear", is_flag=True, help="Forget every scripted fault of the service.")
 @_state_directory
-@_entra_port
-@_acs_port
+@_all_ports
 def fault(
     service: str,
     operation: str | None,
@@ -119,15 +129,17 @@ def fault(
     times: int,
     clear: bool,
     state_dir: Path,
-    entra_port: int,
-    acs_port: int,
+    **ports: int,
 ) -> None:
     """Make the next calls of a stand-in's OPERATION fail ('*': every operation).
 
-    Operations of acs: create_identity, delete_identity, revoke_access_tokens, issue_access_token,
-    exchange_teams_token.
+    \b
+    acs     create_identity delete_identity revoke_access_tokens issue_access_token exchange_teams_token
+    cosmos  read_item create_item replace_item delete_item query_items get_container get_account
+    graph   get_me create_extension get_extension update_extension delete_extension list_users
+    entra   openid_configuration_v2 keys_v2 authorize token
     """
-    stand_in = _entra(entra_port, state_dir) if service == "entra" else _acs(acs_port, state_dir)
+    stand_in = StandInClient(_NAMES[service], ports[f"{service}_port"], f"--{service}-port", state_dir)
     if clear:
         _call(stand_in, "DELETE", "/local/faults")
         return
@@ -163,10 +175,6 @@ def rotate_keys(retire: bool, state_dir: Path, entra_port: int) -> None:
 
 def _entra(port: int, state_directory: Path) -> StandInClient:
     return StandInClient("Entra ID", port, "--entra-port", state_directory)
-
-
-def _acs(port: int, state_directory: Path) -> StandInClient:
-    return StandInClient("ACS", port, "--acs-port", state_directory)
 
 
 def _call(stand_in: StandInClient, method: str, path: str, body: Any = None, *, check: bool = True) -> Answer:

@@ -12,8 +12,10 @@ from aiohttp import web
 from local_azure.acs import Acs
 from local_azure.certificates import LocalAuthority
 from local_azure.clock import Clock
+from local_azure.cosmos import Cosmos
 from local_azure.entra import Entra
 from local_azure.faults import Faults
+from local_azure.graph import DirectoryUser, Graph
 from local_azure.keys import KeyFactory, new_rsa_key
 from local_azure.state import State
 
@@ -35,7 +37,9 @@ class Ports:
     """The port of each stand-in on loopback; 0 lets the system choose."""
 
     entra: int = 5001
+    graph: int = 5002
     acs: int = 5003
+    cosmos: int = 5004
 
 
 class LocalAzure:
@@ -56,15 +60,25 @@ class LocalAzure:
         self.authority = LocalAuthority(directory)
         self._sockets: list[socket.socket] = []
         try:
-            entra_socket, acs_socket = (self._listen(port) for port in (ports.entra, ports.acs))
+            entra, graph, acs, cosmos = (
+                self._listen(port) for port in (ports.entra, ports.graph, ports.acs, ports.cosmos)
+            )
         except OSError:
             for opened in self._sockets:
                 opened.close()
             raise
         self.state = State(directory)
-        self.entra = Entra(self.state, _url(entra_socket), clock=clock, new_key=new_key)
-        self.acs = Acs(self.state, _url(acs_socket), clock=clock, new_key=new_key, verify=self.entra.verify)
-        self._stand_ins: list[tuple[StandIn, socket.socket]] = [(self.entra, entra_socket), (self.acs, acs_socket)]
+        self.entra = Entra(self.state, _url(entra), clock=clock, new_key=new_key)
+        verify = self.entra.verify
+        self.graph = Graph(self.state, _url(graph), clock=clock, verify=verify, users=self._directory)
+        self.acs = Acs(self.state, _url(acs), clock=clock, new_key=new_key, verify=verify)
+        self.cosmos = Cosmos(self.state, _url(cosmos), clock=clock, verify=verify)
+        self._stand_ins: list[tuple[StandIn, socket.socket]] = [
+            (self.entra, entra),
+            (self.graph, graph),
+            (self.acs, acs),
+            (self.cosmos, cosmos),
+        ]
         self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
@@ -94,8 +108,13 @@ class LocalAzure:
             "SSL_CERT_FILE": authority,
             "REQUESTS_CA_BUNDLE": authority,
             **self.entra.service_environment(),
+            **self.graph.service_environment(),
             **self.acs.service_environment(),
+            **self.cosmos.service_environment(),
         }
+
+    def _directory(self) -> list[DirectoryUser]:
+        return [DirectoryUser(user.tenant_id, user.object_id, user.name) for user in self.entra.users.values()]
 
     def _listen(self, port: int) -> socket.socket:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -86,7 +86,13 @@ async def _run_service(options: Options, azure: LocalAzure, echo: Echo) -> None:
 
 
 def _open(options: Options) -> LocalAzure:
-    used = [(options.ports.entra, "--entra-port"), (options.ports.acs, "--acs-port")]
+    ports = options.ports
+    used = [
+        (ports.entra, "--entra-port"),
+        (ports.graph, "--graph-port"),
+        (ports.acs, "--acs-port"),
+        (ports.cosmos, "--cosmos-port"),
+    ]
     if options.with_service:
         used.append((options.port, "--port"))
     _require_free(used)
@@ -111,9 +117,11 @@ def _require_free(used: list[tuple[int, str]]) -> None:
 
 def _describe(options: Options, azure: LocalAzure, echo: Echo) -> None:
     echo(f"  Entra ID stand-in  {_url(options.ports.entra)}")
+    echo(f"  Graph stand-in     {_url(options.ports.graph)}")
     echo(f"  ACS stand-in       {_url(options.ports.acs)}")
+    echo(f"  Cosmos DB stand-in {_url(options.ports.cosmos)}")
     if options.with_service:
-        echo(f"  Service            http://localhost:{options.port}")
+        echo(f"  Service            http://localhost:{options.port}, mappings in {options.storage}")
     echo(f"  State              {options.state_directory}\n")
     if not options.with_service:
         echo("Settings that point the service here:")

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import ssl
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
@@ -37,6 +35,7 @@ from quart_app.communication import (
     UnexpectedAnswer,
 )
 from storage.deadline import remaining
+from storage.http_session import new_http_session
 from storage.retrying import RetryPolicy
 
 T = TypeVar("T")
@@ -90,13 +89,7 @@ class AcsCommunication:
         self._attempt_seconds = options.connect_seconds + options.read_seconds
         self._retry = retry
         self._clock = clock
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=options.connections, ssl=ssl.create_default_context()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call: only where needed.
-            trust_env=bool(urllib.request.getproxies().keys() - {"no"}),
-            middlewares=(_send_once,),
-        )
+        self._session = new_http_session(options.connections)
         transport = AioHttpTransport(
             session=self._session,
             session_owner=False,
@@ -216,16 +209,6 @@ def _client(options: AcsOptions, transport: AioHttpTransport) -> CommunicationId
     assert options.endpoint is not None  # noqa: S101 (AcsOptions)
     assert options.credential is not None  # noqa: S101 (AcsOptions)
     return CommunicationIdentityClient(options.endpoint.rstrip("/"), options.credential, **keywords)
-
-
-async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from repeating an idempotent request when its connection breaks: repeating is `retry`'s business."""
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-        raise aiohttp.ClientConnectionError("The connection broke.") from None
 
 
 def _acs_token(issued: object) -> AcsToken:

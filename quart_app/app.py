@@ -1,11 +1,8 @@
 """The application: builds every part once, wires them, and closes them in order."""
 
-import ssl
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import aiohttp
 from quart import Quart, Response, request
 from quart_cors import cors
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -19,6 +16,7 @@ from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.communication import Communication
 from quart_app.errors import register_error_handlers
 from quart_app.identities import IdentityService
+from quart_app.mapping_store import open_mapping_store
 from quart_app.observability import observe_requests
 from quart_app.readiness import Readiness
 from quart_app.routes.docs import docs_routes
@@ -28,7 +26,7 @@ from quart_app.routes.openapi import openapi_document
 from quart_app.routes.token import TEAMS_TOKEN_HEADER, TokenAnswers, token_routes
 from quart_app.routes.user import user_routes
 from quart_app.settings import AcsSettings, EntraSettings, Environment, Settings
-from storage.factory import SqliteSettings, open_store
+from storage.http_session import new_http_session
 from storage.retrying import RetryPolicy
 
 MAXIMUM_BODY_BYTES = 16 * 1024
@@ -42,14 +40,14 @@ async def create_app(settings: Settings) -> AsyncIterator[Quart]:
     Raises `StoreMisconfigured` and `StoreUnavailable` when the store can't be opened.
     """
     async with AsyncExitStack() as stack:
-        session = await stack.enter_async_context(_http_session())
+        session = await stack.enter_async_context(new_http_session(connections=8, unpack=True))
         keys = SigningKeys(session, _discovery_urls(settings.entra))
         stack.push_async_callback(keys.aclose)
-        store = await open_store(SqliteSettings(settings.sqlite.path))
-        stack.push_async_callback(store.aclose)
-        communication = AcsCommunication(_acs_options(settings.acs), RetryPolicy())
+        retry = RetryPolicy()
+        store = await stack.enter_async_context(open_mapping_store(settings, retry))
+        communication = AcsCommunication(_acs_options(settings.acs), retry)
         stack.push_async_callback(communication.aclose)
-        identities = IdentityService(store, communication, retry=RetryPolicy())
+        identities = IdentityService(store, communication, retry=retry)
         stack.push_async_callback(identities.aclose)
         readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping})
         stack.push_async_callback(readiness.aclose)
@@ -76,7 +74,11 @@ def _wire(
     )
     answers = TokenAnswers(identities, communication, TeamsTokenValidator(signed_tokens, settings.teams.client_ids))
     observe_requests(app)
-    register_error_handlers(app, stack_traces=settings.server.environment is Environment.DEVELOPMENT)
+    register_error_handlers(
+        app,
+        f"{entra.authority_host}/{entra.tenant_id}/oauth2/v2.0/authorize",
+        stack_traces=settings.server.environment is Environment.DEVELOPMENT,
+    )
     app.before_request(_read_body)
     app.after_request(_secure)
     app.register_blueprint(user_routes(identities, guard))
@@ -94,14 +96,6 @@ def _wire(
             max_age=3600,
         )
     return app
-
-
-def _http_session() -> aiohttp.ClientSession:
-    """A session for signing keys: certificates as the environment says now, no cookies, proxies if any are set."""
-    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(), limit=8)
-    return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=bool(urllib.request.getproxies())
-    )
 
 
 def _acs_options(acs: AcsSettings) -> AcsOptions:

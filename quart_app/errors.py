@@ -1,5 +1,6 @@
 """One error model, one JSON writer: every refusal and every failure leaves the service through this module."""
 
+import base64
 import json
 import logging
 import math
@@ -14,6 +15,14 @@ from werkzeug.exceptions import HTTPException
 
 from quart_app.auth.access_tokens import InsufficientScope
 from quart_app.auth.guard import NoAccessToken
+from quart_app.auth.on_behalf_of_errors import (
+    AssertionRefused,
+    ClaimsChallengeRequired,
+    ConsentRequired,
+    OnBehalfOfError,
+    OnBehalfOfThrottled,
+    OnBehalfOfUnavailable,
+)
 from quart_app.auth.signed_tokens import InvalidAccessToken
 from quart_app.auth.signing_keys import SigningKeysUnavailable
 from quart_app.auth.teams_tokens import TeamsTokenInvalid
@@ -26,7 +35,14 @@ from quart_app.communication import (
     UnexpectedAnswer,
 )
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
-from storage.mapping import ExtensionLimitReached, StoreError, StoreMisconfigured, StoreThrottled, StoreUnavailable
+from storage.mapping import (
+    ExtensionLimitReached,
+    StoreAccessDenied,
+    StoreError,
+    StoreMisconfigured,
+    StoreThrottled,
+    StoreUnavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +76,13 @@ def no_content() -> Response:
     return response
 
 
-def describe(error: BaseException) -> Refusal:
-    """The answer to an error; one that is not known is an internal error."""
+def describe(error: BaseException, authorization_uri: str) -> Refusal:
+    """The answer to an error; one that is not known is an internal error.
+
+    `authorization_uri` is where a claims challenge sends the client.
+    """
+    if isinstance(error, ClaimsChallengeRequired | StoreAccessDenied) and error.claims:
+        return _claims_challenge(error.claims, authorization_uri)
     for kind, answer in _ANSWERS.items():
         if isinstance(error, kind):
             return answer(error) if callable(answer) else answer
@@ -70,11 +91,11 @@ def describe(error: BaseException) -> Refusal:
     return INTERNAL_ERROR
 
 
-def register_error_handlers(app: Quart, *, stack_traces: bool) -> None:
+def register_error_handlers(app: Quart, authorization_uri: str, *, stack_traces: bool) -> None:
     """Answer every error with the one model. `stack_traces` (development only) adds where it was raised."""
 
     async def answer(error: Exception) -> Response:
-        refusal = describe(error)
+        refusal = describe(error, authorization_uri)
         if refusal is INTERNAL_ERROR:
             logger.error("unexpected error", exc_info=error)
         body: dict[str, Any] = {
@@ -114,6 +135,16 @@ def _insufficient_scope(error: Any) -> Refusal:
     return Refusal(403, "insufficient_scope", message, _challenge("insufficient_scope", message, scope=error.scope))
 
 
+def _claims_challenge(claims: str, authorization_uri: str) -> Refusal:
+    """The form that MSAL clients act on: https://learn.microsoft.com/entra/identity-platform/claims-challenge."""
+    message = "Sign in again with the claims of the WWW-Authenticate header, and repeat the request with that token."
+    encoded = base64.b64encode(claims.encode()).decode()
+    challenge = (
+        f'Bearer realm="", authorization_uri="{authorization_uri}", error="insufficient_claims", claims="{encoded}"'
+    )
+    return Refusal(401, "insufficient_claims", message, {"WWW-Authenticate": challenge})
+
+
 def _teams_token(error: Any) -> Refusal:
     status, message = _TEAMS_TOKEN[error.part]
     headers = _challenge("invalid_token", message) if status == 401 else {}
@@ -126,6 +157,10 @@ def _framework_refusal(error: HTTPException) -> Refusal:
     message = _FRAMEWORK_MESSAGES.get(status, "The request can't be served as it is.")
     return Refusal(status.value, status.name.lower(), message, headers)
 
+
+_INVALID_TOKEN = Refusal(401, "invalid_token", INVALID_TOKEN, _challenge("invalid_token", INVALID_TOKEN))
+
+_CONSENT = "The user or an administrator must first consent to what this API does for the user in Microsoft Graph."
 
 _FRAMEWORK_MESSAGES = {
     HTTPStatus.NOT_FOUND: "There is no such route; /docs lists them.",
@@ -143,7 +178,7 @@ _TEAMS_TOKEN = {
 
 _ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
     NoAccessToken: Refusal(401, "invalid_token", INVALID_TOKEN, {"WWW-Authenticate": "Bearer"}),
-    InvalidAccessToken: Refusal(401, "invalid_token", INVALID_TOKEN, _challenge("invalid_token", INVALID_TOKEN)),
+    InvalidAccessToken: _INVALID_TOKEN,
     InsufficientScope: _insufficient_scope,
     SigningKeysUnavailable: _unavailable("Access tokens can't be verified at the moment."),
     IdentityNotFound: Refusal(
@@ -162,6 +197,16 @@ _ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
     ),
     TeamsTokenInvalid: _teams_token,
     TeamsTokenRefused: _teams_token,
+    StoreAccessDenied: _INVALID_TOKEN,
+    ConsentRequired: Refusal(403, "consent_required", _CONSENT, _challenge("insufficient_scope", _CONSENT)),
+    AssertionRefused: _INVALID_TOKEN,
+    OnBehalfOfThrottled: _unavailable("Microsoft Entra ID is busy."),
+    OnBehalfOfUnavailable: _unavailable("Microsoft Entra ID can't be reached."),
+    OnBehalfOfError: Refusal(
+        502,
+        "upstream_credentials_rejected",
+        "Microsoft Entra ID refused this service's own credential or registration; the operator must look at it.",
+    ),
     ExtensionLimitReached: Refusal(
         409,
         "extension_limit_reached",

@@ -29,6 +29,8 @@ class Environment(StrEnum):
 class StorageBackend(StrEnum):
     """Where mappings live."""
 
+    COSMOS = "cosmos"
+    GRAPH = "graph"
     SQLITE = "sqlite"
 
 
@@ -80,6 +82,14 @@ def _connection_string(value: SecretStr) -> SecretStr:
     return value
 
 
+def _base64(value: SecretStr) -> SecretStr:
+    try:
+        base64.b64decode(value.get_secret_value(), validate=True)
+    except ValueError:
+        raise ValueError("must be an account key in base64; copy it from the account's Keys page") from None
+    return value
+
+
 def _token_scopes(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value or not set(value) <= set(ACS_TOKEN_SCOPES):
         raise ValueError(f"must name one or more of {', '.join(ACS_TOKEN_SCOPES)}")
@@ -125,6 +135,8 @@ class EntraSettings(_Group):
     client_secret: SecretStr | None = Field(
         None, validation_alias=AliasChoices("ENTRA_CLIENT_SECRET", "azureActiveDirectory_clientSecret")
     )
+    client_certificate_path: Path | None = None
+    managed_identity_client_id: Guid | None = None
     allowed_tenants: Guids = ()
     audiences: Words = ()
     required_scope: str = Field("access_as_user", pattern=r"^[^\s/]+$")
@@ -172,6 +184,25 @@ class StorageSettings(_Group):
     backend: StorageBackend
 
 
+class CosmosSettings(_Group):
+    """The Cosmos DB container. Without a key the managed identity is used."""
+
+    model_config = SettingsConfigDict(env_prefix="COSMOS_")
+    endpoint: HttpsUrl | None = None
+    key: Annotated[SecretStr, AfterValidator(_base64)] | None = None
+    database: str = Field("acs-auth", pattern=r"^[^/\\?#]{1,255}$")
+    container: str = Field("identity-mappings", pattern=r"^[^/\\?#]{1,255}$")
+    create_if_missing: bool = False
+
+
+class GraphSettings(_Group):
+    """Microsoft Graph and the open extension that holds a mapping."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAPH_")
+    base_url: HttpsUrl = "https://graph.microsoft.com"
+    extension_name: str = Field("com.contoso.identityMapping", pattern=r"^[A-Za-z0-9_.]{1,128}$")
+
+
 class SqliteSettings(_Group):
     """The SQLite file."""
 
@@ -196,6 +227,8 @@ class Settings:
     teams: TeamsSettings
     acs: AcsSettings
     storage: StorageSettings
+    cosmos: CosmosSettings
+    graph: GraphSettings
     sqlite: SqliteSettings
     docs: DocsSettings
 
@@ -225,6 +258,7 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
             groups[name] = group(_env_file=env_file)  # type: ignore[call-arg]
         except ValidationError as error:
             faults += _sentences(group, error)
+    faults += _contradictions(groups)
     faults += _unknown_variables(env_file)
     if faults:
         raise InvalidSettings(faults)
@@ -257,13 +291,38 @@ def _sentences(group: type[_Group], error: ValidationError) -> Iterable[str]:
             yield f"{name}: {message}."
 
 
+def _contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
+    """Faults between concerns; of those whose own settings are sound."""
+    server, entra, storage, cosmos = (groups.get(name) for name in ("server", "entra", "storage", "cosmos"))
+    backend = storage.backend if storage else None
+    if entra:
+        given = [name for name in _ENTRA_CREDENTIALS if getattr(entra, name)]
+        names = [_variable(EntraSettings, name) for name in _ENTRA_CREDENTIALS]
+        if backend is StorageBackend.GRAPH and len(given) != 1:
+            yield f"STORAGE_BACKEND=graph needs exactly one of {', '.join(names)}."
+        elif "client_secret" in given and "client_certificate_path" in given:
+            yield f"Set only one of {' and '.join(names[:2])}."
+        path = entra.client_certificate_path
+        if path is not None and not path.is_file():
+            yield "ENTRA_CLIENT_CERTIFICATE_PATH names no file."
+    if backend is StorageBackend.COSMOS and cosmos and not cosmos.endpoint:
+        yield "STORAGE_BACKEND=cosmos needs COSMOS_ENDPOINT, such as https://NAME.documents.azure.com."
+    if cosmos and cosmos.create_if_missing and (not server or server.environment is not Environment.DEVELOPMENT):
+        yield "COSMOS_CREATE_IF_MISSING is for ENVIRONMENT=development alone; elsewhere, deploy the container."
+
+
+_ENTRA_CREDENTIALS = ("client_secret", "client_certificate_path", "managed_identity_client_id")
+
+
 def _unknown_variables(env_file: Path | None) -> Iterable[str]:
     known = variable_names()
-    prefixes = tuple(str(prefix) for group in _GROUPS.values() if (prefix := group.model_config.get("env_prefix")))
+    prefixes = [str(prefix) for group in _GROUPS.values() if (prefix := group.model_config.get("env_prefix"))]
     given = {*os.environ, *(dotenv_values(env_file) if env_file else ())}
     for name in sorted(given):
-        if name.upper().startswith(prefixes) and name.upper() not in known:
-            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+        prefix = next((prefix for prefix in prefixes if name.upper().startswith(prefix)), None)
+        if prefix and name.upper() not in known:
+            related = [candidate for candidate in known if candidate.startswith(prefix)]
+            nearest = difflib.get_close_matches(name.upper(), related, n=1, cutoff=0)[0]
             yield f"{name} is not a setting; did you mean {nearest}?"
 
 

@@ -66,5 +66,5 @@ def state_directory(tmp_path: Path) -> Path:
 @pytest.fixture
 async def local_azure(state_directory: Path, new_key: KeyFactory) -> AsyncIterator[LocalAzure]:
     """All stand-ins, running in the test's own event loop on ports that the system chose."""
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as running:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as running:
         yield running

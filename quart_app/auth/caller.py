@@ -1,5 +1,8 @@
 """Who calls: what a verified access token says about its bearer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from storage.mapping import UserKey
@@ -19,3 +22,21 @@ class Caller:
     expires_at: int
     client_id: str | None = None
     understands_claims_challenges: bool = False
+
+
+def current_caller() -> Caller | None:
+    """The caller whose request is being served, also in tasks that the request started; `None` outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def serving(caller: Caller) -> Iterator[None]:
+    """Everything inside is done for this caller."""
+    reset = _current.set(caller)
+    try:
+        yield
+    finally:
+        _current.reset(reset)
+
+
+_current: ContextVar[Caller | None] = ContextVar("caller", default=None)

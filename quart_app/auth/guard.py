@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 from quart import Response, request
 
 from quart_app.auth.access_tokens import AccessTokenValidator
-from quart_app.auth.caller import Caller
+from quart_app.auth.caller import Caller, serving
 from quart_app.auth.signed_tokens import InvalidAccessToken
 from storage.deadline import deadline
 
@@ -41,7 +41,8 @@ class Guard:
             with deadline(self._deadline_seconds):
                 async with asyncio.timeout(self._deadline_seconds):
                     caller = await self._access_tokens.validate(_bearer_token())
-                    return await view(caller)
+                    with serving(caller):
+                        return await view(caller)
 
         setattr(guarded, ACCESS, "authenticated")
         return guarded

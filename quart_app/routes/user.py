@@ -9,6 +9,7 @@ from quart_app.identities import IdentityService
 from quart_app.routes.description import Answer, describes
 from quart_app.routes.models import AcsUser
 
+
 def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
     """The routes of the caller's identity."""
     blueprint = Blueprint("user", __name__, url_prefix="/api/user")

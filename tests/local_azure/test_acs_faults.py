@@ -138,13 +138,13 @@ async def test_two_hundred_simultaneous_creates_mint_as_many_identities(
 async def test_a_restart_keeps_the_key_the_identities_and_their_tokens(
     state_directory: Path, new_key: KeyFactory
 ) -> None:
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as first:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as first:
         before = connection_string(first).split("accesskey=")[1]
         async with CommunicationIdentityClient.from_connection_string(connection_string(first)) as client:
             kept, token = await client.create_user_and_token(["chat"])
             deleted = await client.create_user()
             await client.delete_user(deleted)
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as second:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as second:
         assert connection_string(second).split("accesskey=")[1] == before
         assert second.acs.live_identities() == [kept.properties["id"]]
         assert second.acs.all_identities() == [kept.properties["id"], deleted.properties["id"]]

@@ -16,6 +16,7 @@ from local_azure.cli import main
 from local_azure.entra.directory import TEAMS, USERS
 from local_azure.environment import LocalAzure
 from local_azure.service_process import ServiceEnded, environment
+from tests.local_azure.ports import PORT_OPTIONS, port_arguments, some_free_ports
 
 
 async def command(local_azure: LocalAzure, directory: Path, *arguments: str) -> Result:
@@ -38,13 +39,7 @@ def listening_socket() -> Iterator[int]:
 
 @pytest.fixture
 def free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(3)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    return some_free_ports()
 
 
 async def statuses(url: str, count: int) -> list[int]:
@@ -207,31 +202,27 @@ async def test_after_a_rotation_tokens_of_the_old_key_are_good_until_it_retires(
 # run: what is checked before anything starts
 
 
-@pytest.mark.parametrize(("index", "option"), [(0, "--port"), (1, "--entra-port"), (2, "--acs-port")])
+@pytest.mark.parametrize("option", PORT_OPTIONS)
 def test_a_busy_port_is_named_with_its_option_before_anything_starts(
-    index: int, option: str, free_ports: list[int], tmp_path: Path
+    option: str, free_ports: list[int], tmp_path: Path
 ) -> None:
     with listening_socket() as taken:
-        ports = [*free_ports[:index], taken, *free_ports[index + 1 :]]
-        names = ("--port", "--entra-port", "--acs-port")
-        arguments = [text for name, port in zip(names, ports, strict=True) for text in (name, str(port))]
-        result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *arguments])
+        free_ports[PORT_OPTIONS.index(option)] = taken
+        result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *port_arguments(free_ports)])
     assert result.exit_code == 1
     assert result.stderr == f"Port {taken} is in use: free it, or choose another one with {option}.\n"
     assert not (tmp_path / "state").exists()
 
 
 def test_one_port_for_two_purposes_is_busy_too(free_ports: list[int], tmp_path: Path) -> None:
-    port = str(free_ports[0])
-    arguments = ["--port", str(free_ports[1]), "--entra-port", port, "--acs-port", port]
-    result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *arguments])
+    free_ports[PORT_OPTIONS.index("--acs-port")] = free_ports[PORT_OPTIONS.index("--entra-port")]
+    result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *port_arguments(free_ports)])
     assert result.exit_code == 1
     assert "--acs-port" in result.stderr
 
 
 def test_the_first_line_says_what_this_is_for(free_ports: list[int], tmp_path: Path) -> None:
-    port = str(free_ports[0])
-    arguments = ["--entra-port", port, "--acs-port", port]
+    arguments = port_arguments([free_ports[0]] * len(PORT_OPTIONS))
     first = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path), *arguments]).stdout.splitlines()[0]
     assert "development only" in first
     assert "loopback" in first
@@ -239,7 +230,7 @@ def test_the_first_line_says_what_this_is_for(free_ports: list[int], tmp_path: P
 
 def test_a_state_directory_that_cannot_be_made_is_named(free_ports: list[int], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    arguments = ["--port", str(free_ports[0]), "--entra-port", str(free_ports[1]), "--acs-port", str(free_ports[2])]
+    arguments = port_arguments(free_ports)
     result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "file" / "state"), *arguments])
     assert result.exit_code == 1
     assert str(tmp_path / "file" / "state") in result.stderr

@@ -159,12 +159,12 @@ async def test_a_retired_key_is_no_longer_published_and_its_tokens_fail(local_az
 
 
 async def test_keys_and_tokens_survive_a_restart(state_directory: Path, new_key: KeyFactory) -> None:
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as first:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as first:
         first.entra.rotate()
         first.entra.retire()
         token = first.entra.access_token("megan")
         published = await key_ids(first)
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as second:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as second:
         assert await key_ids(second) == published
         assert second.entra.verify(token) == read(token)
         assert jwt.get_unverified_header(second.entra.access_token("megan"))["kid"] == published[0]

@@ -187,9 +187,9 @@ async def test_a_required_second_factor_challenges_until_the_user_signs_in_with_
 
 
 async def test_conditions_survive_a_restart_and_can_be_cleared(state_directory: Path, new_key: KeyFactory) -> None:
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as first:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as first:
         first.entra.conditions.remove_consent(USERS["alex"])
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), new_key=new_key) as second:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as second:
         url = second.entra.url
         assert error_codes(await on_behalf_of(url, second.entra.access_token("alex"))) == [65001]
         second.entra.conditions.clear(USERS["alex"])

@@ -210,7 +210,7 @@ async def test_a_code_lives_ten_minutes(
     state_directory: Path, new_key: KeyFactory, http: aiohttp.ClientSession
 ) -> None:
     clock = FakeClock(1_800_000_000)
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), clock=clock, new_key=new_key) as running:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), clock=clock, new_key=new_key) as running:
         browser = Browser(http, running.entra.url)
         timely, late = [(await browser.authorize())["code"] for _ in range(2)]
         clock.advance(10 * 60 - 1)
@@ -223,7 +223,7 @@ async def test_a_refresh_token_gives_new_tokens_until_it_expires(
     state_directory: Path, new_key: KeyFactory, http: aiohttp.ClientSession
 ) -> None:
     clock = FakeClock(1_800_000_000)
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), clock=clock, new_key=new_key) as running:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), clock=clock, new_key=new_key) as running:
         browser = Browser(http, running.entra.url)
         first = await browser.sign_in()
         form = {

@@ -19,7 +19,7 @@ BOTH = {"aud", "iss", "iat", "nbf", "exp", "aio", "name", "oid", "rh", "scp", "s
 
 @pytest.fixture
 async def azure(state_directory: Path, new_key: KeyFactory) -> AsyncIterator[LocalAzure]:
-    async with LocalAzure(state_directory, Ports(entra=0, acs=0), clock=FakeClock(NOW), new_key=new_key) as running:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), clock=FakeClock(NOW), new_key=new_key) as running:
         yield running
 
 

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+
+from tests.local_azure.ports import port_arguments, some_free_ports
 
 READY = "Press Ctrl-C to stop."
 PATIENCE_SECONDS = 60
@@ -47,16 +48,6 @@ class Running:
         return output.decode().strip()
 
 
-def free_ports() -> list[int]:
-    sockets = [socket.socket() for _ in range(3)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 def child_of(pid: int) -> int:
     """The only child of a process."""
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -66,10 +57,10 @@ def child_of(pid: int) -> int:
 @asynccontextmanager
 async def running(directory: Path, *options: str) -> AsyncIterator[Running]:
     """Start the command and read until it is ready or ends."""
-    port, entra_port, acs_port = (str(port) for port in free_ports())
+    ports = some_free_ports()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "local_azure.cli", "run", "--state-dir", str(directory)),
-        *("--port", port, "--entra-port", entra_port, "--acs-port", acs_port),
+        *port_arguments(ports),
         *options,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -82,15 +73,16 @@ async def running(directory: Path, *options: str) -> AsyncIterator[Running]:
                 output += line.decode()
                 if READY in output:
                     break
-        yield Running(process, output, f"http://localhost:{port}")
+        yield Running(process, output, f"http://localhost:{ports[0]}")
     finally:
         if process.returncode is None:
             process.terminate()
             await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
 
 
-async def test_run_shows_the_round_trip_and_a_restart_keeps_the_identity(tmp_path: Path) -> None:
-    async with running(tmp_path) as first:
+@pytest.mark.parametrize("storage", ["cosmos", "graph", "sqlite"])
+async def test_run_shows_the_round_trip_and_a_restart_keeps_the_identity(tmp_path: Path, storage: str) -> None:
+    async with running(tmp_path, "--storage", storage) as first:
         assert "development only" in first.output.splitlines()[0]
         assert "/api/user -> 201" in first.output
         assert "/api/token -> 201" in first.output
@@ -104,7 +96,7 @@ async def test_run_shows_the_round_trip_and_a_restart_keeps_the_identity(tmp_pat
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.get(f"{first.service_url}/health/live")
-    async with running(tmp_path) as second:
+    async with running(tmp_path, "--storage", storage) as second:
         assert "/api/user -> 200" in second.output
         assert f'"acsUserIdentity": "{identity[1]}"' in second.output
         assert await second.end(signal.SIGTERM) == 0

@@ -113,7 +113,7 @@ async def running(
     directory = tmp_path_factory.mktemp("communication") / "local-azure"
     shutil.copytree(Path(os.environ["SSL_CERT_FILE"]).parent, directory)
     keys = itertools.cycle(signing_keys)
-    async with LocalAzure(directory, Ports(entra=0, acs=0), new_key=lambda: next(keys)) as local_azure:
+    async with LocalAzure(directory, Ports(0, 0, 0, 0), new_key=lambda: next(keys)) as local_azure:
         yield local_azure
 
 
