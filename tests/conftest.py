@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from local_azure.certificates import LocalAuthority
 from local_azure.keys import KeyFactory, new_rsa_key
+from tests.report import contract_matrix, wire_counts
 
 # The same examples in every run, on machines of any speed.
 settings.register_profile(
@@ -28,6 +29,19 @@ LocalAuthority(_trust)
 os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(_trust / "ca.pem")
 
 from local_azure.environment import LocalAzure, Ports  # noqa: E402
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that the tests recorded."""
+    passed = terminalreporter.stats.get("passed", [])
+    tables = {
+        "storage contract: tests passed, by store and group": contract_matrix(passed),
+        "requests on the wire, by call and fault (seconds)": wire_counts(passed),
+    }
+    for title, lines in tables.items():
+        if lines:
+            terminalreporter.write_sep("-", title)
+            terminalreporter.write_line("\n".join(lines))
 
 
 class FakeClock:

@@ -1,13 +1,8 @@
 """`acs-auth serve` and `acs-auth check-config` as an operator meets them: real processes, real sockets."""
 
 import asyncio
-import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -15,51 +10,12 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-
-PATIENCE_SECONDS = 30
+from tests.quart_app.service_process import acs_auth, environment_for, finished, serving
 
 
 @pytest.fixture
 def environment(local_azure: LocalAzure, tmp_path: Path) -> dict[str, str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    return {
-        **os.environ,
-        **local_azure.service_environment(),
-        "HOST": "127.0.0.1",
-        "PORT": port,
-        "STORAGE_BACKEND": "sqlite",
-        "SQLITE_PATH": str(tmp_path / "mappings.sqlite"),
-    }
-
-
-async def acs_auth(environment: dict[str, str], *arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "quart_app.cli", *arguments, env=environment, stdout=PIPE, stderr=PIPE
-    )
-
-
-async def finished(process: Process) -> tuple[int | None, str, str]:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
-@asynccontextmanager
-async def serving(environment: dict[str, str]) -> AsyncIterator[tuple[Process, str]]:
-    """A running service and its address."""
-    process = await acs_auth(environment, "serve")
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while b"Running on" not in (line := await process.stderr.readline()):
-                assert line, "the service ended before it listened"
-        yield process, f"http://127.0.0.1:{environment['PORT']}"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    return environment_for(local_azure, tmp_path)
 
 
 async def test_bad_settings_are_all_listed_before_a_port_opens(environment: dict[str, str]) -> None:

@@ -1,0 +1,130 @@
+"""Several replicas, throttled and failing stores: what callers notice of it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+from quart.typing import TestClientProtocol as Client
+
+from local_azure.entra.directory import HOME_TENANT, User
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault, Faults
+from quart_app.app import create_app
+from quart_app.settings import load_settings
+from tests.quart_app.service_process import environment_for, serving
+
+DEADLINE_SECONDS = 1.0
+SLACK_SECONDS = 1.0  # what a busy machine may add
+
+CREATES = {"cosmos": "create_item", "graph": "create_extension"}
+
+
+def new_user(number: int) -> User:
+    """A user of the home tenant beyond those of the directory."""
+    object_id = f"aaaaaaaa-0000-4000-8000-{number:012}"
+    name = f"user{number}"
+    return User(name, HOME_TENANT.tenant_id, object_id, name, f"{name}@contoso.localhost", HOME_TENANT.tenant_id)
+
+
+def authorization(local_azure: LocalAzure, user: User | str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {local_azure.entra.access_token(user)}"}
+
+
+def faults_of(local_azure: LocalAzure, storage: str) -> Faults:
+    return (local_azure.cosmos if storage == "cosmos" else local_azure.graph).faults
+
+
+@pytest.fixture(params=["cosmos", "graph"])
+def storage(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def client(
+    local_azure: LocalAzure, storage: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[Client]:
+    for name, value in local_azure.service_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STORAGE_BACKEND", storage)
+    if request.node.get_closest_marker("short_deadline"):
+        monkeypatch.setenv("REQUEST_DEADLINE_SECONDS", str(DEADLINE_SECONDS))
+    async with create_app(load_settings(None)) as app:
+        yield app.test_client()
+
+
+async def test_four_replicas_give_twenty_new_users_one_identity_each(local_azure: LocalAzure, tmp_path: Path) -> None:
+    users = [new_user(number) for number in range(20)]
+    async with AsyncExitStack() as stack:
+        environments = [environment_for(local_azure, tmp_path, "cosmos") for _ in range(4)]
+        replicas = [await stack.enter_async_context(serving(environment)) for environment in environments]
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+
+        async def post(number: int, url: str) -> tuple[int, int, str]:
+            headers = authorization(local_azure, users[number])
+            async with session.post(f"{url}/api/user", headers=headers) as answer:
+                return number, answer.status, (await answer.json()).get("acsUserIdentity", "")
+
+        answers = await asyncio.gather(
+            *(post(number, replicas[turn % 4][1]) for turn in range(20) for number in range(20))
+        )
+    assert len(answers) == 400
+    assert {status for _, status, _ in answers} <= {200, 201}
+    identities = {(number, identity) for number, _, identity in answers}
+    assert len(identities) == 20
+    assert sorted(local_azure.acs.live_identities()) == sorted(identity for _, identity in identities)
+    assert len(local_azure.cosmos.items()) == 20
+
+
+async def test_a_throttled_store_delays_callers_and_fails_none(
+    client: Client, local_azure: LocalAzure, storage: str
+) -> None:
+    users = ["alex", "megan", "pradeep", "zoe", "guest"]
+    for user in users:  # signed in, tokens on their behalf obtained
+        assert (await client.get("/api/user", headers=authorization(local_azure, user))).status_code == 404
+    throttled = Fault(status=429, headers={"Retry-After": "2", "x-ms-retry-after-ms": "2000"}, times=len(users))
+    faults_of(local_azure, storage).script(CREATES[storage], throttled)
+    started = time.perf_counter()
+    answers = await asyncio.gather(
+        *(client.post("/api/user", headers=authorization(local_azure, user)) for user in users)
+    )
+    assert [answer.status_code for answer in answers] == [201] * len(users)
+    assert time.perf_counter() - started >= 2
+    assert len(local_azure.acs.live_identities()) == len(users)
+
+
+@pytest.mark.short_deadline
+@pytest.mark.parametrize("fault", [Fault(status=503, times=None), Fault(hang=True, times=None)], ids=["503", "hang"])
+async def test_an_outage_is_answered_within_the_deadline_and_the_first_call_after_it_succeeds(
+    client: Client, local_azure: LocalAzure, storage: str, fault: Fault
+) -> None:
+    headers = authorization(local_azure, "alex")
+    assert (await client.get("/api/user", headers=headers)).status_code == 404
+    faults_of(local_azure, storage).script("*", fault)
+    started = time.perf_counter()
+    answer = await client.post("/api/user", headers=headers)
+    assert time.perf_counter() - started < DEADLINE_SECONDS + SLACK_SECONDS
+    assert (answer.status_code, (await answer.get_json())["error"]) == (503, "service_unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+    faults_of(local_azure, storage).clear()
+    assert (await client.post("/api/user", headers=headers)).status_code == 201
+    assert (await client.get("/api/token", headers=headers)).status_code == 201
+    assert len(local_azure.acs.live_identities()) == 1
+
+
+@pytest.mark.short_deadline
+async def test_an_outage_right_after_minting_leaves_one_identity_which_is_the_mapped_one(
+    client: Client, local_azure: LocalAzure, storage: str
+) -> None:
+    headers = authorization(local_azure, "alex")
+    assert (await client.get("/api/user", headers=headers)).status_code == 404
+    faults_of(local_azure, storage).script(CREATES[storage], Fault(drop_answer=True), Fault(status=503, times=None))
+    answer = await client.post("/api/user", headers=headers)
+    faults_of(local_azure, storage).clear()
+    again = await client.post("/api/user", headers=headers)
+    assert answer.status_code in (201, 503)
+    assert again.status_code in (200, 201)
+    assert local_azure.acs.live_identities() == [(await again.get_json())["acsUserIdentity"]]

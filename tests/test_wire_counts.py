@@ -1,0 +1,139 @@
+"""Exactly one retry layer: how many requests each call really costs when an upstream fails, and how long it takes.
+
+The parts are those of the service: its own store and ACS client, its retry policy, its deadline. The counts are the
+stand-ins'. `make test` prints the table.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+import pytest
+
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault, Faults
+from quart_app.acs_communication import AcsCommunication, AcsOptions
+from quart_app.auth.caller import Caller, serving
+from quart_app.communication import CommunicationError, CommunicationThrottled
+from quart_app.mapping_store import open_mapping_store
+from quart_app.settings import load_settings
+from storage.deadline import deadline
+from storage.mapping import StoreError, StoreThrottled, UserKey
+from storage.retrying import RetryPolicy
+
+ATTEMPTS = 3
+DEADLINE_SECONDS = 0.6
+SLACK_SECONDS = 0.5  # what a busy machine may add to the deadline
+
+FAULTS = {
+    "429, Retry-After": Fault(status=429, headers={"Retry-After": "0", "x-ms-retry-after-ms": "20"}, times=None),
+    "429": Fault(status=429, times=None),
+    "449": Fault(status=449, times=None),
+    "503": Fault(status=503, times=None),
+    "500": Fault(status=500, times=None),
+    "408": Fault(status=408, times=None),
+    "reset": Fault(reset=True, times=None),
+    "hang": Fault(hang=True, times=None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A call of the service, and the operation of the stand-in that it ends in."""
+
+    call: Callable[[], Awaitable[object]]
+    faults: Faults
+    operation: str
+    may_repeat_unknown: bool
+
+
+def caller(local_azure: LocalAzure) -> Caller:
+    token = local_azure.entra.access_token("alex")
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return Caller(UserKey(claims["tid"], claims["oid"]), token, claims["exp"])
+
+
+@asynccontextmanager
+async def subject(
+    name: str, local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Subject]:
+    upstream, _, verb = name.partition(" ")
+    retry = RetryPolicy(attempts=ATTEMPTS, initial=0.01, maximum=0.05)
+    for variable, value in local_azure.service_environment().items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("STORAGE_BACKEND", upstream if upstream != "acs" else "sqlite")
+    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "mappings.sqlite"))
+    alex = caller(local_azure)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(serving(alex))
+        if upstream == "acs":
+            stand_in, connection = local_azure.acs.faults, local_azure.acs.service_environment()
+            acs = AcsCommunication(AcsOptions(("voip",), connection_string=connection["ACS_CONNECTION_STRING"]), retry)
+            stack.push_async_callback(acs.aclose)
+            identity = await acs.create_identity()
+            yield {
+                "create": Subject(acs.create_identity, stand_in, "create_identity", False),
+                "issue token": Subject(lambda: acs.issue_token(identity), stand_in, "issue_access_token", True),
+                "delete": Subject(lambda: acs.delete_identity(identity), stand_in, "delete_identity", True),
+            }[verb]
+            return
+        store = await stack.enter_async_context(open_mapping_store(load_settings(None), retry))
+        assert await store.get(alex.user) is None  # connections, tokens and metadata are there
+        stand_in = (local_azure.cosmos if upstream == "cosmos" else local_azure.graph).faults
+        operations = {
+            "cosmos": {"get": "read_item", "create": "create_item"},
+            "graph": {"get": "get_me", "create": "create_extension"},
+        }
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "get": lambda: store.get(alex.user),
+            "create": lambda: store.create(alex.user, "8:acs:one"),
+        }
+        yield Subject(calls[verb], stand_in, operations[upstream][verb], verb == "get")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "name", ["cosmos get", "cosmos create", "graph get", "graph create", "acs create", "acs issue token", "acs delete"]
+)
+async def test_only_the_retry_policy_repeats_a_call_and_the_deadline_ends_it(
+    name: str,
+    fault: str,
+    local_azure: LocalAzure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
+    async with subject(name, local_azure, tmp_path, monkeypatch) as tried:
+        before = tried.faults.counts[tried.operation]
+        tried.faults.script(tried.operation, FAULTS[fault])
+        started = time.perf_counter()
+        with pytest.raises((StoreError, CommunicationError)) as refusal, deadline(DEADLINE_SECONDS):
+            await tried.call()
+        seconds = time.perf_counter() - started
+        requests = tried.faults.counts[tried.operation] - before
+    record_property("wire_count", f"{name}|{fault}|{requests}|{seconds:.2f}")
+    proves_nothing_happened = isinstance(refusal.value, StoreThrottled | CommunicationThrottled)
+    if fault == "hang" or not (tried.may_repeat_unknown or proves_nothing_happened):
+        assert requests == 1
+    elif fault == "449" and not proves_nothing_happened:
+        assert requests in (1, ATTEMPTS)  # only Cosmos DB gives this status a meaning
+    else:
+        assert requests == ATTEMPTS
+    assert seconds < DEADLINE_SECONDS + SLACK_SECONDS
+
+
+async def test_the_table_would_show_a_second_retry_layer(local_azure: LocalAzure) -> None:
+    """The SDK as it comes sends a failed create four times: the count above can fail."""
+    from azure.communication.identity.aio import CommunicationIdentityClient
+    from azure.core.exceptions import HttpResponseError
+
+    connection_string = local_azure.acs.service_environment()["ACS_CONNECTION_STRING"]
+    local_azure.acs.faults.script("create_identity", FAULTS["503"])
+    async with CommunicationIdentityClient.from_connection_string(connection_string, retry_backoff_factor=0) as client:
+        with pytest.raises(HttpResponseError):
+            await asyncio.wait_for(client.create_user(), 10)
+    assert local_azure.acs.faults.counts["create_identity"] == 4
