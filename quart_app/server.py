@@ -4,13 +4,14 @@ import asyncio
 import errno
 import logging
 import signal
+import socket
 
 import hypercorn.asyncio
 import uvloop
 from hypercorn.config import Config
 
 from quart_app.app import create_app
-from quart_app.settings import Settings
+from quart_app.settings import ServerSettings, Settings
 from storage.mapping import StoreError
 
 DRAIN_SECONDS = 25
@@ -37,9 +38,11 @@ async def _serve(settings: Settings) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     try:
+        # Before anything else is opened: a busy port must not leave half-made connections behind.
+        bound = _bind(settings.server)
         async with create_app(settings) as app:
             serving = asyncio.create_task(
-                hypercorn.asyncio.serve(app, _config(settings), shutdown_trigger=stop.wait), name="serve"
+                hypercorn.asyncio.serve(app, _config(bound), shutdown_trigger=stop.wait), name="serve"
             )
             stopping = asyncio.create_task(stop.wait(), name="await a signal")
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -60,9 +63,22 @@ async def _serve(settings: Settings) -> None:
         raise StartUpFailed(f"Port {port} is taken by another program; stop it or set PORT to a free port.") from error
 
 
-def _config(settings: Settings) -> Config:
+def _bind(server: ServerSettings) -> socket.socket:
+    """Take the port; connections are refused until Hypercorn listens."""
+    family, *_ = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((server.host, server.port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _config(bound: socket.socket) -> Config:
     config = Config()
-    config.bind = [f"{settings.server.host}:{settings.server.port}"]
+    config.bind = [f"fd://{bound.detach()}"]
     config.include_server_header = False
     config.graceful_timeout = DRAIN_SECONDS
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
