@@ -12,6 +12,7 @@ from typing import Any
 
 from quart import Quart, Response, g
 from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
 
 from quart_app.auth.access_tokens import InsufficientScope
 from quart_app.auth.guard import NoAccessToken
@@ -155,7 +156,8 @@ def _framework_refusal(error: HTTPException) -> Refusal:
     status = HTTPStatus(error.code or 500)
     headers = {name: value for name, value in error.get_headers() if name.lower() in ("allow", "retry-after")}
     message = _FRAMEWORK_MESSAGES.get(status, "The request can't be served as it is.")
-    return Refusal(status.value, status.name.lower(), message, headers)
+    # Not HTTPStatus's own names: they change between versions of Python.
+    return Refusal(status.value, HTTP_STATUS_CODES[status].lower().replace(" ", "_"), message, headers)
 
 
 _INVALID_TOKEN = Refusal(401, "invalid_token", INVALID_TOKEN, _challenge("invalid_token", INVALID_TOKEN))

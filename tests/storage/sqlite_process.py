@@ -50,7 +50,7 @@ async def fill(path: Path) -> None:
 
 
 async def open_without_rights(path: Path) -> None:
-    await asyncio.to_thread(os.getpid)  # Imports what threads need while this user still may read it.
+    await asyncio.to_thread(path.as_uri)  # Imports what is needed while this user still may read it.
     if os.geteuid() == 0:
         os.seteuid(NOBODY)
     try:
