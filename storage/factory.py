@@ -7,6 +7,7 @@ from storage.cosmos_settings import CosmosSettings
 from storage.deadline import DeadlineStore
 from storage.graph_settings import GraphAccessTokens, GraphApplicationTokens, GraphSettings
 from storage.mapping import MappingStore
+from storage.measured import Measure, MeasuredStore
 from storage.retrying import RetryingStore, RetryPolicy
 
 
@@ -29,13 +30,16 @@ class GraphStore:
 StoreSettings = SqliteSettings | CosmosSettings | GraphStore
 
 
-async def open_store(settings: StoreSettings, policy: RetryPolicy | None = None) -> MappingStore:
-    """Open the chosen back end inside its decorators, in the order deadline(retry(store)).
+async def open_store(
+    settings: StoreSettings, policy: RetryPolicy | None = None, measure: Measure | None = None
+) -> MappingStore:
+    """Open the chosen back end inside its decorators, in the order metrics(deadline(retry(store))).
 
-    The deadline is outermost because it also ends an attempt that hangs and a wait between attempts. Only the chosen
-    back end is imported. Raises `StoreMisconfigured` with the remedy, `StoreUnavailable`, `StoreThrottled`.
+    The deadline is outside of the retries because it also ends an attempt that hangs and a wait between attempts. Only
+    the chosen back end is imported. Raises `StoreMisconfigured` with the remedy, `StoreUnavailable`, `StoreThrottled`.
     """
-    return DeadlineStore(RetryingStore(await _open_back_end(settings), policy or RetryPolicy()))
+    store = DeadlineStore(RetryingStore(await _open_back_end(settings), policy or RetryPolicy()))
+    return store if measure is None else MeasuredStore(store, measure)
 
 
 async def _open_back_end(settings: StoreSettings) -> MappingStore:
