@@ -50,6 +50,7 @@ def main() -> None:
 @_state_directory
 @_all_ports
 @click.option("--no-service", is_flag=True, help="Only the stand-ins; print the settings that a service needs.")
+@click.option("--no-secrets", is_flag=True, help="The service has a managed identity instead of keys and secrets.")
 def run(
     storage: str,
     port: int,
@@ -59,6 +60,7 @@ def run(
     acs_port: int,
     cosmos_port: int,
     no_service: bool,
+    no_secrets: bool,
 ) -> None:
     """Run the stand-ins and the service, and show one round trip. Ctrl-C stops everything."""
     options = Options(
@@ -68,6 +70,7 @@ def run(
         ports=Ports(entra_port, graph_port, acs_port, cosmos_port),
         with_service=not no_service,
         command=_this_command(),
+        secrets=not no_secrets,
     )
     try:
         asyncio.run(run_until_stopped(options, click.echo))

@@ -101,10 +101,13 @@ class LocalAzure:
             listening.close()
         self.state.close()
 
-    def service_environment(self) -> dict[str, str]:
-        """The settings that point the service at these stand-ins, and the trust in their certificates."""
+    def service_environment(self, *, secrets: bool = True) -> dict[str, str]:
+        """The settings that point the service at these stand-ins, and the trust in their certificates.
+
+        Without `secrets` the managed identity takes the place of every secret.
+        """
         authority = str(self.authority.certificate_path)
-        return {
+        settings = {
             "SSL_CERT_FILE": authority,
             "REQUESTS_CA_BUNDLE": authority,
             **self.entra.service_environment(),
@@ -112,6 +115,11 @@ class LocalAzure:
             **self.acs.service_environment(),
             **self.cosmos.service_environment(),
         }
+        if secrets:
+            return settings
+        endpoint = settings["ACS_CONNECTION_STRING"].partition(";")[0].removeprefix("endpoint=")
+        kept = {name: value for name, value in settings.items() if name not in _SECRETS}
+        return {**kept, "ACS_ENDPOINT": endpoint, **self.entra.managed_identity_environment()}
 
     def _directory(self) -> list[DirectoryUser]:
         return [DirectoryUser(user.tenant_id, user.object_id, user.name) for user in self.entra.users.values()]
@@ -122,6 +130,9 @@ class LocalAzure:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((LOOPBACK, port))
         return listening
+
+
+_SECRETS = ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET")
 
 
 def _url(listening: socket.socket) -> str:

@@ -13,8 +13,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. Parts combine: `delay` is waited first (seconds), then at most one of the others happens.
+    """One fault. Parts combine: `delay` (seconds) and `until` are waited first, then at most one of the others happens.
 
+    until         an event of a test in the same process
     status        answer with this status, `headers` and `body` instead of the operation
     reset         reset the connection before doing anything
     hang          never answer (until the stand-in closes)
@@ -29,6 +30,7 @@ class Fault:
     reset: bool = False
     hang: bool = False
     drop_answer: bool = False
+    until: asyncio.Event | None = None
     times: int | None = 1
 
 
@@ -108,6 +110,8 @@ class Faults:
     async def _carry_out(self, fault: Fault, request: web.Request, handler: Handler) -> web.StreamResponse:
         if fault.delay:
             await asyncio.sleep(fault.delay)
+        if fault.until is not None:
+            await fault.until.wait()
         if fault.hang:
             await self._closing.wait()
         if fault.drop_answer:

@@ -33,7 +33,11 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `state_directory` is absolute; `command` is how the user started this program."""
+    """What to run.
+
+    `state_directory` is absolute; `command` is how the user started this program. Without `secrets` the service has the
+    managed identity alone.
+    """
 
     state_directory: Path
     storage: str
@@ -41,6 +45,7 @@ class Options:
     ports: Ports
     with_service: bool
     command: tuple[str, ...]
+    secrets: bool = True
 
 
 async def run(options: Options, echo: Echo) -> None:
@@ -65,7 +70,7 @@ async def run(options: Options, echo: Echo) -> None:
 
 async def _run_service(options: Options, azure: LocalAzure, echo: Echo) -> None:
     settings = {
-        **azure.service_environment(),
+        **azure.service_environment(secrets=options.secrets),
         "ENVIRONMENT": "development",
         "STORAGE_BACKEND": options.storage,
         "SQLITE_PATH": str(options.state_directory / "mappings.sqlite"),
@@ -125,7 +130,7 @@ def _describe(options: Options, azure: LocalAzure, echo: Echo) -> None:
     echo(f"  State              {options.state_directory}\n")
     if not options.with_service:
         echo("Settings that point the service here:")
-        for name, value in azure.service_environment().items():
+        for name, value in azure.service_environment(secrets=options.secrets).items():
             echo(f"  export {name}={shlex.quote(value)}")
 
 

@@ -16,7 +16,18 @@ STOP_SECONDS = 30
 _POLL_SECONDS = 0.1
 
 # Settings of a real deployment that happen to be in this shell would mix with the local ones.
-_SETTINGS = frozenset({"ENVIRONMENT", "HOST", "PORT", "REQUEST_DEADLINE_SECONDS"})
+_SETTINGS = frozenset(
+    {
+        "ENVIRONMENT",
+        "HOST",
+        "LOG_HASH_KEY",
+        "MAX_CONCURRENT_REQUESTS",
+        "PORT",
+        "RATE_LIMIT_REQUESTS_PER_MINUTE",
+        "REQUEST_DEADLINE_SECONDS",
+        "TRUSTED_PROXY_HOPS",
+    }
+)
 _SETTING_PREFIXES = (
     "ACS_",
     "APPLICATIONINSIGHTS_",
@@ -27,6 +38,7 @@ _SETTING_PREFIXES = (
     "DOCS_",
     "ENTRA_",
     "GRAPH_",
+    "MICROSOFTENTRAID_",
     "OIDC_",
     "SQLITE_",
     "STORAGE_",

@@ -26,9 +26,14 @@ _EPOCH_SECONDS = 1_577_865_600  # 2020-01-01T08:00:00Z
 
 
 class Identities:
-    """The resource's data in the shared state; a restart finds it again."""
+    """The resource's data in the shared state; a restart finds it again.
+
+    `id_prefix` is that of the cloud: `8:dod-acs:` and `8:gcch-acs:` in those of the US government
+    (azure-communication-identity: `ACS_USER_DOD_CLOUD_PREFIX`, `ACS_USER_GCCH_CLOUD_PREFIX`).
+    """
 
     def __init__(self, state: State, clock: Clock, new_key: KeyFactory) -> None:
+        self.id_prefix = "8:acs:"
         self._database = state.database
         self._clock = clock
         self._database.executescript(_TABLES)
@@ -44,13 +49,13 @@ class Identities:
 
     def create(self) -> str:
         """Mint an identity and return its id."""
-        identity = _new_id(self.resource_id, self._clock())
+        identity = _new_id(self.id_prefix, self.resource_id, self._clock())
         self._database.execute("INSERT INTO acs_identities (id) VALUES (?)", (identity,))
         return identity
 
     def require(self, identity: str) -> None:
         """Raise `ServiceError` unless this is a live identity of this resource."""
-        if not identity.startswith(f"8:acs:{self.resource_id}_"):
+        if not identity.startswith(f"{self.id_prefix}{self.resource_id}_"):
             raise errors.not_owned()
         row = self._database.execute("SELECT deleted FROM acs_identities WHERE id = ?", (identity,)).fetchone()
         if row is None or row["deleted"]:
@@ -81,7 +86,7 @@ class Identities:
 
     def foreign(self) -> str:
         """The id of an identity that another resource minted."""
-        return _new_id(str(uuid.uuid4()), self._clock())
+        return _new_id(self.id_prefix, str(uuid.uuid4()), self._clock())
 
     def remember_token(self, token: str, identity: str, expires_at: int) -> None:
         """The token is good until it expires (seconds since the epoch) or is revoked."""
@@ -106,10 +111,10 @@ class Identities:
         return value
 
 
-def _new_id(resource_id: str, now: float) -> str:
+def _new_id(prefix: str, resource_id: str, now: float) -> str:
     time = f"{int((now - _EPOCH_SECONDS) * 1000):016x}"
     rest = secrets.token_hex(8)
-    return f"8:acs:{resource_id}_{time[:8]}-{time[8:12]}-{time[12:]}-{rest[:4]}-{rest[4:]}"
+    return f"{prefix}{resource_id}_{time[:8]}-{time[8:12]}-{time[12:]}-{rest[:4]}-{rest[4:]}"
 
 
 def _new_access_key() -> str:

@@ -65,6 +65,10 @@ class Acs:
         """The settings that point the service at this resource."""
         return {"ACS_CONNECTION_STRING": f"endpoint={self._url}/;accesskey={self._identities.access_key}"}
 
+    def move_to_cloud(self, id_prefix: str) -> None:
+        """Be a resource of another cloud, whose ids begin with `id_prefix`, such as `8:gcch-acs:`."""
+        self._identities.id_prefix = id_prefix
+
     def live_identities(self) -> list[str]:
         """The ids that were minted and not deleted, oldest first."""
         return self._identities.live()

@@ -15,7 +15,7 @@ from local_azure.entra.token_endpoint import answers_challenge, find_tenant, wan
 
 Query = Mapping[str, str]
 
-_RESPONSE_MODES = ("query", "fragment")
+_RESPONSE_MODES = ("query", "fragment", "form_post")
 _CHALLENGE_LENGTH = 43  # base64url of SHA-256, RFC 7636, section 4.2
 
 
@@ -87,7 +87,7 @@ def _client(query: Query) -> Application:
 
 def _check(tenant: Tenant | None, client: Application, query: Query) -> None:
     if query.get("response_mode", "query") not in _RESPONSE_MODES:
-        raise EntraError(900144, "invalid_request", "The response_mode must be 'query' or 'fragment'.")
+        raise EntraError(900144, "invalid_request", "The response_mode must be 'query', 'fragment' or 'form_post'.")
     if query.get("response_type") != "code":
         raise EntraError(
             70005, "unsupported_response_type", "The response_type must be 'code': the others are not enabled."
@@ -135,6 +135,8 @@ def _redirect(query: Query, parameters: dict[str, str]) -> web.Response:
     if "state" in query:
         parameters = {**parameters, "state": query["state"]}
     address = query["redirect_uri"]
+    if query.get("response_mode") == "form_post":
+        return pages.post_back(address, parameters)
     query_separator = "&" if "?" in address else "?"
     separator = "#" if query.get("response_mode") == "fragment" else query_separator
     headers = {"Location": f"{address}{separator}{urlencode(parameters)}", "Cache-Control": "no-store"}

@@ -41,6 +41,7 @@ class Application:
 
     Without a `secret` it is a public client. `single_page` and `loopback_redirects` describe its redirect URIs: any
     path and any port on loopback. `scopes` and `app_roles` are what it exposes as an API under `app_id_uri`.
+    `graph_roles` are the application permissions for Microsoft Graph that an administrator has consented to.
     """
 
     client_id: str
@@ -52,6 +53,7 @@ class Application:
     app_id_uri: str | None = None
     scopes: tuple[str, ...] = ()
     app_roles: tuple[str, ...] = ()
+    graph_roles: tuple[str, ...] = ()
     teams: bool = False
 
     @property
@@ -107,6 +109,7 @@ API = Application(
     app_id_uri=f"api://{_API_ID}",
     scopes=("access_as_user",),
     app_roles=("Identities.Manage.All",),
+    graph_roles=("User.ReadWrite.All",),
 )
 BROWSER = Application(
     "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e02",
@@ -134,7 +137,15 @@ MANAGED_IDENTITY = Application(
     "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5ef5",
     "User-assigned managed identity",
 )
-APPLICATIONS = MappingProxyType({app.client_id: app for app in (API, BROWSER, TEAMS, DAEMON, MANAGED_IDENTITY)})
+COMMAND_LINE = Application(
+    "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e06",
+    "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5ef6",
+    "Command line client",
+    loopback_redirects=True,
+)
+APPLICATIONS = MappingProxyType(
+    {app.client_id: app for app in (API, BROWSER, TEAMS, DAEMON, MANAGED_IDENTITY, COMMAND_LINE)}
+)
 
 
 def tenant_named(name: str) -> Tenant | None:

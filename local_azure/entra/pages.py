@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 
 from aiohttp import web
@@ -52,6 +52,40 @@ def user_picker(client: Application, users: Iterable[User], action: str) -> web.
         f"<p>to continue to <strong>{escape(client.name)}</strong></p>"
         f'<form method="post" action="{escape(action)}"><ul>{choices}</ul>'
         '<button class="quiet" name="user" value="">Cancel</button></form>',
+    )
+
+
+def device_sign_in(users: Iterable[User]) -> web.Response:
+    """The page on which the code of a device is entered; it posts the code and the chosen alias to itself."""
+    choices = "".join(
+        f'<li><button name="user" value="{escape(user.alias)}">{escape(user.name)}'
+        f"<small>{escape(user.username)}</small></button></li>"
+        for user in users
+    )
+    return _page(
+        "Enter code",
+        '<form method="post"><p><label>The code that your program shows<br>'
+        f'<input name="user_code" required autocomplete="off"></label></p><ul>{choices}</ul>'
+        '<button class="quiet" name="user" value="">Cancel</button></form>',
+    )
+
+
+def device_signed_in() -> web.Response:
+    """The page after a device's code was entered."""
+    return _page("Back to your program", "<p>You may close this page.</p>")
+
+
+def post_back(address: str, parameters: Mapping[str, str]) -> web.Response:
+    """The answer of a sign-in as a form for `address` (OAuth 2.0 Form Post Response Mode).
+
+    Entra ID's page posts itself by a script; pages here have none.
+    """
+    fields = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in parameters.items()
+    )
+    return _page(
+        "Signed in",
+        f'<form method="post" action="{escape(address)}">{fields}<button>Continue to the program</button></form>',
     )
 
 

@@ -13,6 +13,7 @@ from local_azure.entra import managed_identity, metadata, pages, scopes
 from local_azure.entra.authorize import AuthorizationEndpoint
 from local_azure.entra.clients import Clients
 from local_azure.entra.conditions import Conditions
+from local_azure.entra.devices import DeviceCodes
 from local_azure.entra.directory import (
     API,
     BROWSER,
@@ -60,6 +61,7 @@ class Entra:
         """A fresh application; its route names are the operations that `faults` knows."""
         application = web.Application(middlewares=[self.faults.middleware])
         authorization = AuthorizationEndpoint(self._grants, self.conditions)
+        devices = DeviceCodes(self.url, self._clock)
         token = TokenEndpoint(
             self.url,
             self._clock,
@@ -69,6 +71,7 @@ class Entra:
             self.conditions,
             self._tokens,
             lambda: self.api_token_version,
+            devices.redeem,
         )
         add = application.router.add_route
         add("GET", "/common/discovery/instance", self._instance_discovery, name="instance_discovery")
@@ -82,6 +85,9 @@ class Entra:
         add("POST", f"{oauth2}/authorize", authorization.pick, name="authorize_pick")
         add("POST", f"{oauth2}/token", token.answer, name="token")
         add("OPTIONS", f"{oauth2}/token", token.preflight, name="token_preflight")
+        add("POST", f"{oauth2}/devicecode", devices.begin, name="device_code")
+        add("GET", "/devicelogin", devices.show, name="device_login")
+        add("POST", "/devicelogin", devices.enter, name="device_login_enter")
         add("GET", f"{oauth2}/logout", _logout, name="logout")
         identity = managed_identity.ManagedIdentityEndpoint(self.managed_identity_token, self.verify)
         add("GET", managed_identity.PATH, identity.answer, name="managed_identity_token")

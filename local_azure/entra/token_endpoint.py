@@ -1,4 +1,4 @@
-"""The token endpoint: authorization code, refresh token, client credentials and on-behalf-of."""
+"""The token endpoint: authorization code, refresh token, device code, client credentials and on-behalf-of."""
 
 import base64
 import hashlib
@@ -24,6 +24,7 @@ from local_azure.entra.signing_keys import SigningKeys
 from local_azure.entra.tokens import LIFETIME, TokenIssuer, client_info, is_multi_factor
 
 ON_BEHALF_OF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 TENANT_ALIASES = ("common", "organizations")
 
 Form = Mapping[str, str]
@@ -31,7 +32,11 @@ Form = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
-    """Answers token requests. `api_version` tells the access-token version that the API registration accepts."""
+    """Answers token requests.
+
+    `api_version` tells the access-token version that the API registration accepts. `device_sign_in` gives the sign-in
+    of a device code to its client, and raises `EntraError` while there is none.
+    """
 
     url: str
     clock: Clock
@@ -41,6 +46,7 @@ class TokenEndpoint:
     conditions: Conditions
     tokens: TokenIssuer
     api_version: Callable[[], int]
+    device_sign_in: Callable[[str, str], Grant]
 
     async def answer(self, request: web.Request) -> web.Response:
         """`POST /{tenant}/oauth2/v2.0/token`."""
@@ -80,6 +86,7 @@ class TokenEndpoint:
             "authorization_code": self._authorization_code,
             "refresh_token": self._refresh_token,
             "client_credentials": self._client_credentials,
+            DEVICE_CODE: self._device_code,
             ON_BEHALF_OF: self._on_behalf_of,
         }
         flow = flows.get(grant_type)
@@ -111,6 +118,11 @@ class TokenEndpoint:
         grant = self.grants.read(REFRESH_TOKEN, _required(form, "refresh_token"), client.application.client_id)
         _check_tenant(tenant, grant.tenant_id)
         return self._answer_for_user(client, replace(grant, scope=form.get("scope") or grant.scope, nonce=""), form)
+
+    def _device_code(self, tenant: Tenant | None, client: Client, form: Form) -> dict[str, Any]:
+        grant = self.device_sign_in(_required(form, "device_code"), client.application.client_id)
+        _check_tenant(tenant, grant.tenant_id)
+        return self._answer_for_user(client, grant, form)
 
     def _client_credentials(self, tenant: Tenant | None, client: Client, form: Form) -> dict[str, Any]:
         if tenant is None:

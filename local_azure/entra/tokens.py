@@ -95,6 +95,9 @@ class TokenIssuer:
         }
         if requested.for_api and API.app_roles:
             claims["roles"] = list(API.app_roles)
+        elif client.graph_roles and requested.resource.startswith("https://"):
+            # The Graph stand-in's own address is not known here: every API that is named by one counts as it.
+            claims["roles"] = list(client.graph_roles)
         if version == metadata.VERSION_1:
             claims |= {"appid": client.client_id, "appidacr": proof, "idp": claims["iss"]}
         else:

@@ -131,6 +131,22 @@ async def test_without_the_service_the_settings_for_one_are_printed(tmp_path: Pa
         assert await run.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("storage", ["cosmos", "graph"])
+async def test_the_round_trip_works_without_a_secret(tmp_path: Path, storage: str) -> None:
+    async with running(tmp_path, "--no-secrets", "--storage", storage) as run:
+        assert "/api/token -> 201" in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_the_settings_of_a_service_without_a_secret_are_printed(tmp_path: Path) -> None:
+    async with running(tmp_path, "--no-secrets", "--no-service") as run:
+        assert re.search(r"export ACS_ENDPOINT=https://localhost:\d+/", run.output)
+        assert "export ENTRA_MANAGED_IDENTITY_CLIENT_ID=" in run.output
+        for secret in ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET"):
+            assert secret not in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
 async def test_a_service_that_cannot_start_ends_the_run_with_its_own_message(tmp_path: Path) -> None:
     (tmp_path / "mappings.sqlite").mkdir()
     async with running(tmp_path) as run:
