@@ -8,7 +8,6 @@ from cachetools import LRUCache
 
 from quart_app.auth.caller import Caller
 from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens, VerifiedToken
-from storage.mapping import UserKey
 
 REMEMBERED_TOKENS = 10_000
 
@@ -21,23 +20,35 @@ class InsufficientScope(Exception):
         self.scope = scope
 
 
-class AccessTokenValidator:
-    """Takes the access tokens of users: verified, for one of `audiences`, with the scope `scope`.
+class InsufficientRole(Exception):
+    """The token is good but its user has not the role that this API requires."""
 
-    `clock` gives seconds since the epoch.
+    def __init__(self) -> None:
+        super().__init__("The user has not the required role.")
+
+
+class AccessTokenValidator:
+    """Takes the access tokens of users: verified, for one of `audiences`, with the scope and the role if required.
+
+    `clock` gives seconds since the epoch. `looked_up` is told each time whether the token was verified before.
     """
 
     def __init__(
         self,
         signed_tokens: SignedTokens,
         audiences: Collection[str],
-        scope: str,
+        scope: str | None,
         clock: Callable[[], float] = time.time,
+        *,
+        role: str | None = None,
+        looked_up: Callable[[bool], None] = lambda hit: None,
     ) -> None:
         self._signed_tokens = signed_tokens
         self._audiences = audiences
         self._scope = scope
+        self._role = role
         self._clock = clock
+        self._looked_up = looked_up
         self._remembered: LRUCache[bytes, tuple[VerifiedToken, Caller]] = LRUCache(maxsize=REMEMBERED_TOKENS)
 
     async def validate(self, token: str) -> Caller:
@@ -47,26 +58,32 @@ class AccessTokenValidator:
         instead of `scp`) and an id token are no access tokens of a user. A verified token is remembered by its hash
         until it expires or its signing key is withdrawn.
 
-        Raises `InvalidAccessToken`, `InsufficientScope`, or `SigningKeysUnavailable` when no statement is possible.
+        Raises `InvalidAccessToken`, `InsufficientScope`, `InsufficientRole`, or `SigningKeysUnavailable` when no
+        statement is possible.
         """
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         remembered = self._remembered.get(digest)
         if remembered is not None:
             verified, caller = remembered
             if self._signed_tokens.still_verifies(verified, self._clock()):
+                self._looked_up(True)
                 return caller
             del self._remembered[digest]
+        self._looked_up(False)
         verified = await self._signed_tokens.verify(token, self._audiences)
-        if verified.scopes is None:
-            raise InvalidAccessToken
-        if self._scope not in verified.scopes:
-            raise InsufficientScope(self._scope)
+        if self._scope is not None:
+            if verified.scopes is None:
+                raise InvalidAccessToken
+            if self._scope not in verified.scopes:
+                raise InsufficientScope(self._scope)
+        if self._role is not None and self._role not in verified.roles:
+            raise InsufficientRole
         caller = Caller(
-            user=UserKey(verified.tenant_id, verified.object_id),
+            user=verified.user,
             access_token=token,
             expires_at=verified.expires_at,
             client_id=verified.client_id,
-            understands_claims_challenges="cp1" in verified.capabilities,
+            understands_claims_challenges="cp1" in {name.lower() for name in verified.capabilities},
         )
         self._remembered[digest] = (verified, caller)
         return caller

@@ -43,6 +43,7 @@ from quart_app.auth.on_behalf_of_errors import (
     named,
 )
 from storage.mapping import UserKey
+from storage.measured import Measure, unmeasured
 from storage.retrying import RetryPolicy
 
 T = TypeVar("T")
@@ -98,12 +99,22 @@ class OnBehalfOfSettings:
 class OnBehalfOf:
     """Gets tokens and remembers them. One per process; close it with `aclose`.
 
-    `clock` returns seconds since the epoch. Raises `OnBehalfOfMisconfigured` for a certificate that can't be used.
+    `clock` returns seconds since the epoch. Each request to Entra ID is made inside `measure`; `looked_up` is told each
+    time whether a token was there already. Raises `OnBehalfOfMisconfigured` for a certificate that can't be used.
     """
 
-    def __init__(self, settings: OnBehalfOfSettings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: OnBehalfOfSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        measure: Measure = unmeasured,
+        looked_up: Callable[[bool], None] = lambda hit: None,
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._measure = measure
+        self._looked_up = looked_up
         self._credential = _msal_credential(settings.credential)
         self._http = _HttpClient(settings.timeout, settings.threads)
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="on-behalf-of")
@@ -117,13 +128,18 @@ class OnBehalfOf:
     async def access_token(self, caller: Caller, scopes: tuple[str, ...]) -> str:
         """A token for `scopes` (all of one API) that acts for the caller.
 
+        The API may revoke it at once by a claims challenge (continuous access evaluation) only if the caller's client
+        understands one: nobody else could answer it.
+        https://learn.microsoft.com/entra/identity-platform/claims-challenge#client-capabilities
+
         Kept until `expiry_margin` before its own expiry or until the caller's token expires, whichever is first.
         Raises `ClaimsChallengeRequired`, `ConsentRequired`, `AssertionRefused`, `OnBehalfOfCredentialsRejected`,
         `OnBehalfOfMisconfigured`, `OnBehalfOfThrottled`, `OnBehalfOfUnavailable`.
         """
 
         def ask(application: Any) -> Any:
-            return application.acquire_token_on_behalf_of(caller.access_token, list(scopes))
+            capabilities = _CLAIMS_CHALLENGES if caller.understands_claims_challenges else None
+            return application.acquire_token_on_behalf_of(caller.access_token, list(scopes), capabilities)
 
         key = (_digest(caller), scopes)
         return await self._token(key, caller.user.issuer, ask, useful_until=float(caller.expires_at))
@@ -155,16 +171,18 @@ class OnBehalfOf:
         self, key: Hashable, tenant_id: str, ask: Callable[[Any], Any], useful_until: float = float("inf")
     ) -> str:
         kept = self._tokens.get(key)
+        self._looked_up(kept is not None)
         if kept is not None:
             return kept.value
         if key not in self._asking and len(self._asking) >= self._settings.pending:
             raise OnBehalfOfUnavailable(_CROWDED_PAUSE)
 
         async def acquire() -> str:
-            application = await self._application(tenant_id)
-            answer = await self._in_thread(lambda: ask(application))
-            now = self._clock()
-            token = _Token.of(answer, now, self._settings.expiry_margin, useful_until)
+            with self._measure("token"):
+                application = await self._application(tenant_id)
+                answer = await self._in_thread(lambda: ask(application))
+                now = self._clock()
+                token = _Token.of(answer, now, self._settings.expiry_margin, useful_until)
             self._tokens[key] = token
             return token.value
 
@@ -255,7 +273,7 @@ def managed_identity_assertion(
     """
     client = msal.ManagedIdentityClient(
         msal.UserAssignedManagedIdentity(client_id=client_id),
-        http_client=_HttpClient(timeout, connections=1),
+        http_client=_HttpClient(timeout, connections=1, keep_alive=False),  # nobody closes it, and it is rarely used
         http_cache=_RemembersNothing(),
     )
 
@@ -268,6 +286,7 @@ def managed_identity_assertion(
     return assertion
 
 
+_CLAIMS_CHALLENGES = '{"access_token":{"xms_cc":{"values":["cp1"]}}}'
 _TENANTS = 100
 _CROWDED_PAUSE = 1.0  # seconds
 
@@ -333,9 +352,11 @@ def _msal_credential(credential: ClientSecret | ClientCertificate | FederatedCre
 class _HttpClient:
     """What MSAL sends its requests with."""
 
-    def __init__(self, timeout: float, connections: int) -> None:
+    def __init__(self, timeout: float, connections: int, *, keep_alive: bool = True) -> None:
         self._timeout = timeout
         self._session = requests.Session()
+        if not keep_alive:
+            self._session.headers["Connection"] = "close"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", self._adapter)

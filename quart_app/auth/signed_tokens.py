@@ -1,93 +1,131 @@
-"""Verifies a token that Entra ID signed: its signature, times, audience, issuer and tenant."""
+"""Verifies a signed token: its signature, times, audience and issuer. What else it must say is its issuer's matter."""
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jwt
 
+from quart_app.auth.compact_jws import decoded_parts, json_object
 from quart_app.auth.signing_keys import SigningKey, SigningKeys
+from storage.mapping import UserKey
 
 MAXIMUM_TOKEN_BYTES = 16 * 1024
 LEEWAY_SECONDS = 60
-_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_LOOKS = 2  # issuers share keys, as Entra ID's tenants do: one may be known to publish a key before the next is
+_LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z
+_OTHER_FORMS = {"b64", "crit", "cty", "zip"}  # headers by which the claims would be something else than they look
 
 
 class InvalidAccessToken(Exception):
     """The token proves nothing. The reason is not told: whoever forges tokens would learn from it."""
 
 
+class WrongAudience(InvalidAccessToken):
+    """A known key signed the token, but it is for another API."""
+
+
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """What a verified token says. `tenant_id` and `object_id` are GUIDs in lower case; `expires_at` in epoch seconds.
+    """What a verified token says. `expires_at` is in epoch seconds.
 
-    `scopes` is `None` in a token that is not a user's delegated access token. `client_id` is `azp` or `appid`.
+    `scopes` is `None` in a token that carries none: it is not a user's delegated access token. `client_id` is the
+    application that got the token. `capabilities` are what that client declared (`xms_cc`).
     """
 
-    tenant_id: str
-    object_id: str
+    user: UserKey
     expires_at: int
     scopes: frozenset[str] | None
+    roles: frozenset[str]
     client_id: str | None
     capabilities: frozenset[str]
     key: SigningKey
 
 
-class SignedTokens:
-    """Verifies v1 and v2 tokens of Entra ID, of these tenants alone.
+class TokenRules(Protocol):
+    """How one kind of issuer writes its tokens. Claims come with a good signature, for the right audience, in time."""
 
-    The rules are those of https://learn.microsoft.com/entra/identity-platform/access-tokens and claims-validation:
-    RS256 alone; `exp iat iss aud` required; the issuer is that of the metadata whose key signed the token, and names
-    the token's own tenant; the signing key's own issuer is honoured. `authority_host` is the authority's root, without
-    a trailing slash.
+    def is_of_issuer(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
+        """Whether the token's issuer, by what is known of it, signs with `key`, which signed this token.
+
+        Raises `InvalidAccessToken` for an issuer that isn't accepted at all.
+        """
+        ...
+
+    def read(self, claims: Mapping[str, Any], key: SigningKey) -> VerifiedToken:
+        """What the claims say. Raises `InvalidAccessToken` if one isn't as it must be."""
+        ...
+
+
+class SignedTokens:
+    """Verifies tokens that `keys` signed, by the `rules` of their issuers.
+
+    Common to all (RFC 8725, RFC 9068): RS256 alone; `exp iat iss aud` required; the issuer is that of the metadata
+    whose key signed the token.
     """
 
-    def __init__(self, keys: SigningKeys, tenants: Collection[str], authority_host: str) -> None:
+    def __init__(self, keys: SigningKeys, rules: TokenRules) -> None:
         self._keys = keys
-        self._tenants = frozenset(tenant.lower() for tenant in tenants)
-        self._authority_host = authority_host
+        self._rules = rules
 
     async def verify(self, token: str, audiences: Collection[str]) -> VerifiedToken:
         """Verify `token` for one of `audiences`.
 
-        Raises `InvalidAccessToken`, or `SigningKeysUnavailable` when no statement is possible.
+        Raises `InvalidAccessToken`, of which `WrongAudience` is one, or `SigningKeysUnavailable` when no statement is
+        possible.
         """
-        if len(token) > MAXIMUM_TOKEN_BYTES or not _COMPACT_JWS.fullmatch(token):
+        if len(token) > MAXIMUM_TOKEN_BYTES:
             raise InvalidAccessToken
-        for key in await self._keys.find(_key_id(token)):
-            claims = _signed_claims(token, key, audiences)
-            if claims is not None and self._issuer_fits(claims, key):
-                return _typed(claims, key)
+        key_id = _key_id(token)
+        tried: tuple[SigningKey, ...] = ()
+        for _ in range(_LOOKS):
+            keys = await self._keys.find(key_id, beyond=tried)
+            if not keys:
+                break
+            verified = self._verified(token, keys, audiences)
+            if verified is not None:
+                return verified
+            tried = keys
         raise InvalidAccessToken
 
     def still_verifies(self, token: VerifiedToken, now: float) -> bool:
         """Whether a token verified earlier is still good: not expired, its signing key still published."""
         return now < token.expires_at and self._keys.holds(token.key)
 
-    def _issuer_fits(self, claims: dict[str, Any], key: SigningKey) -> bool:
-        tenant = claims.get("tid")
-        if not isinstance(tenant, str) or not _GUID.fullmatch(tenant) or tenant.lower() not in self._tenants:
-            return False
-        issuer = key.issuer.replace("{tenantid}", tenant)
-        if claims["iss"] != issuer or tenant not in issuer.split("/"):
-            return False
-        if key.key_issuer is None:
-            return True
-        key_issuer = key.key_issuer.replace("{tenantid}", tenant)
-        return key_issuer in (issuer, f"{self._authority_host}/{tenant}/v2.0")
+    def _verified(self, token: str, keys: Collection[SigningKey], audiences: Collection[str]) -> VerifiedToken | None:
+        """`None` when one of the keys signed the token, but is not (yet) known as a key of the token's own issuer."""
+        signed = False
+        for key in keys:
+            claims = _signed_claims(token, key, audiences)
+            if claims is not None:
+                signed = True
+                if self._rules.is_of_issuer(claims, key):
+                    return self._rules.read(claims, key)
+        if not signed:
+            raise InvalidAccessToken
+        return None
+
+
+def words(value: Any) -> frozenset[str]:
+    """A claim that lists words: separated by spaces (RFC 6749, section 3.3), or a JSON array.
+
+    Raises `InvalidAccessToken` for anything else.
+    """
+    listed = [word for word in value.split(" ") if word] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise InvalidAccessToken
+    return frozenset(listed)
 
 
 def _key_id(token: str) -> str:
     """The key id that the header names: a hint where to look, nothing more."""
     try:
-        header = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+        header = json_object(decoded_parts(token)[0])
+    except ValueError as error:
         raise InvalidAccessToken from error
     key_id = header.get("kid")
-    fits = header.get("alg") == "RS256" and header.get("typ", "JWT") in ("JWT", "at+jwt") and "crit" not in header
-    if not fits or not isinstance(key_id, str):
+    fits = header.get("alg") == "RS256" and header.get("typ", "JWT") in ("JWT", "at+jwt")
+    if not fits or not _OTHER_FORMS.isdisjoint(header) or not isinstance(key_id, str):
         raise InvalidAccessToken
     return key_id
 
@@ -95,7 +133,7 @@ def _key_id(token: str) -> str:
 def _signed_claims(token: str, key: SigningKey, audiences: Collection[str]) -> dict[str, Any] | None:
     """The claims if this key signed the token; `None` if it did not and another key of the same id may have."""
     try:
-        claims: dict[str, Any] = jwt.decode(
+        jwt.decode(
             token,
             key=key.key,
             algorithms=["RS256"],
@@ -103,33 +141,18 @@ def _signed_claims(token: str, key: SigningKey, audiences: Collection[str]) -> d
             leeway=LEEWAY_SECONDS,
             options={"require": ["exp", "iat", "iss", "aud"]},
         )
+        claims = json_object(decoded_parts(token)[1])
     except jwt.InvalidSignatureError:
         return None
+    except jwt.InvalidAudienceError as error:
+        raise WrongAudience from error
     except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidAccessToken from error
+    if not all(_is_time(claims.get(name, 0)) for name in ("exp", "iat", "nbf")):
+        raise InvalidAccessToken
     return claims
 
 
-def _typed(claims: dict[str, Any], key: SigningKey) -> VerifiedToken:
-    object_id, scopes, capabilities = claims.get("oid"), claims.get("scp"), claims.get("xms_cc", [])
-    client_id = claims.get("azp", claims.get("appid"))
-    if (
-        not isinstance(claims["aud"], str)
-        or not isinstance(claims["exp"], int)
-        or not isinstance(object_id, str)
-        or not _GUID.fullmatch(object_id)
-        or not isinstance(scopes, str | None)
-        or not isinstance(client_id, str | None)
-        or not isinstance(capabilities, list)
-    ):
-        raise InvalidAccessToken
-    is_user = claims.get("idtyp", "user") == "user"
-    return VerifiedToken(
-        tenant_id=claims["tid"].lower(),
-        object_id=object_id.lower(),
-        expires_at=claims["exp"],
-        scopes=frozenset(scopes.split()) if scopes is not None and is_user else None,
-        client_id=client_id.lower() if client_id else None,
-        capabilities=frozenset(item for item in capabilities if isinstance(item, str)),
-        key=key,
-    )
+def _is_time(value: Any) -> bool:
+    """Whether this is a time within the calendar (RFC 7519, section 2, NumericDate). PyJWT reads text, too."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST

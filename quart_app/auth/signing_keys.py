@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from storage.measured import Measure, unmeasured
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,15 @@ class SigningKeysUnavailable(Exception):
 
 
 class UnusableDocument(Exception):
-    """An issuer answered a discovery or key request with something that can't be used."""
+    """An issuer answered a discovery or key request with something that can't be used; the message says with what."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignInEndpoints:
+    """Where a client signs a user in, as the discovery document tells: two https URLs."""
+
+    authorization: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,9 @@ class RefreshSchedule:
 class SigningKeys:
     """Keys of a fixed list of issuers, by key id. Close it after use.
 
-    `discovery_urls` come from settings alone. `clock` is monotonic, in seconds.
+    `discovery_urls` come from settings alone. A document is used only if it names `issuer` exactly, where one is given
+    (OpenID Connect Discovery 1.0, section 4.3). `clock` is monotonic, in seconds. What fails with one issuer leaves the
+    keys of the others as they are.
     """
 
     def __init__(
@@ -73,8 +85,14 @@ class SigningKeys:
         discovery_urls: Iterable[str],
         schedule: RefreshSchedule | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        issuer: str | None = None,
+        measure: Measure = unmeasured,
     ) -> None:
         self._session = session
+        self._measure = measure
+        self._issuer = issuer
+        self._sign_in: SignInEndpoints | None = None
         self._keys: dict[str, tuple[SigningKey, ...] | None] = dict.fromkeys(discovery_urls)
         self._schedule = schedule or RefreshSchedule()
         self._clock = clock
@@ -99,11 +117,19 @@ class SigningKeys:
 
     @property
     def loaded(self) -> bool:
-        """Whether every issuer's keys have been fetched at least once."""
-        return None not in self._keys.values()
+        """Whether some issuer's keys have been fetched at least once: its users can be served."""
+        return any(keys is not None for keys in self._keys.values())
+
+    @property
+    def sign_in(self) -> SignInEndpoints | None:
+        """Where the issuer's users sign in, once its discovery document was fetched and if it says so."""
+        return self._sign_in
 
     async def check(self) -> None:
-        """Make sure that every issuer's keys have been fetched at least once. Raises `SigningKeysUnavailable`."""
+        """Make sure that some issuer's keys have been fetched at least once. Raises `SigningKeysUnavailable`.
+
+        One issuer that is down must not take the service away from the users of the others.
+        """
         if not self.loaded and self._may_fetch():
             await self.refresh()
         if not self.loaded:
@@ -113,25 +139,29 @@ class SigningKeys:
         """Whether an issuer still publishes this key."""
         return key in self._by_id.get(key.key_id, ())
 
-    async def find(self, key_id: str) -> tuple[SigningKey, ...]:
-        """The keys with this id; more than one when several issuers publish the same id; none when nobody does.
+    async def find(self, key_id: str, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
+        """The keys with this id, without those of `beyond`; several when several issuers publish the same id.
 
-        An unknown id causes one shared refresh, then none for `unknown_key_cooldown`. Raises
-        `SigningKeysUnavailable` when the id is unknown and the newest fetch failed.
+        If there are none that causes one shared refresh, then none for `unknown_key_cooldown`. Raises
+        `SigningKeysUnavailable` when there are still none and the newest fetch failed with some issuer: it may be the
+        one whose key is looked for.
         """
-        found = self._by_id.get(key_id)
-        if found is None and self._may_fetch():
+        found = self._known(key_id, beyond)
+        if not found and self._may_fetch():
             await self.refresh()
-            found = self._by_id.get(key_id)
-        if found is None and (self._failed or not self.loaded):
+            found = self._known(key_id, beyond)
+        if not found and self._failed:
             raise SigningKeysUnavailable(self._schedule.after_failure)
-        return found or ()
+        return found
 
     async def refresh(self) -> None:
         """Fetch every issuer's keys; simultaneous calls share one fetch. Keys that can't be fetched stay."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._fetch_all(), name="fetch signing keys")
         await asyncio.shield(self._refreshing)
+
+    def _known(self, key_id: str, beyond: Collection[SigningKey]) -> tuple[SigningKey, ...]:
+        return tuple(key for key in self._by_id.get(key_id, ()) if key not in beyond)
 
     def _may_fetch(self) -> bool:
         """Whether an unknown key id may cause a fetch now, or join the one that is going on."""
@@ -152,12 +182,13 @@ class SigningKeys:
 
     async def _fetch_all(self) -> None:
         urls = list(self._keys)
-        results = await asyncio.gather(*(self._fetch(url) for url in urls), return_exceptions=True)
+        results = await asyncio.gather(*(self._measured_fetch(url) for url in urls), return_exceptions=True)
         failed = False
         for url, result in zip(urls, results, strict=True):
             if isinstance(result, aiohttp.ClientError | TimeoutError | UnusableDocument):
                 failed = True
-                logger.warning("signing keys could not be fetched: %s: %s", url, type(result).__name__)
+                reason = str(result) if isinstance(result, UnusableDocument) else type(result).__name__
+                logger.warning("signing keys could not be fetched: %s: %s", url, reason)
             elif isinstance(result, BaseException):
                 raise result
             else:
@@ -170,17 +201,26 @@ class SigningKeys:
         self._failed = failed
         self._fetched_at = self._clock()
 
+    async def _measured_fetch(self, discovery_url: str) -> tuple[SigningKey, ...]:
+        with self._measure("fetch_signing_keys"):
+            return await self._fetch(discovery_url)
+
     async def _fetch(self, discovery_url: str) -> tuple[SigningKey, ...]:
         async with asyncio.timeout(self._schedule.fetch_timeout):
             discovery = await self._get_json(discovery_url)
             issuer, keys_url = discovery.get("issuer"), discovery.get("jwks_uri")
-            if not isinstance(issuer, str) or not isinstance(keys_url, str) or urlsplit(keys_url).scheme != "https":
+            if not isinstance(issuer, str) or not isinstance(keys_url, str) or not _is_https(keys_url):
                 raise UnusableDocument("The discovery document lacks issuer or an https jwks_uri.")
+            if self._issuer is not None and issuer != self._issuer:
+                raise UnusableDocument(
+                    f"The discovery document names the issuer {issuer!r:.300}, not the configured one."
+                )
             key_set = await self._get_json(keys_url)
         entries = key_set.get("keys")
         keys = tuple(_usable_keys(entries if isinstance(entries, list) else [], issuer))
         if not keys:
             raise UnusableDocument("The key set holds no RSA signing key.")
+        self._sign_in = _sign_in_endpoints(discovery)
         return keys
 
     async def _get_json(self, url: str) -> dict[str, Any]:
@@ -199,6 +239,21 @@ class SigningKeys:
         if not isinstance(parsed, dict):
             raise UnusableDocument("The document is not a JSON object.")
         return parsed
+
+
+def _sign_in_endpoints(discovery: Mapping[str, Any]) -> SignInEndpoints | None:
+    urls = [discovery.get(f"{name}_endpoint") for name in ("authorization", "token")]
+    if not all(isinstance(url, str) and _is_https(url) for url in urls):
+        return None
+    return SignInEndpoints(*map(str, urls))
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname)
 
 
 def _usable_keys(entries: list[Any], issuer: str) -> Iterable[SigningKey]:

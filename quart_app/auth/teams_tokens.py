@@ -4,21 +4,24 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from quart_app.auth.caller import Caller
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
-
-ACS_AUDIENCES = (
-    "https://auth.msft.communication.azure.com",
-    "https://auth.msft.communication.azure.com/",
-    "1fd5118e-2576-4263-8130-9503064c837a",
-)
-"""The resource Azure Communication Services in Entra ID
-(https://learn.microsoft.com/azure/communication-services/quickstarts/manage-teams-identity)."""
+from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens, WrongAudience
 
 TEAMS_SCOPES = frozenset({"Teams.ManageCalls", "Teams.ManageChats"})
 
 
+class TeamsExchangeNotOffered(Exception):
+    """Callers are not users of Microsoft Entra ID, so none of them can be a Teams user."""
+
+
+class TeamsClientsUnknown(Exception):
+    """No client application is named whose Teams tokens could be exchanged."""
+
+
 class TeamsTokenInvalid(Exception):
-    """The Teams token can't be exchanged; `part` says why: `missing`, `token`, `user`, `client`."""
+    """The Teams token can't be exchanged; `part` says why.
+
+    `missing`, `token` (it proves nothing), `audience` (it is not for ACS), `scope`, `user` or `client`.
+    """
 
     def __init__(self, part: str) -> None:
         super().__init__(f"The Teams token can't be exchanged because of its {part}.")
@@ -34,29 +37,37 @@ class TeamsToken:
 
 
 class TeamsTokenValidator:
-    """Takes Teams tokens that `client_ids` obtained."""
+    """Takes Teams tokens that `client_ids` obtained for ACS, which goes by the names `audiences`."""
 
-    def __init__(self, signed_tokens: SignedTokens, client_ids: Collection[str]) -> None:
+    def __init__(self, signed_tokens: SignedTokens, client_ids: Collection[str], audiences: Collection[str]) -> None:
         self._signed_tokens = signed_tokens
         self._client_ids = frozenset(client_ids)
+        self._audiences = audiences
 
     async def validate(self, token: str | None, caller: Caller) -> TeamsToken:
         """Verify `token` and that it is the caller's.
 
         ACS compares `appId` with the token's own client and `userId` with its `oid`
         (azure-rest-api-specs: CommunicationIdentity.json); asking it with the caller's object id and the token's client
-        means that nobody can exchange another user's token. Raises `TeamsTokenInvalid`, `SigningKeysUnavailable`.
+        means that nobody can exchange another user's token. One of the scopes is enough here: ACS offers what the
+        token allows. Raises `TeamsClientsUnknown`, `TeamsTokenInvalid`, `SigningKeysUnavailable`.
         """
+        if not self._client_ids:
+            raise TeamsClientsUnknown
         if not token:
             raise TeamsTokenInvalid("missing")
         try:
-            verified = await self._signed_tokens.verify(token, ACS_AUDIENCES)
+            verified = await self._signed_tokens.verify(token, self._audiences)
+        except WrongAudience as error:
+            raise TeamsTokenInvalid("audience") from error
         except InvalidAccessToken as error:
             raise TeamsTokenInvalid("token") from error
-        if verified.scopes is None or not verified.scopes & TEAMS_SCOPES:
-            raise TeamsTokenInvalid("token")
-        if (verified.tenant_id, verified.object_id) != (caller.user.issuer, caller.user.subject):
+        if verified.scopes is None:
+            raise TeamsTokenInvalid("token")  # an application's own, no user's
+        if verified.user != caller.user:
             raise TeamsTokenInvalid("user")
         if verified.client_id is None or verified.client_id not in self._client_ids:
             raise TeamsTokenInvalid("client")
-        return TeamsToken(verified.client_id, verified.object_id)
+        if not verified.scopes & TEAMS_SCOPES:
+            raise TeamsTokenInvalid("scope")
+        return TeamsToken(verified.client_id, verified.user.subject)

@@ -21,6 +21,7 @@ from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.keys import new_rsa_key
 from quart_app.auth.access_tokens import AccessTokenValidator
+from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
 from tests.conftest import FakeClock
@@ -179,7 +180,7 @@ async def test_a_verified_token_is_remembered_until_it_expires_or_its_key_is_wit
     tenant = HOME_TENANT.tenant_id
     async with aiohttp.ClientSession() as session:
         keys = SigningKeys(session, [f"{entra.url}/{tenant}/v2.0/.well-known/openid-configuration"])
-        signed_tokens = SignedTokens(keys, [tenant], entra.url)
+        signed_tokens = SignedTokens(keys, EntraTokens([tenant], entra.url))
         validator = AccessTokenValidator(signed_tokens, [API.client_id], "access_as_user", clock)
         token = entra.access_token("alex", lifetime=600)
         callers = [await validator.validate(token) for _ in range(10)]
