@@ -247,8 +247,10 @@ def _answer(error: Exception) -> _Answer | None:
 
 
 def _without_answer(error: Exception) -> CommunicationError:
-    if isinstance(error, ClientAuthenticationError):
-        return CommunicationCredentialsRejected("No access token for ACS could be obtained.")
+    if isinstance(error, ClientAuthenticationError):  # no token for ACS, so ACS was not asked
+        if _token_was_refused(error):
+            return CommunicationCredentialsRejected("No access token for ACS could be obtained.")
+        return CommunicationUnavailable(nothing_happened=True)
     if isinstance(error, TimeoutError):
         return CommunicationUnavailable()
     if isinstance(error, AzureError) and (not isinstance(error, DecodeError) or isinstance(error, IncompleteReadError)):
@@ -257,6 +259,17 @@ def _without_answer(error: Exception) -> CommunicationError:
         never_connected = isinstance(error.inner_exception, _NO_CONNECTION)
         return CommunicationUnavailable(nothing_happened=never_connected)
     return UnexpectedAnswer(None)
+
+
+def _token_was_refused(error: ClientAuthenticationError) -> bool:
+    """Whether the credential is to blame, and not its token endpoint's health; azure-identity may hide the answer as a
+    cause. https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
+    """
+    for failure in (error, error.__cause__):
+        answer = getattr(failure, "response", None)
+        if answer is not None:
+            return answer.status_code in (400, 401, 403)
+    return error.__cause__ is None
 
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

@@ -1,7 +1,8 @@
 """The application: builds every part once, wires them, and closes them in order."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from quart import Quart, Response, request
 from quart_cors import cors
@@ -9,110 +10,169 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from quart_app.acs_communication import AcsCommunication, AcsOptions
 from quart_app.auth.access_tokens import AccessTokenValidator
+from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
+from quart_app.auth.issuers import AcceptedTokens, accepted_tokens, sign_in
 from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
 from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.communication import Communication
+from quart_app.credentials import managed_identity, uses_managed_identity
 from quart_app.errors import register_error_handlers
-from quart_app.identities import IdentityService
+from quart_app.identities import IdentityService, KeptTokens
+from quart_app.limits import ConcurrencyLimit, RateLimit
 from quart_app.mapping_store import open_mapping_store
-from quart_app.observability import observe_requests
+from quart_app.observability import REQUEST_ID_HEADER, Pseudonyms, observe_requests
 from quart_app.readiness import Readiness
+from quart_app.request_targets import with_plain_paths
 from quart_app.routes.docs import docs_routes
 from quart_app.routes.health import health_routes
 from quart_app.routes.named import named_routes
 from quart_app.routes.openapi import openapi_document
 from quart_app.routes.token import TEAMS_TOKEN_HEADER, TokenAnswers, token_routes
 from quart_app.routes.user import user_routes
-from quart_app.settings import AcsSettings, EntraSettings, Environment, Settings
+from quart_app.settings import AcsSettings, Environment, Settings
+from quart_app.telemetry import ENTRA, MeasuredCommunication, Telemetry, open_telemetry
 from storage.http_session import new_http_session
 from storage.retrying import RetryPolicy
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
 
 MAXIMUM_BODY_BYTES = 16 * 1024
 """No route needs a body. One up to this size is read and ignored, a larger one is refused."""
 
 
 @asynccontextmanager
-async def create_app(settings: Settings) -> AsyncIterator[Quart]:
+async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> AsyncIterator[Quart]:
     """Build the application with every part open; leaving the context closes them, the last opened first.
 
-    Raises `StoreMisconfigured` and `StoreUnavailable` when the store can't be opened.
+    `telemetry` is told what happens; by default that which the settings ask for. Raises `StoreMisconfigured` and
+    `StoreUnavailable` when the store can't be opened.
     """
     async with AsyncExitStack() as stack:
+        if telemetry is None:
+            telemetry = await stack.enter_async_context(open_telemetry(settings.telemetry))
         session = await stack.enter_async_context(new_http_session(connections=8, unpack=True))
-        keys = SigningKeys(session, _discovery_urls(settings.entra))
+        accepted = accepted_tokens(settings)
+        keys = SigningKeys(session, accepted.discovery_urls, issuer=accepted.issuer, measure=telemetry.upstream(ENTRA))
         stack.push_async_callback(keys.aclose)
-        retry = RetryPolicy()
-        store = await stack.enter_async_context(open_mapping_store(settings, retry))
-        communication = AcsCommunication(_acs_options(settings.acs), retry)
+        retry = RetryPolicy(on_retry=telemetry.retried)
+        credential = None
+        if uses_managed_identity(settings):
+            credential = await stack.enter_async_context(managed_identity(settings.entra))
+        store = await stack.enter_async_context(open_mapping_store(settings, retry, credential, telemetry))
+        acs = AcsCommunication(_acs_options(settings.acs, credential), retry)
+        communication = MeasuredCommunication(acs, telemetry)
         stack.push_async_callback(communication.aclose)
-        identities = IdentityService(store, communication, retry=retry)
+        identities = IdentityService(
+            store,
+            communication,
+            retry=retry,
+            kept_tokens=_kept_tokens(settings.acs),
+            looked_up=telemetry.cache("mapping"),
+        )
         stack.push_async_callback(identities.aclose)
         readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping})
         stack.push_async_callback(readiness.aclose)
+        _observe(telemetry, identities, readiness)
         keys.start()
         readiness.start()
-        yield _wire(settings, keys, communication, identities, readiness)
+        yield _wire(settings, accepted, keys, communication, identities, readiness, telemetry)
+
+
+def _observe(telemetry: Telemetry, identities: IdentityService, readiness: Readiness) -> None:
+    telemetry.gauge(
+        "acs_auth.identities.unsettled",
+        "{identity}",
+        "ACS identities that were minted and are not known to be mapped",
+        lambda: identities.unsettled,
+    )
+    telemetry.gauge(
+        "acs_auth.identities.leftover",
+        "{identity}",
+        "Surplus ACS identities that could not be deleted yet",
+        lambda: identities.leftovers,
+    )
+    telemetry.gauge("acs_auth.ready", "1", "Whether the service is ready: 1 or 0", lambda: int(readiness.ready))
 
 
 def _wire(
     settings: Settings,
+    accepted: AcceptedTokens,
     keys: SigningKeys,
     communication: Communication,
     identities: IdentityService,
     readiness: Readiness,
+    telemetry: Telemetry,
 ) -> Quart:
-    entra = settings.entra
     app = Quart(__name__, static_folder=None)
     app.url_map.strict_slashes = False
+    app.asgi_app = with_plain_paths(app.asgi_app)  # type: ignore[method-assign]
+    app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
-    signed_tokens = SignedTokens(keys, entra.tenants, entra.authority_host)
+    app.config["BODY_TIMEOUT"] = settings.server.request_deadline_seconds
+    signed_tokens = SignedTokens(keys, accepted.rules)
     guard = Guard(
-        AccessTokenValidator(signed_tokens, entra.accepted_audiences, entra.required_scope),
+        AccessTokenValidator(
+            signed_tokens,
+            accepted.audiences,
+            accepted.scope,
+            role=accepted.role,
+            looked_up=telemetry.cache("access_token"),
+        ),
         settings.server.request_deadline_seconds,
+        *_admissions(settings),
     )
-    answers = TokenAnswers(identities, communication, TeamsTokenValidator(signed_tokens, settings.teams.client_ids))
-    observe_requests(app)
+    teams = settings.teams
+    teams_tokens = TeamsTokenValidator(signed_tokens, teams.client_ids, teams.audiences) if accepted.is_entra else None
+    answers = TokenAnswers(identities, communication, teams_tokens)
+    observe_requests(app, telemetry)
     register_error_handlers(
         app,
-        f"{entra.authority_host}/{entra.tenant_id}/oauth2/v2.0/authorize",
+        settings.entra.authority_host,
         stack_traces=settings.server.environment is Environment.DEVELOPMENT,
     )
+    ConcurrencyLimit(app, settings.server.max_concurrent_requests)
     app.before_request(_read_body)
     app.after_request(_secure)
     app.register_blueprint(user_routes(identities, guard))
     app.register_blueprint(token_routes(answers, guard))
     app.register_blueprint(named_routes(identities, answers, guard))
     app.register_blueprint(health_routes(readiness))
-    app.register_blueprint(docs_routes(openapi_document(app, entra), entra, settings.docs))
+    app.register_blueprint(docs_routes(openapi_document(app), lambda: sign_in(settings, keys.sign_in), settings.docs))
     if settings.cors.allowed_origins:
         return cors(
             app,
             allow_origin=settings.cors.allowed_origins,
-            allow_headers=["Authorization", TEAMS_TOKEN_HEADER],
+            allow_headers=["Authorization", "Cache-Control", TEAMS_TOKEN_HEADER, REQUEST_ID_HEADER],
             allow_methods=["GET", "POST", "DELETE"],
-            expose_headers=["WWW-Authenticate", "Retry-After", "X-Request-Id"],
+            expose_headers=["WWW-Authenticate", "Retry-After", REQUEST_ID_HEADER],
             max_age=3600,
         )
     return app
 
 
-def _acs_options(acs: AcsSettings) -> AcsOptions:
+def _admissions(settings: Settings) -> Iterator[Callable[[Caller], None]]:
+    hash_key = settings.telemetry.log_hash_key
+    yield Pseudonyms(hash_key.get_secret_value() if hash_key else None).note
+    if settings.server.rate_limit_requests_per_minute:
+        rate_limit = RateLimit(settings.server.rate_limit_requests_per_minute)
+        yield lambda caller: rate_limit.count(caller.user)
+
+
+def _acs_options(acs: AcsSettings, credential: "AsyncTokenCredential | None") -> AcsOptions:
     return AcsOptions(
         token_scopes=acs.token_scopes,
         token_lifetime_minutes=acs.token_lifetime_minutes,
-        connection_string=acs.connection_string.get_secret_value(),
+        connection_string=acs.connection_string.get_secret_value() if acs.connection_string else None,
+        endpoint=acs.endpoint,
+        credential=credential if acs.endpoint else None,
     )
 
 
-def _discovery_urls(entra: EntraSettings) -> list[str]:
-    """Both versions' metadata of each tenant: which one a token has is decided by the API's registration."""
-    return [
-        f"{entra.authority_host}/{tenant}{version}/.well-known/openid-configuration"
-        for tenant in entra.tenants
-        for version in ("/v2.0", "")
-    ]
+def _kept_tokens(acs: AcsSettings) -> KeptTokens | None:
+    return KeptTokens(acs.token_reuse_minutes * 60, acs.token_scopes) if acs.token_reuse_minutes else None
 
 
 async def _read_body() -> None:
@@ -123,6 +183,11 @@ async def _read_body() -> None:
 
 
 async def _secure(response: Response) -> Response:
+    """https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html, "Security Headers"."""
     response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.scheme == "https":  # RFC 6797, section 7.2: not over plain HTTP
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
     return response

@@ -14,11 +14,10 @@ from quart import Quart, Response, g
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from quart_app.auth.access_tokens import InsufficientScope
+from quart_app.auth.access_tokens import InsufficientRole, InsufficientScope
 from quart_app.auth.guard import NoAccessToken
 from quart_app.auth.on_behalf_of_errors import (
     AssertionRefused,
-    ClaimsChallengeRequired,
     ConsentRequired,
     OnBehalfOfError,
     OnBehalfOfThrottled,
@@ -26,7 +25,8 @@ from quart_app.auth.on_behalf_of_errors import (
 )
 from quart_app.auth.signed_tokens import InvalidAccessToken
 from quart_app.auth.signing_keys import SigningKeysUnavailable
-from quart_app.auth.teams_tokens import TeamsTokenInvalid
+from quart_app.auth.step_up import StepUpNotPossible, StepUpRequired
+from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOffered, TeamsTokenInvalid
 from quart_app.communication import (
     CommunicationCredentialsRejected,
     CommunicationError,
@@ -36,6 +36,7 @@ from quart_app.communication import (
     UnexpectedAnswer,
 )
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.limits import TooBusy, TooManyRequests
 from storage.mapping import (
     ExtensionLimitReached,
     StoreAccessDenied,
@@ -60,7 +61,7 @@ class Refusal:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-INVALID_TOKEN = "Send a valid Microsoft Entra ID access token for this API: Authorization: Bearer <access token>."  # noqa: S105
+INVALID_TOKEN = "Send a valid access token for this API: Authorization: Bearer <access token>."  # noqa: S105
 INTERNAL_ERROR = Refusal(500, "internal_error", "Something went wrong here. Report the requestId to the operator.")
 
 
@@ -77,13 +78,13 @@ def no_content() -> Response:
     return response
 
 
-def describe(error: BaseException, authorization_uri: str) -> Refusal:
+def describe(error: BaseException, authority_host: str) -> Refusal:
     """The answer to an error; one that is not known is an internal error.
 
-    `authorization_uri` is where a claims challenge sends the client.
+    `authority_host` is the root of the Entra ID to which a claims challenge sends the client.
     """
-    if isinstance(error, ClaimsChallengeRequired | StoreAccessDenied) and error.claims:
-        return _claims_challenge(error.claims, authorization_uri)
+    if isinstance(error, StepUpRequired):
+        return _claims_challenge(error, authority_host)
     for kind, answer in _ANSWERS.items():
         if isinstance(error, kind):
             return answer(error) if callable(answer) else answer
@@ -92,11 +93,12 @@ def describe(error: BaseException, authorization_uri: str) -> Refusal:
     return INTERNAL_ERROR
 
 
-def register_error_handlers(app: Quart, authorization_uri: str, *, stack_traces: bool) -> None:
+def register_error_handlers(app: Quart, authority_host: str, *, stack_traces: bool) -> None:
     """Answer every error with the one model. `stack_traces` (development only) adds where it was raised."""
 
     async def answer(error: Exception) -> Response:
-        refusal = describe(error, authorization_uri)
+        refusal = describe(error, authority_host)
+        g.error = refusal.error
         if refusal is INTERNAL_ERROR:
             logger.error("unexpected error", exc_info=error)
         body: dict[str, Any] = {
@@ -125,6 +127,11 @@ def _unavailable(what: str) -> Callable[[Any], Refusal]:
     return answer
 
 
+def _too_many_requests(error: Any) -> Refusal:
+    message = "You send too many requests. Repeat this one after the time in Retry-After."
+    return Refusal(429, "too_many_requests", message, {"Retry-After": str(math.ceil(error.retry_after))})
+
+
 def _challenge(error: str, description: str, **more: str) -> dict[str, str]:
     """RFC 6750, section 3."""
     parts = {"error": error, "error_description": description, **more}
@@ -136,12 +143,18 @@ def _insufficient_scope(error: Any) -> Refusal:
     return Refusal(403, "insufficient_scope", message, _challenge("insufficient_scope", message, scope=error.scope))
 
 
-def _claims_challenge(claims: str, authorization_uri: str) -> Refusal:
-    """The form that MSAL clients act on: https://learn.microsoft.com/entra/identity-platform/claims-challenge."""
+def _claims_challenge(error: StepUpRequired, authority_host: str) -> Refusal:
+    """The form that MSAL clients act on: https://learn.microsoft.com/entra/identity-platform/claims-challenge.
+
+    Nothing is added to it: the parser that Microsoft's documentation gives to clients takes a comma for the end of a
+    parameter, also within quotes.
+    """
     message = "Sign in again with the claims of the WWW-Authenticate header, and repeat the request with that token."
-    encoded = base64.b64encode(claims.encode()).decode()
+    encoded = base64.b64encode(error.claims.encode()).decode()
     challenge = (
-        f'Bearer realm="", authorization_uri="{authorization_uri}", error="insufficient_claims", claims="{encoded}"'
+        f'Bearer realm="{error.tenant_id}", '
+        f'authorization_uri="{authority_host}/{error.tenant_id}/oauth2/v2.0/authorize", '
+        f'error="insufficient_claims", claims="{encoded}"'
     )
     return Refusal(401, "insufficient_claims", message, {"WWW-Authenticate": challenge})
 
@@ -164,9 +177,17 @@ _INVALID_TOKEN = Refusal(401, "invalid_token", INVALID_TOKEN, _challenge("invali
 
 _CONSENT = "The user or an administrator must first consent to what this API does for the user in Microsoft Graph."
 
+_STEP_UP = (
+    "A policy wants the user to sign in again and prove more, for example by multi-factor authentication. Let the "
+    "client declare the capability cp1 when it gets its token (MSAL: clientCapabilities), so that it can be told what."
+)
+
+_ROLE = "The user lacks the role that this API requires; let an administrator of the sign-in assign it."
+
 _FRAMEWORK_MESSAGES = {
     HTTPStatus.NOT_FOUND: "There is no such route; /docs lists them.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This route does not take that method; the Allow header lists those it takes.",
+    HTTPStatus.REQUEST_TIMEOUT: "The request's body did not arrive in time; no route here needs a body.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large; no route here needs a body.",
 }
 
@@ -174,14 +195,18 @@ _TEAMS_TOKEN = {
     "missing": (400, "Send the Teams user's Entra ID access token in the header teams-user-aad-token."),
     "user": (403, "The Teams token must be that of the caller: its oid and tid must equal the caller's."),
     "client": (400, "The Teams token was issued to an application that is not one of TEAMS_CLIENT_IDS."),
-    "token": (401, "ACS did not accept the Teams token; get a fresh one with the Teams.ManageCalls and "
+    "token": (401, "The Teams token was not accepted; get a fresh one with the Teams.ManageCalls and "
               "Teams.ManageChats scopes of ACS."),
+    "audience": (401, "The Teams token is for another API; get one for ACS: https://auth.msft.communication.azure.com "
+                 "with the scopes Teams.ManageCalls and Teams.ManageChats."),
+    "scope": (403, "The Teams token allows neither Teams.ManageCalls nor Teams.ManageChats of ACS."),
 }  # fmt: skip
 
 _ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
     NoAccessToken: Refusal(401, "invalid_token", INVALID_TOKEN, {"WWW-Authenticate": "Bearer"}),
     InvalidAccessToken: _INVALID_TOKEN,
     InsufficientScope: _insufficient_scope,
+    InsufficientRole: Refusal(403, "insufficient_role", _ROLE, _challenge("insufficient_scope", _ROLE)),
     SigningKeysUnavailable: _unavailable("Access tokens can't be verified at the moment."),
     IdentityNotFound: Refusal(
         404, "identity_not_found", "The caller has no ACS identity yet; create one with POST /api/user."
@@ -199,6 +224,18 @@ _ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
     ),
     TeamsTokenInvalid: _teams_token,
     TeamsTokenRefused: _teams_token,
+    TeamsClientsUnknown: Refusal(
+        501,
+        "teams_exchange_not_configured",
+        "No client application is allowed to have Teams tokens exchanged; the operator must name it in the setting "
+        "TEAMS_CLIENT_IDS.",
+    ),
+    TeamsExchangeNotOffered: Refusal(
+        501,
+        "teams_exchange_not_offered",
+        "Teams tokens are exchanged for users of Microsoft Entra ID alone; this service's users sign in elsewhere.",
+    ),
+    StepUpNotPossible: Refusal(403, "step_up_required", _STEP_UP, _challenge("insufficient_scope", _STEP_UP)),
     StoreAccessDenied: _INVALID_TOKEN,
     ConsentRequired: Refusal(403, "consent_required", _CONSENT, _challenge("insufficient_scope", _CONSENT)),
     AssertionRefused: _INVALID_TOKEN,
@@ -236,5 +273,7 @@ _ANSWERS: Mapping[type[BaseException], Refusal | Callable[[Any], Refusal]] = {
     ),
     StoreError: _unavailable("The mapping store did not do its part."),
     CommunicationError: _unavailable("Azure Communication Services did not do its part."),
+    TooManyRequests: _too_many_requests,
+    TooBusy: _unavailable("The service is busy."),
     TimeoutError: _unavailable("The request took too long."),
 }

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from local_azure.certificates import LocalAuthority
 from local_azure.keys import KeyFactory, new_rsa_key
-from tests.report import contract_matrix, wire_counts
+from tests.report import attack_summary, contract_matrix, wire_counts
 
 # The same examples in every run, on machines of any speed.
 settings.register_profile(
@@ -29,6 +29,16 @@ LocalAuthority(_trust)
 os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(_trust / "ca.pem")
 
 from local_azure.environment import LocalAzure, Ports  # noqa: E402
+from quart_app.observability import configure_logging  # noqa: E402
+from quart_app.settings import Environment  # noqa: E402
+from tests.blocking import event_loop_guarded  # noqa: E402
+from tests.log_check import LogCheck  # noqa: E402
+
+LOGS = LogCheck()
+
+
+def pytest_configure() -> None:
+    configure_logging(Environment.PRODUCTION, LOGS)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -37,11 +47,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tables = {
         "storage contract: tests passed, by store and group": contract_matrix(passed),
         "requests on the wire, by call and fault (seconds)": wire_counts(passed),
+        "attack corpus": attack_summary([*passed, *terminalreporter.stats.get("failed", [])]),
     }
     for title, lines in tables.items():
         if lines:
             terminalreporter.write_sep("-", title)
             terminalreporter.write_line("\n".join(lines))
+
+
+_SECRETS = ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET")
 
 
 class FakeClock:
@@ -55,6 +69,21 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def unblocked_event_loop() -> Iterator[None]:
+    """No code of the service may block the event loop."""
+    with event_loop_guarded():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[LogCheck]:
+    """No test may make any code log a token, a secret or who a user is."""
+    yield LOGS
+    told = LOGS.told()
+    assert told == []
 
 
 @pytest.fixture(scope="session")
@@ -81,4 +110,6 @@ def state_directory(tmp_path: Path) -> Path:
 async def local_azure(state_directory: Path, new_key: KeyFactory) -> AsyncIterator[LocalAzure]:
     """All stand-ins, running in the test's own event loop on ports that the system chose."""
     async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as running:
+        LOGS.known.update(user.object_id for user in running.entra.users.values())
+        LOGS.known.update(value for name, value in running.service_environment().items() if name in _SECRETS)
         yield running

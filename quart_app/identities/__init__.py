@@ -1,6 +1,7 @@
 """The 1:1 rule: one live ACS identity for one user, whatever races, faults and restarts there are."""
 
 from quart_app.identities.errors import IdentityError, IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.kept_tokens import KeptTokens
 from quart_app.identities.service import Identity, IdentityService, IssuedToken
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "IdentityNotFound",
     "IdentityService",
     "IssuedToken",
+    "KeptTokens",
     "MappedIdentityGone",
     "MappedIdentityNotOwned",
 ]

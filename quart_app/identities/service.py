@@ -13,6 +13,7 @@ from cachetools import TTLCache
 
 from quart_app.communication import AcsToken, Communication, CommunicationError, IdentityGone, IdentityNotOwned
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.kept_tokens import KeptTokens
 from quart_app.identities.settler import Settler, SettlerOptions
 from storage.deadline import deadline, remaining
 from storage.mapping import (
@@ -66,10 +67,12 @@ class IdentityService:
     cache_seconds    how long `issue_token` trusts a mapping without reading the store; 0 reads it every time
     cache_size       how many mappings are remembered at most
     timer            for the cache, in seconds
+    kept_tokens      if given, `issue_token` answers a token from there while it is fresh
     retry            repeats a write of a mapping whose outcome is unknown; by default nothing does. Afterwards ACS is
                      asked whether the identity still lives
     unsettled_limit  so many identities may be on their way at once, unsettled ones included; more are not minted
     settle_seconds   the deadline of each thing that is done in the background
+    looked_up        told each time `issue_token` looks for a mapping in memory: whether it was there
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
     """
 
@@ -81,14 +84,18 @@ class IdentityService:
         cache_seconds: float = 60.0,
         cache_size: int = 10_000,
         timer: Callable[[], float] = time.monotonic,
+        kept_tokens: KeptTokens | None = None,
         retry: RetryPolicy | None = None,
         unsettled_limit: int = 10_000,
         settle_seconds: float = 10.0,
         close_seconds: float = 5.0,
         settler: SettlerOptions | None = None,
+        looked_up: Callable[[bool], None] = lambda hit: None,
     ) -> None:
         self._store = store
+        self._looked_up = looked_up
         self._communication = communication
+        self._kept_tokens = kept_tokens
         self._retry = retry or RetryPolicy(attempts=1)
         self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
         self._unsettled_limit = unsettled_limit
@@ -99,6 +106,16 @@ class IdentityService:
         self._unsettled: dict[UserKey, _Minted] = {}
         self._leftovers: set[str] = set()
         self._settler = Settler(self.settle, settler or SettlerOptions())
+
+    @property
+    def unsettled(self) -> int:
+        """How many identities were minted and are not known to be mapped, those of requests in flight included."""
+        return len(self._unsettled)
+
+    @property
+    def leftovers(self) -> int:
+        """How many surplus identities could not be deleted yet."""
+        return len(self._leftovers)
 
     async def find(self, user: UserKey) -> str:
         """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
@@ -139,14 +156,33 @@ class IdentityService:
             self._cache.pop(user, None)
             self._wake_settler(user)
 
-    async def issue_token(self, user: UserKey) -> IssuedToken:
-        """Issue an ACS access token for the user's identity.
+    async def issue_token(self, user: UserKey, *, fresh: bool = False, keep: bool = True) -> IssuedToken:
+        """An ACS access token for the user's identity: newly issued, or a kept one unless `fresh` is asked for.
 
-        The mapping may come from memory, because ACS refuses an identity that was deleted meanwhile: then the store is
-        read again, and the call repeated once if it holds another identity. Raises `IdentityNotFound`,
-        `MappedIdentityGone`, `MappedIdentityNotOwned`, `StoreError`, `CommunicationError`.
+        To issue one, the mapping may come from memory, because ACS refuses an identity that was deleted meanwhile: then
+        the store is read again, and the call repeated once if it holds another identity. To answer a kept one, ACS is
+        not asked, so the mapping is read from the store: what any process deleted or replaced is never answered. `keep`
+        says whether a new token may be kept. Raises `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`,
+        `StoreError`, `CommunicationError`.
         """
+        if self._kept_tokens is None:
+            return await self._issue_token(user)
+        if not fresh:
+            acs_user_id = await self.find(user)
+            self._cache[user] = acs_user_id
+            token = self._kept_tokens.find(acs_user_id)
+            if token is not None:
+                return IssuedToken(acs_user_id, token)
+        issued = await self._issue_token(user)
+        if keep:
+            self._kept_tokens.keep(issued.acs_user_id, issued.token)
+        else:
+            self._kept_tokens.drop(issued.acs_user_id)
+        return issued
+
+    async def _issue_token(self, user: UserKey) -> IssuedToken:
         remembered = self._cache.get(user)
+        self._looked_up(remembered is not None)
         acs_user_id = remembered or await self.find(user)
         try:
             token = await self._issue(acs_user_id)
@@ -309,6 +345,8 @@ class IdentityService:
         raise StoreUnavailable
 
     async def _delete_identity(self, acs_user_id: str) -> None:
+        if self._kept_tokens is not None:
+            self._kept_tokens.drop(acs_user_id)  # deleting an identity revokes its tokens
         with contextlib.suppress(IdentityGone, IdentityNotOwned):
             await self._communication.delete_identity(acs_user_id)
 
@@ -334,10 +372,10 @@ class IdentityService:
     async def _issue(self, acs_user_id: str) -> AcsToken:
         try:
             return await self._communication.issue_token(acs_user_id)
-        except IdentityGone as error:
-            raise MappedIdentityGone from error
-        except IdentityNotOwned as error:
-            raise MappedIdentityNotOwned from error
+        except (IdentityGone, IdentityNotOwned) as error:
+            if self._kept_tokens is not None:
+                self._kept_tokens.drop(acs_user_id)
+            raise (MappedIdentityGone if isinstance(error, IdentityGone) else MappedIdentityNotOwned) from error
 
     def _abandoned(self) -> list[UserKey]:
         return [user for user in self._unsettled if user not in self._flights]

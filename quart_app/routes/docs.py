@@ -1,15 +1,19 @@
 """`/openapi.json` and `/docs`: Swagger UI with real sign-in (authorization code + PKCE), its files from a package."""
 
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from quart_app.auth.guard import public
+from quart_app.auth.issuers import SignIn
 from quart_app.errors import json_response
-from quart_app.settings import DocsSettings, EntraSettings
+from quart_app.routes.openapi import with_sign_in
+from quart_app.settings import DocsSettings
 
 _ASSETS = {
     "swagger-ui.css": "text/css",
@@ -53,40 +57,48 @@ ui.initOAuth(%s);
 """
 
 
-def docs_routes(document: dict[str, Any], entra: EntraSettings, docs: DocsSettings) -> Blueprint:
-    """The OpenAPI document and the page that lets one sign in and try each call."""
+def docs_routes(document: dict[str, Any], sign_in: Callable[[], SignIn | None], docs: DocsSettings) -> Blueprint:
+    """The OpenAPI document and the page that lets one sign in and try each call.
+
+    `sign_in` tells where, as soon as it is known.
+    """
     blueprint = Blueprint("docs", __name__)
     package = files("flask_swagger_ui") / "dist"
     assets = {name: ((package / name).read_bytes(), mimetype) for name, mimetype in _ASSETS.items()}
-    sign_in = {
-        "clientId": str(docs.client_id or ""),
-        "scopes": [entra.full_scope],
-        "usePkceWithAuthorizationCodeGrant": True,
-    }
-    policy = {
-        "Content-Security-Policy": f"default-src 'self'; connect-src 'self' {entra.authority_host}; "
-        "img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-    }
+
+    def policy() -> dict[str, str]:
+        known = sign_in()
+        token_host = "" if known is None else "https://" + urlsplit(known.endpoints.token).netloc
+        return {
+            "Content-Security-Policy": f"default-src 'self'; connect-src 'self' {token_host}; "
+            "img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+        }
 
     @blueprint.get("/openapi.json")
     @public
     async def openapi() -> Response:
-        return json_response(document)
+        return json_response(with_sign_in(document, sign_in()))
 
     @blueprint.get("/docs")
     @public
     async def page() -> Response:
-        return Response(_PAGE, mimetype="text/html", headers=policy)
+        return Response(_PAGE, mimetype="text/html", headers=policy())
 
     @blueprint.get("/docs/oauth2-redirect.html")
     @public
     async def redirect_page() -> Response:
-        return Response(_REDIRECT_PAGE, mimetype="text/html", headers=policy)
+        return Response(_REDIRECT_PAGE, mimetype="text/html", headers=policy())
 
     @blueprint.get("/docs/start.js")
     @public
     async def start() -> Response:
-        return Response(_START % json.dumps(sign_in), mimetype="text/javascript")
+        known = sign_in()
+        start_with = {
+            "clientId": docs.client_id or "",
+            "scopes": list(known.scopes) if known else [],
+            "usePkceWithAuthorizationCodeGrant": True,
+        }
+        return Response(_START % json.dumps(start_with), mimetype="text/javascript")
 
     @blueprint.get("/docs/<name>")
     @public

@@ -8,25 +8,30 @@ from pydantic import TypeAdapter
 from quart import Quart
 
 from quart_app.auth.guard import ACCESS
+from quart_app.auth.issuers import SignIn
 from quart_app.routes import models
 from quart_app.routes.description import Answer, RouteDescription, description_of
-from quart_app.settings import EntraSettings
 
 _COMMON = (
     Answer(401, "No valid access token for this API."),
     Answer(403, "The access token lacks the scope of this API."),
     Answer(413, "The request body is larger than 16 KiB. No route needs one; a smaller one is ignored."),
+    Answer(429, "The caller sends too many requests; repeat after the time in Retry-After."),
     Answer(503, "Busy or unreachable at the moment; repeat after the time in Retry-After."),
 )
 _HEADERS = {
     401: {"WWW-Authenticate": "The challenge of RFC 6750."},
     403: {"WWW-Authenticate": "The challenge of RFC 6750."},
+    429: {"Retry-After": "In how many seconds to repeat the request."},
     503: {"Retry-After": "In how many seconds to repeat the request."},
 }
 
 
-def openapi_document(app: Quart, entra: EntraSettings) -> dict[str, Any]:
-    """Describe every route of `app` that carries a description, with every answer it can give."""
+def openapi_document(app: Quart) -> dict[str, Any]:
+    """Describe every route of `app` that carries a description, with every answer it can give.
+
+    How one gets in is added by `with_sign_in`.
+    """
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
     for rule in app.url_map.iter_rules():
@@ -39,34 +44,32 @@ def openapi_document(app: Quart, entra: EntraSettings) -> dict[str, Any]:
             operation["operationId"] = f"{method.lower()}_{rule.endpoint.rpartition('.')[2]}"
             operation["tags"] = [rule.endpoint.partition(".")[0]]
             paths.setdefault(rule.rule, {})[method.lower()] = operation
-    authority = f"{entra.authority_host}/{entra.tenant_id}/oauth2/v2.0"
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "ACS authentication service",
             "version": version("acs-auth-server"),
-            "description": "Sign in with Microsoft Entra ID, get your own Azure Communication Services identity and "
-            "access tokens for it.",
+            "description": "Sign in, get your own Azure Communication Services identity and access tokens for it.",
         },
         "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "securitySchemes": {
-                "entra": {
-                    "type": "oauth2",
-                    "flows": {
-                        "authorizationCode": {
-                            "authorizationUrl": f"{authority}/authorize",
-                            "tokenUrl": f"{authority}/token",
-                            "scopes": {entra.full_scope: "Call this API as the signed-in user"},
-                        }
-                    },
-                },
-                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-            },
-        },
-        "security": [{"entra": [entra.full_scope]}, {"token": []}],
+        "components": {"schemas": schemas},
     }
+
+
+def with_sign_in(document: dict[str, Any], sign_in: SignIn | None) -> dict[str, Any]:
+    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone."""
+    schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    security: list[dict[str, list[str]]] = [{"token": []}]
+    if sign_in is not None:
+        flow = {
+            "authorizationUrl": sign_in.endpoints.authorization,
+            "tokenUrl": sign_in.endpoints.token,
+            "scopes": dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
+        }
+        schemes = {sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}}, **schemes}
+        security = [{sign_in.issuer: list(sign_in.scopes)}, *security]
+    components = {**document["components"], "securitySchemes": schemes}
+    return {**document, "components": components, "security": security}
 
 
 def _operation(description: RouteDescription, schemas: dict[str, Any], *, public: bool) -> dict[str, Any]:

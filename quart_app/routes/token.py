@@ -1,10 +1,12 @@
 """`/api/token`: ACS access tokens for the caller."""
 
 from quart import Blueprint, Response, request
+from werkzeug.datastructures import RequestCacheControl
+from werkzeug.http import parse_cache_control_header
 
 from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
-from quart_app.auth.teams_tokens import TeamsTokenValidator
+from quart_app.auth.teams_tokens import TeamsExchangeNotOffered, TeamsTokenValidator
 from quart_app.communication import Communication
 from quart_app.errors import json_response
 from quart_app.identities import IdentityService
@@ -14,7 +16,12 @@ from quart_app.routes.models import AcsUserToken, TeamsUserToken
 TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 
 TOKEN_DESCRIPTION = (
-    Answer(201, "A new ACS access token.", AcsUserToken),
+    Answer(
+        201,
+        "An ACS access token: a new one, or one of the last minutes where the operator allows reuse. Cache-Control: "
+        "no-cache asks for a new one.",
+        AcsUserToken,
+    ),
     Answer(404, "The caller has no ACS identity yet."),
     Answer(409, "The identity belongs to another ACS resource, or no longer exists there."),
     Answer(502, "ACS or the store refused the service's own credential."),
@@ -23,25 +30,31 @@ TEAMS_DESCRIPTION = (
     HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS."),
     Answer(201, "A new ACS access token for the Teams user.", TeamsUserToken),
     Answer(400, "The Teams token is missing, or was issued to another application."),
-    Answer(401, "No valid access token for this API, or a Teams token that ACS does not accept."),
-    Answer(403, "The scope is missing, or the Teams token is another user's."),
+    Answer(401, "No valid access token for this API, or a Teams token that is not valid or not for ACS."),
+    Answer(403, "A scope is missing in either token, or the Teams token is another user's."),
+    Answer(501, "No Teams client is configured, or the callers are not users of Microsoft Entra ID."),
     Answer(502, "ACS refused the service's own credential."),
 )
 
 
 class TokenAnswers:
-    """Issues and exchanges tokens and writes the answers; shared by both names of each route."""
+    """Issues and exchanges tokens and writes the answers; shared by both names of each route.
+
+    Without `teams_tokens` no Teams token is exchanged.
+    """
 
     def __init__(
-        self, identities: IdentityService, communication: Communication, teams_tokens: TeamsTokenValidator
+        self, identities: IdentityService, communication: Communication, teams_tokens: TeamsTokenValidator | None
     ) -> None:
         self._identities = identities
         self._communication = communication
         self._teams_tokens = teams_tokens
 
     async def user_token(self, caller: Caller) -> Response:
-        """An ACS access token for the caller's own identity."""
-        issued = await self._identities.issue_token(caller.user)
+        """An ACS access token for the caller's own identity. Clients bypass kept ones (RFC 9111, section 5.2.1)."""
+        asked = parse_cache_control_header(request.headers.get("Cache-Control", "").lower(), cls=RequestCacheControl)
+        fresh = bool(asked.no_cache or asked.no_store or asked.max_age == 0)
+        issued = await self._identities.issue_token(caller.user, fresh=fresh, keep=not asked.no_store)
         body: AcsUserToken = {
             "token": issued.token.token,
             "expiresOn": issued.token.expires_on,
@@ -50,8 +63,10 @@ class TokenAnswers:
         return json_response(body, 201)
 
     async def teams_token(self, caller: Caller) -> Response:
-        """An ACS access token for the caller as a Teams user."""
-        teams_token = request.headers.get(TEAMS_TOKEN_HEADER, "")
+        """An ACS access token for the caller as a Teams user. Raises `TeamsExchangeNotOffered`."""
+        if self._teams_tokens is None:
+            raise TeamsExchangeNotOffered
+        teams_token = ",".join(request.headers.getlist(TEAMS_TOKEN_HEADER))  # several are no token: RFC 9110, 5.3
         checked = await self._teams_tokens.validate(teams_token, caller)
         token = await self._communication.exchange_teams_token(teams_token, checked.client_id, checked.object_id)
         body: TeamsUserToken = {"token": token.token, "expiresOn": token.expires_on}

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from local_azure.environment import LocalAzure
+from tests.conftest import LOGS
 
 PATIENCE_SECONDS = 30
 
@@ -38,6 +39,7 @@ async def acs_auth(environment: dict[str, str], *arguments: str) -> Process:
 async def finished(process: Process) -> tuple[int | None, str, str]:
     async with asyncio.timeout(PATIENCE_SECONDS):
         out, err = await process.communicate()
+    LOGS.read(out.decode() + err.decode())
     return process.returncode, out.decode(), err.decode()
 
 
@@ -50,8 +52,10 @@ async def serving(environment: dict[str, str]) -> AsyncIterator[tuple[Process, s
         async with asyncio.timeout(PATIENCE_SECONDS):
             while b"Running on" not in (line := await process.stderr.readline()):
                 assert line, "the service ended before it listened"
+                LOGS.read(line.decode())
         yield process, f"http://127.0.0.1:{environment['PORT']}"
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+        LOGS.read((await process.stderr.read()).decode())

@@ -139,7 +139,8 @@ async def test_a_teams_token_is_refused_with_the_part_that_is_wrong(
     entra = local_azure.entra
     wrong = {
         (400, "teams_token_missing"): None,
-        (401, "teams_token_token"): entra.access_token("alex"),
+        (401, "teams_token_token"): "garbage",
+        (401, "teams_token_audience"): entra.access_token("alex"),
         (403, "teams_token_user"): entra.teams_token("megan"),
         (400, "teams_token_client"): entra.teams_token("alex", client=BROWSER),
     }

@@ -107,6 +107,7 @@ def test_the_names_of_the_samples_are_accepted(environment: pytest.MonkeyPatch) 
     assert settings.entra.tenant_id == TENANT
     assert settings.entra.client_secret is not None
     assert settings.entra.client_secret.get_secret_value() == "a-secret"
+    assert settings.acs.connection_string is not None
     assert settings.acs.connection_string.get_secret_value() == GOOD["ACS_CONNECTION_STRING"]
 
 

@@ -1,0 +1,30 @@
+"""Request targets that are not a plain path, made into one before Quart reads them; it fails at some of them."""
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
+
+
+def with_plain_paths(application: "ASGIFramework") -> Callable[..., Coroutine[Any, Any, None]]:
+    """An ASGI application that gives `application` paths that begin with a slash, whatever the client sent.
+
+    Of an address the path is taken (RFC 9112, section 3.2.2); anything else is a path that no route has.
+    """
+
+    async def with_plain_path(scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
+        if scope["type"] in ("http", "websocket") and not scope["path"].startswith("/"):
+            scope["path"] = _path_of(scope["path"])
+        await application(scope, receive, send)
+
+    return with_plain_path
+
+
+def _path_of(target: str) -> str:
+    try:
+        path = urlsplit(target).path
+    except ValueError:
+        path = target
+    return path if path.startswith("/") else f"/{path}"
