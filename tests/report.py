@@ -52,3 +52,15 @@ def wire_counts(passed: Iterable[Report]) -> list[str]:
         f"{call:<18}" + "".join(f"{row.get(fault, ''):>18}" for fault in faults) for call, row in sorted(cells.items())
     ]
     return lines
+
+
+def attack_summary(reports: Iterable[Report]) -> list[str]:
+    """How the attack corpus and its controls ended, and what live traffic saw; also of tests that failed."""
+    recorded = [(name, str(value)) for report in reports for name, value in report.user_properties]
+    attacks = Counter(value for name, value in recorded if name == "attack")
+    controls = Counter(value for name, value in recorded if name == "control")
+    lines = [f"{value}" for name, value in recorded if name == "traffic"]
+    if attacks:
+        counted = f"attacks sent: {attacks.total()}, refused: {attacks['refused']}, accepted: {attacks['accepted']}"
+        lines.insert(0, f"{counted}; good requests accepted: {controls['accepted']} of {controls.total()}")
+    return lines
