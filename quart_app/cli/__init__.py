@@ -1,10 +1,16 @@
-"""`acs-auth`: run and check the service."""
+"""`acs-auth`: run, check and operate the service. A command imports what it needs when it runs."""
 
 import sys
 
 import click
 
-from quart_app.settings import InvalidSettings, Settings, load_settings
+from quart_app.cli.common import echo_json, json_option, loaded_settings
+from quart_app.cli.doctor import doctor
+from quart_app.cli.export import delete, export
+from quart_app.cli.migrate import migrate
+from quart_app.cli.reconcile import reconcile
+from quart_app.cli.token import token
+from quart_app.credentials import credentials_in_use
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,14 +18,15 @@ from quart_app.settings import InvalidSettings, Settings, load_settings
 def main() -> None:
     """The trusted authentication service for Azure Communication Services.
 
-    Settings come from environment variables and the file .env.
+    Settings come from environment variables and the file .env. Exit statuses: 0 done and in order, 1 something is wrong
+    or failed, 2 bad usage or settings, 3 done in part.
     """
 
 
 @main.command()
 def serve() -> None:
     """Serve until SIGTERM or Ctrl-C. Exit status: 0 after a clean stop, 1 if it can't start, 2 for bad settings."""
-    settings = _settings()
+    settings = loaded_settings()
     from quart_app.observability import configure_logging
     from quart_app.server import StartUpFailed, run
 
@@ -32,17 +39,21 @@ def serve() -> None:
 
 
 @main.command("check-config")
-def check_config() -> None:
-    """Print the effective settings, without secrets, or every fault. Exit status: 0, or 2 for bad settings."""
-    for name, value in _settings().shown():
+@json_option
+def check_config(*, as_json: bool) -> None:
+    """Print the effective settings and which credentials are used, without secrets, or every fault.
+
+    Exit status: 0, or 2 for bad settings.
+    """
+    settings = loaded_settings()
+    if as_json:
+        echo_json({"settings": dict(settings.shown()), "credentials": dict(credentials_in_use(settings))})
+        return
+    for name, value in settings.shown():
         click.echo(f"{name}={value}")
+    for purpose, credential in credentials_in_use(settings):
+        click.echo(f"{purpose} credential: {credential}")
 
 
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except InvalidSettings as error:
-        click.echo("The settings can't be used:", err=True)
-        for fault in error.faults:
-            click.echo(f"- {fault}", err=True)
-        sys.exit(2)
+for command in (doctor, migrate, export, delete, reconcile, token):
+    main.add_command(command)

@@ -1,0 +1,124 @@
+"""What the commands share: exit statuses, settings, the event loop, and output for people or for programs."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from quart_app.auth.on_behalf_of_errors import OnBehalfOfError
+from quart_app.communication import CommunicationError
+from quart_app.settings import InvalidSettings, Settings, load_settings
+from storage.mapping import StoreError, UserKey
+
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+OK, WRONG, USAGE, PARTIAL = 0, 1, 2, 3
+"""Exit statuses: done and in order; something is wrong or failed; bad usage or settings (click's own); done in part."""
+
+BACKENDS = ("cosmos", "graph", "sqlite")
+
+
+def loaded_settings() -> Settings:
+    """The settings; ends the process with status 2 and every fault if they can't be used."""
+    try:
+        return load_settings()
+    except InvalidSettings as error:
+        refuse("The settings can't be used:", error.faults)
+
+
+def refuse(headline: str, faults: Iterable[str]) -> NoReturn:
+    """End the process with status 2: `headline` and one line for each fault go to standard error."""
+    click.echo(headline, err=True)
+    for fault in faults:
+        click.echo(f"- {fault}", err=True)
+    sys.exit(USAGE)
+
+
+def fail(message: str) -> NoReturn:
+    """End the process with status 1."""
+    click.echo(message, err=True)
+    sys.exit(WRONG)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do `work` in an event loop; what stands in its way ends the process with status 1 and a sentence.
+
+    What the libraries log is left out: it would repeat, in their words, what the command says itself.
+    """
+    silence = logging.NullHandler()
+    logging.getLogger().addHandler(silence)
+    try:
+        return asyncio.run(work)
+    except (StoreError, CommunicationError, OnBehalfOfError) as error:
+        fail(" ".join([str(error), *getattr(error, "__notes__", ())]))
+    finally:
+        logging.getLogger().removeHandler(silence)
+
+
+def echo_json(content: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def write_report(path: Path, content: Any) -> None:
+    """A JSON file that only its owner may read: it names users."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def described(user: UserKey) -> dict[str, str]:
+    """A user for a report or an export; never for a log."""
+    return {"issuer": user.issuer, "subject": user.subject}
+
+
+def json_option(command: Command) -> Command:
+    """`--json`: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")(command)
+
+
+def report_option(command: Command) -> Command:
+    """`--report`: who is concerned, which is nobody's business on a screen or in a log."""
+    return click.option(
+        "--report",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        help="Also write who is concerned, and why, to this file (JSON, mode 0600). It holds user ids.",
+    )(command)
+
+
+def store_option(command: Command) -> Command:
+    """`--store`: which store, by default the service's own."""
+    return click.option("--store", type=click.Choice(BACKENDS), help="The store. [default: STORAGE_BACKEND]")(command)
+
+
+def user_option(command: Command) -> Command:
+    """`--user`: whose mapping."""
+    return click.option(
+        "--user",
+        required=True,
+        metavar="TENANT/OBJECTID",
+        callback=_user,
+        help="The user's tenant id and object id, or the issuer's URL and the subject.",
+    )(command)
+
+
+def _user(_: click.Context, __: click.Parameter, value: str) -> UserKey:
+    issuer, _separator, subject = value.rpartition("/")
+    if not issuer or not subject or not (_GUID.fullmatch(issuer) or issuer.startswith("https://")):
+        raise click.BadParameter("must look like TENANT-ID/OBJECT-ID, or https://ISSUER/SUBJECT")
+    if _GUID.fullmatch(issuer):
+        if not _GUID.fullmatch(subject):
+            raise click.BadParameter("the object id must be a GUID, as the tenant id is")
+        return UserKey(issuer.lower(), subject.lower())
+    return UserKey(issuer, subject)
+
+
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

@@ -1,0 +1,111 @@
+"""`acs-auth export` and `acs-auth delete`: what a person may ask for about their own data."""
+
+import sys
+from typing import Any
+
+import click
+
+from quart_app.cli.common import (
+    OK,
+    USAGE,
+    described,
+    echo_json,
+    json_option,
+    loaded_settings,
+    refuse,
+    run,
+    store_option,
+    user_option,
+)
+from quart_app.settings import Settings, StorageBackend
+from storage.mapping import IdentityMapping, UserKey
+
+
+@click.command()
+@user_option
+@store_option
+def export(*, user: UserKey, store: str | None) -> None:
+    """Print what the service stores about a user, as JSON.
+
+    That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
+    Microsoft Graph is used by the application permission User.Read.All.
+
+    Exit status: 0, also if nothing is stored; 1 if the store can't be read, 2 for bad usage or settings.
+    """
+    settings, backend = _chosen(store)
+    mapping = run(_read(settings, backend, user))
+    echo_json(
+        {"user": described(user), "store": backend.value, "mapping": None if mapping is None else _shown(mapping)}
+    )
+
+
+@click.command()
+@user_option
+@store_option
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> None:
+    """Delete a user's ACS identity, its access tokens and the mapping; the same as the user's own DELETE /api/user.
+
+    What is interrupted half way is finished by the same command, by `acs-auth reconcile` or by the user's next request.
+    Microsoft Graph is used by the application permission User.ReadWrite.All.
+
+    Exit status: 0, also if there was nothing; 1 if something failed, 2 for bad usage or settings.
+    """
+    settings, backend = _chosen(store)
+    if not yes:
+        if not sys.stdin.isatty():
+            click.echo("Nobody is there to be asked; say --yes.", err=True)
+            sys.exit(USAGE)
+        click.confirm("Delete the user's ACS identity for good?", abort=True, err=True)
+    existed = run(_delete(settings, backend, user))
+    if as_json:
+        echo_json({"deleted": existed})
+    else:
+        click.echo("The identity and the mapping are deleted." if existed else "There was nothing to delete.")
+    sys.exit(OK)
+
+
+def _chosen(store: str | None) -> tuple[Settings, StorageBackend]:
+    settings = loaded_settings()
+    from quart_app.operations.stores import missing_settings
+
+    backend = StorageBackend(store) if store else settings.storage.backend
+    faults = list(missing_settings(settings, backend))
+    if faults:
+        refuse("The settings can't be used:", faults)
+    return settings, backend
+
+
+async def _read(settings: Settings, backend: StorageBackend, user: UserKey) -> IdentityMapping | None:
+    from quart_app.operations.stores import open_operator_store
+
+    async with open_operator_store(settings, backend) as store:
+        return await store.get(user)
+
+
+async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
+    """Whether there was something to delete."""
+    from quart_app.identities import IdentityService
+    from quart_app.operations.acs import open_operator_communication
+    from quart_app.operations.stores import open_operator_store
+
+    async with (
+        open_operator_store(settings, backend) as store,
+        open_operator_communication(settings) as communication,
+    ):
+        identities = IdentityService(store, communication)
+        try:
+            existed = await store.get(user) is not None
+            await identities.delete(user)
+        finally:
+            await identities.aclose()
+        return existed
+
+
+def _shown(mapping: IdentityMapping) -> dict[str, Any]:
+    return {
+        "acsUserId": mapping.acs_user_id,
+        "createdAt": mapping.created_at.isoformat(),
+        "deleting": mapping.deleting,
+    }

@@ -1,0 +1,160 @@
+"""`acs-auth migrate`: copy all mappings from one store to another."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quart_app.cli.common import (
+    BACKENDS,
+    OK,
+    PARTIAL,
+    described,
+    echo_json,
+    json_option,
+    loaded_settings,
+    refuse,
+    report_option,
+    run,
+    write_report,
+)
+from quart_app.settings import Settings, StorageBackend
+
+if TYPE_CHECKING:
+    from quart_app.operations.migration import MigrationReport
+
+
+@click.command()
+@click.option("--from", "source", type=click.Choice(BACKENDS), required=True, help="The store to read.")
+@click.option("--to", "target", type=click.Choice(BACKENDS), required=True, help="The store to fill.")
+@click.option("--dry-run", is_flag=True, help="Only read, and say what would be done.")
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="How many mappings are on their way at once.",
+)
+@report_option
+@json_option
+def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report: Path | None, as_json: bool) -> None:
+    """Copy every mapping of one store into another.
+
+    Both stores are configured by their own settings (COSMOS_…, GRAPH_…, SQLITE_…) at the same time. Microsoft Graph is
+    used by application permission: User.Read.All to read, User.ReadWrite.All to write.
+
+    Nothing is deleted or changed in the source, and no mapping of the target is replaced. A run that was interrupted,
+    or met trouble, is repeated as it is: it reads everything again and creates what is missing.
+
+    Exit status: 0 if the target holds every mapping now, 3 if some are conflicting or failed or the run stopped, 1 if a
+    store can't be opened, 2 for bad usage or settings.
+    """
+    if source == target:
+        raise click.UsageError("--from and --to must differ.")
+    settings = loaded_settings()
+    from quart_app.operations.stores import missing_settings
+
+    backends = StorageBackend(source), StorageBackend(target)
+    faults = [fault for backend in backends for fault in missing_settings(settings, backend)]
+    if faults:
+        refuse("The settings can't be used:", faults)
+    started = time.monotonic()
+    done, waits = run(_migrate(settings, *backends, dry_run=dry_run, concurrency=concurrency))
+    summary = _summary(done, source, target, dry_run=dry_run) | {
+        "waits": waits,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if report is not None:
+        trouble = [{**described(each.user), "outcome": each.outcome, "reason": each.reason} for each in done.trouble]
+        write_report(report, summary | {"mappings": trouble})
+    if as_json:
+        echo_json(summary)
+    else:
+        _show(done, summary, report)
+    sys.exit(OK if done.complete else PARTIAL)
+
+
+async def _migrate(
+    settings: Settings, source: StorageBackend, target: StorageBackend, *, dry_run: bool, concurrency: int
+) -> "tuple[MigrationReport, int]":
+    from quart_app.operations.migration import MigrationOptions
+    from quart_app.operations.migration import migrate as copy
+    from quart_app.operations.stores import PATIENT, open_operator_store
+
+    waits = 0
+
+    def waiting(_: Exception, __: int, ___: float) -> None:
+        nonlocal waits
+        waits += 1
+
+    retry = replace(PATIENT, on_retry=waiting)
+    async with (
+        open_operator_store(settings, source, retry) as read,
+        open_operator_store(settings, target, retry) as into,
+    ):
+        with _progress(lambda: waits) as progress:
+            done = await copy(read, into, MigrationOptions(concurrency=concurrency, dry_run=dry_run), progress)
+    return done, waits
+
+
+def _summary(done: "MigrationReport", source: str, target: str, *, dry_run: bool) -> dict[str, Any]:
+    from quart_app.operations.migration import Outcome
+
+    return {
+        "from": source,
+        "to": target,
+        "dry_run": dry_run,
+        "complete": done.complete,
+        "read": done.read,
+        **{outcome.value: done.outcomes[outcome] for outcome in Outcome},
+        "stopped": done.stopped,
+    }
+
+
+def _show(done: "MigrationReport", summary: dict[str, Any], report: Path | None) -> None:
+    words = {
+        "read": "read from the source",
+        "created": "would be created" if summary["dry_run"] else "created",
+        "already_there": "already there",
+        "conflicting": "conflicting: the target maps the user to another identity",
+        "in_deletion": "in deletion, not copied",
+        "failed": "failed",
+        "waits": "waits for a throttled or unavailable service",
+    }
+    for name, meaning in words.items():
+        click.echo(f"{summary[name]:>9}  {meaning}")
+    click.echo(f"{summary['seconds']:>9}  seconds")
+    if done.stopped:
+        click.echo(f"Stopped early. {done.stopped}", err=True)
+    if not done.complete:
+        where = f"{report} says which and why." if report else "--report FILE says which and why."
+        click.echo(f"Not complete: {where} Run the same command again to go on.", err=True)
+
+
+@contextmanager
+def _progress(waits: Any) -> Iterator[Any]:
+    """A bar on a terminal, else one line for each thousand mappings; on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+
+        def tell(report: "MigrationReport") -> None:
+            finished = report.outcomes.total()
+            if finished % 1000 == 0:
+                click.echo(f"{finished} mappings done, {waits()} waits", err=True)
+
+        yield tell
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda report: bar.update(
+            task, description=f"{report.outcomes.total()} done, {len(report.trouble)} in trouble, {waits()} waits"
+        )

@@ -1,0 +1,127 @@
+"""`acs-auth reconcile`: compare every mapping with what ACS knows, finish and repair."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quart_app.cli.common import (
+    OK,
+    PARTIAL,
+    WRONG,
+    described,
+    echo_json,
+    json_option,
+    loaded_settings,
+    refuse,
+    report_option,
+    run,
+    store_option,
+    write_report,
+)
+from quart_app.settings import Settings, StorageBackend
+
+if TYPE_CHECKING:
+    from quart_app.operations.reconciliation import ReconciliationOptions, ReconciliationReport
+
+
+@click.command()
+@store_option
+@click.option("--repair", is_flag=True, help="Also delete mappings whose identity is gone or another ACS resource's.")
+@click.option("--force", is_flag=True, help="Repair even if most mappings belong to another ACS resource.")
+@click.option("--dry-run", is_flag=True, help="Change nothing, not even finish deletions.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=8, show_default=True)
+@report_option
+@json_option
+def reconcile(
+    *,
+    store: str | None,
+    repair: bool,
+    force: bool,
+    dry_run: bool,
+    concurrency: int,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Finish interrupted deletions, and find mappings that can't be used.
+
+    For each mapping ACS is asked for an access token of the least scope that nobody keeps: it is the only call that
+    tells whether an identity lives, and it changes nothing for the user. With --repair, a mapping whose identity is
+    gone or belongs to another ACS resource is deleted: the user's next request makes a new identity.
+
+    Exit status: 0 if every mapping is in order now, 1 if some are not (repair them), 3 if some could not be looked at
+    or repaired (run it again), 2 for bad usage or settings.
+    """
+    if dry_run and (repair or force):
+        raise click.UsageError("--dry-run changes nothing, so it can't go with --repair.")
+    settings = loaded_settings()
+    from quart_app.operations.reconciliation import ReconciliationOptions
+    from quart_app.operations.stores import missing_settings
+
+    backend = StorageBackend(store) if store else settings.storage.backend
+    faults = list(missing_settings(settings, backend))
+    if faults:
+        refuse("The settings can't be used:", faults)
+    options = ReconciliationOptions(dry_run=dry_run, repair=repair, force=force, concurrency=concurrency)
+    done = run(_reconcile(settings, backend, options))
+    summary = _summary(done, backend)
+    if report is not None:
+        entries = [
+            {**described(each.user), "state": each.state, "repair": each.repair, "reason": each.reason}
+            for each in done.entries
+        ]
+        write_report(report, summary | {"mappings": entries})
+    if as_json:
+        echo_json(summary)
+    else:
+        _show(done, summary)
+    sys.exit(PARTIAL if done.partial else OK if done.clean else WRONG)
+
+
+async def _reconcile(
+    settings: Settings, backend: StorageBackend, options: "ReconciliationOptions"
+) -> "ReconciliationReport":
+    from quart_app.operations.acs import open_operator_communication
+    from quart_app.operations.reconciliation import reconcile as compare
+    from quart_app.operations.stores import open_operator_store
+
+    async with (
+        open_operator_store(settings, backend) as store,
+        open_operator_communication(settings) as communication,
+    ):
+        return await compare(store, communication, options)
+
+
+def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str, Any]:
+    from quart_app.operations.reconciliation import Repair, State
+
+    return {
+        "store": backend.value,
+        "clean": done.clean,
+        "mappings": done.states.total(),
+        **{state.value: done.states[state] for state in State},
+        "repairs": {repair.value: done.repairs[repair] for repair in Repair},
+        "stopped": done.stopped,
+        "refused": done.refused,
+    }
+
+
+def _show(done: "ReconciliationReport", summary: dict[str, Any]) -> None:
+    words = {
+        "mappings": "mappings looked at",
+        "live": "in order",
+        "in_deletion": "with an interrupted deletion",
+        "gone": "whose identity ACS does not know any more",
+        "other_resource": "whose identity belongs to another ACS resource",
+        "unknown": "could not be looked at",
+    }
+    for name, meaning in words.items():
+        click.echo(f"{summary[name]:>9}  {meaning}")
+    for name, meaning in (("removed", "deleted"), ("changed", "changed meanwhile, left alone"), ("failed", "failed")):
+        click.echo(f"{summary['repairs'][name]:>9}  {meaning}")
+    for text in (done.stopped, done.refused):
+        if text:
+            click.echo(text, err=True)
+    if not done.clean:
+        click.echo("Not everything is in order: --report FILE says which mappings; --repair deletes them.", err=True)

@@ -1,0 +1,466 @@
+"""Asks every upstream as the service would, and says what is wrong and what to do about it."""
+
+import asyncio
+import os
+import re
+import ssl
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from quart_app.auth.caller import Caller, serving
+from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
+from quart_app.auth.on_behalf_of_errors import (
+    AssertionRefused,
+    ConsentRequired,
+    OnBehalfOfCredentialsRejected,
+    OnBehalfOfError,
+)
+from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
+from quart_app.communication import (
+    CommunicationCredentialsRejected,
+    CommunicationError,
+    IdentityGone,
+    IdentityNotOwned,
+    UnexpectedAnswer,
+)
+from quart_app.mapping_store import cosmos_store_settings, on_behalf_of_settings
+from quart_app.operations.acs import acs_endpoint, open_operator_communication
+from quart_app.operations.stores import open_operator_store
+from quart_app.settings import Settings, StorageBackend
+from storage.http_session import new_http_session
+from storage.mapping import MappingStore, StoreError, StoreMisconfigured, UserKey
+from storage.retrying import RetryPolicy
+
+FOREIGN_IDENTITY = "8:acs:00000000-0000-4000-8000-000000000000_00000000-0000-0000-0000-000000000000"
+"""Well formed, and of no resource: asked for its token, ACS checks our credential first and then says whose it is not.
+
+No other read-only call proves the credential: ACS Identity has no operation that reads.
+"""
+
+REFUSED_SKEW = 300.0
+"""ACS refuses requests that are signed with a clock so many seconds off."""
+
+NOTICED_SKEW = 60.0
+"""The leeway, in seconds, with which the service looks at the times in tokens."""
+
+
+class State(StrEnum):
+    """How a check ended. `skipped` was not done, and the message says why."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; neither text holds a secret or a user's id. `remedy` is for what is not in order."""
+
+    check: str
+    state: State
+    message: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosisOptions:
+    """What to do.
+
+    write       also make and delete a throw-away identity and mapping
+    user_token  a user's access token for this API: with the Graph store, what only a user's token shows is checked
+    clock       seconds since the epoch
+    patience    seconds after which a check is given up
+    """
+
+    write: bool = False
+    user_token: str | None = None
+    clock: Callable[[], float] = time.time
+    patience: float = 20.0
+
+
+async def diagnose(settings: Settings, options: DiagnosisOptions) -> list[Finding]:
+    """All findings, in the order of the checks; they run at the same time. Raises nothing for what is not in order."""
+    async with new_http_session(connections=16, unpack=True) as session:
+        diagnosis = _Diagnosis(settings, options, session)
+        groups = await asyncio.gather(*(diagnosis.run(name, check) for name, check in diagnosis.checks()))
+    return [finding for group in groups for finding in group]
+
+
+_RETRY = RetryPolicy(attempts=2, initial=0.1, maximum=0.5)
+_EXPIRES_SOON = timedelta(days=30)
+_Check = Callable[[], Awaitable[list[Finding]]]
+
+_ENTRA_REMEDIES = {
+    7000215: "ENTRA_CLIENT_SECRET is wrong: set the secret's value (not its id), or make a new one under "
+    "'Certificates & secrets' of the API's app registration.",
+    7000222: "ENTRA_CLIENT_SECRET has expired: make a new one under 'Certificates & secrets' of the API's app "
+    "registration.",
+    700027: "The app registration does not know the certificate in ENTRA_CLIENT_CERTIFICATE_PATH: upload its public "
+    "part under 'Certificates & secrets', or name the certificate that is there.",
+    700016: "ENTRA_CLIENT_ID is no application of this tenant: copy 'Application (client) ID' of the API's app "
+    "registration, and consent to it in each tenant of ENTRA_ALLOWED_TENANTS.",
+    700024: "This machine's clock is off: synchronise it.",
+    700211: "The app registration's federated credential names another issuer: it must be the tenant's v2.0 issuer.",
+    700212: "The app registration's federated credential names another audience.",
+    700213: "The app registration's federated credential names another subject: it must be the managed identity's "
+    "object (principal) id.",
+    90002: "ENTRA_TENANT_ID is no tenant of this cloud: copy 'Directory (tenant) ID', and check ENTRA_AUTHORITY_HOST.",
+}
+
+
+class _Diagnosis:
+    def __init__(self, settings: Settings, options: DiagnosisOptions, session: aiohttp.ClientSession) -> None:
+        self._settings = settings
+        self._options = options
+        self._session = session
+
+    def checks(self) -> Iterable[tuple[str, _Check]]:
+        for setting, url in self._upstreams():
+            yield f"connection to {urlsplit(url).netloc}", partial(self._connection, setting, url)
+        accepted = accepted_tokens(self._settings)
+        for issuer, urls in _by_issuer(accepted, self._settings.entra.tenants).items():
+            yield f"signing keys of {issuer}", partial(self._signing_keys, urls, accepted)
+        if accepted.is_entra:
+            yield "Entra ID credential", self._credential
+        yield "ACS", self._acs
+        yield f"mapping store ({self._settings.storage.backend})", self._store
+        if self._settings.storage.backend is StorageBackend.GRAPH:
+            yield "Microsoft Graph as the application", self._graph_application
+            yield "Microsoft Graph on behalf of a user", self._graph_user
+
+    async def run(self, name: str, check: _Check) -> list[Finding]:
+        try:
+            async with asyncio.timeout(self._options.patience):
+                found = await check()
+        except TimeoutError:
+            found = [_failed(f"No answer within {self._options.patience:g} s.", "Check network and firewall.")]
+        return [Finding(name, finding.state, finding.message, finding.remedy) for finding in found]
+
+    def _upstreams(self) -> Iterable[tuple[str, str]]:
+        settings = self._settings
+        if settings.oidc.issuer is None:
+            yield "ENTRA_AUTHORITY_HOST", settings.entra.authority_host
+        else:
+            yield "OIDC_ISSUER", settings.oidc.issuer
+        yield acs_endpoint(settings)
+        if settings.storage.backend is StorageBackend.COSMOS:
+            yield "COSMOS_ENDPOINT", str(settings.cosmos.endpoint)
+        if settings.storage.backend is StorageBackend.GRAPH:
+            yield "GRAPH_BASE_URL", settings.graph.base_url
+
+    async def _connection(self, setting: str, url: str) -> list[Finding]:
+        """Name, port, certificate, and the difference between the clocks."""
+        clock = self._options.clock
+        before = clock()
+        try:
+            async with self._session.get(url, allow_redirects=False) as answer:
+                date = answer.headers.get("Date", "")
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+            return [_failed(f"Its certificate is not trusted: {_certificate_fault(error)}.", _CERTIFICATE_REMEDY)]
+        except aiohttp.ClientConnectorDNSError:
+            return [_failed("Its name can't be resolved.", f"Check {setting}, and this machine's name resolution.")]
+        except (aiohttp.ClientError, OSError) as error:
+            reason = type(getattr(error, "os_error", error)).__name__
+            return [_failed(f"It can't be reached ({reason}).", f"Check {setting}, network, firewall and proxy.")]
+        try:
+            theirs = parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return [Finding("", State.OK, "Reachable, certificate trusted; it tells no time.")]
+        skew = (before + clock()) / 2 - theirs
+        if abs(skew) <= NOTICED_SKEW:
+            return [Finding("", State.OK, "Reachable, certificate trusted, clocks agree.")]
+        word = "ahead" if skew > 0 else "behind"
+        message = f"This machine's clock is {abs(skew):.0f} s {word} of it."
+        state = State.FAILED if abs(skew) > REFUSED_SKEW else State.WARNING
+        return [Finding("", state, message, "Synchronise this machine's clock (NTP): tokens and signatures carry it.")]
+
+    async def _signing_keys(self, urls: tuple[str, ...], accepted: AcceptedTokens) -> list[Finding]:
+        found = []
+        for url in urls:
+            keys = SigningKeys(self._session, [url], RefreshSchedule(), issuer=accepted.issuer)
+            try:
+                await keys.check()
+            except SigningKeysUnavailable:
+                found.append(await self._why_no_keys(url, is_entra=accepted.is_entra))
+            finally:
+                await keys.aclose()
+        return _once(found) or [Finding("", State.OK, "Fetched.")]
+
+    async def _why_no_keys(self, url: str, *, is_entra: bool) -> Finding:
+        setting = "ENTRA_AUTHORITY_HOST" if is_entra else "OIDC_ISSUER and OIDC_DISCOVERY_URL"
+        try:
+            async with self._session.get(url, allow_redirects=False) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, OSError) as error:
+            return _failed(
+                f"The issuer can't be reached ({type(error).__name__}).", f"Check {setting} and the network."
+            )
+        if is_entra and status == 400:
+            return _failed("Entra ID knows no such tenant.", _ENTRA_REMEDIES[90002])
+        return _failed(
+            f"The issuer's metadata or keys can't be used (status {status}).",
+            f"Check {setting}: the document must name the issuer exactly, and keys of RS256.",
+        )
+
+    async def _credential(self) -> list[Finding]:
+        """Ask for a token of the application itself: it needs no permission, so only the credential is judged."""
+        entra, graph = self._settings.entra, self._settings.graph
+        # A managed identity may be there for ACS or Cosmos DB alone; only with the Graph store is it a credential here.
+        by_identity = self._settings.storage.backend is StorageBackend.GRAPH
+        if not (entra.client_secret or entra.client_certificate_path or by_identity):
+            return [_skipped("None is set, and this store needs none.")]
+        certificate = await asyncio.to_thread(_certificate, entra.client_certificate_path, self._options.clock)
+        if certificate is not None and certificate.state is State.FAILED:
+            return [certificate]
+        from quart_app.auth.on_behalf_of import OnBehalfOf
+
+        found = []
+        try:
+            on_behalf_of = await asyncio.to_thread(lambda: OnBehalfOf(on_behalf_of_settings(entra)))
+        except OnBehalfOfError as error:
+            return [_from_text(str(error))]
+        try:
+            for tenant in entra.tenants:
+                try:
+                    await on_behalf_of.application_token(tenant, f"{graph.base_url}/.default")
+                except OnBehalfOfError as error:
+                    found.append(_entra_fault(error))
+        finally:
+            await on_behalf_of.aclose()
+        return _once(found) or [certificate or Finding("", State.OK, "Entra ID accepts it.")]
+
+    async def _acs(self) -> list[Finding]:
+        async with open_operator_communication(self._settings, _RETRY) as communication:
+            try:
+                await communication.issue_token(FOREIGN_IDENTITY)
+            except (IdentityNotOwned, IdentityGone):
+                accepted = True
+            except CommunicationError as error:
+                return [_acs_fault(error)]
+            else:
+                accepted = False
+            if not accepted:
+                return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
+            if not self._options.write:
+                return [Finding("", State.OK, "Reachable, credential accepted. With --write an identity is made, too.")]
+            try:
+                await communication.delete_identity(await communication.create_identity())
+            except CommunicationError as error:
+                return [_acs_fault(error)]
+            return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
+
+    async def _store(self) -> list[Finding]:
+        backend = self._settings.storage.backend
+        if backend is StorageBackend.SQLITE and not self._options.write:
+            missing = await asyncio.to_thread(_missing_file, self._settings.sqlite.path)
+            if missing is not None:
+                return [missing]
+        try:
+            if backend is StorageBackend.COSMOS:
+                return await self._cosmos()
+            async with open_operator_store(self._settings, backend, _RETRY) as store:
+                await store.ping()
+                return [await self._written(store, backend)]
+        except (StoreError, OnBehalfOfError) as error:
+            return [_store_fault(error)]
+
+    async def _cosmos(self) -> list[Finding]:
+        from storage.cosmos import open_cosmos_store
+
+        async with AsyncExitStack() as stack:
+            settings = await cosmos_store_settings(self._settings.cosmos, self._settings.entra, stack)
+            store = await open_cosmos_store(settings)
+            stack.push_async_callback(store.aclose)
+            await store.ping()
+            warnings = [
+                Finding("", State.WARNING, text, "Set the account's default consistency to Strong.")
+                for text in store.warnings
+            ]
+            return [await self._written(store, StorageBackend.COSMOS), *warnings]
+
+    async def _written(self, store: MappingStore, backend: StorageBackend) -> Finding:
+        if backend is StorageBackend.GRAPH:
+            return Finding("", State.OK, "Reachable.")
+        if not self._options.write:
+            return Finding("", State.OK, "It answers reads. With --write a mapping is made, too.")
+        user = UserKey("acs-auth-doctor", str(uuid.uuid4()))
+        mapping = await store.create(user, FOREIGN_IDENTITY)
+        await store.remove(await store.mark_deleting(mapping))
+        return Finding("", State.OK, "It answers reads; a mapping was made, changed and deleted.")
+
+    async def _graph_application(self) -> list[Finding]:
+        """List one page of users: what `migrate`, `export`, `delete` and `reconcile` need and the service does not."""
+        try:
+            async with open_operator_store(self._settings, StorageBackend.GRAPH, _RETRY) as store:
+                await anext(store.mappings(), None)
+        except StoreMisconfigured as error:
+            return [Finding("", State.WARNING, *_split(str(error)))]
+        except (StoreError, OnBehalfOfError):
+            return [_skipped("No answer to judge; see the other findings.")]
+        return [Finding("", State.OK, "The application may read users; the operator's commands work.")]
+
+    async def _graph_user(self) -> list[Finding]:
+        token, entra = self._options.user_token, self._settings.entra
+        if token is None:
+            return [_skipped("Consent shows only with a user's token: acs-auth token | acs-auth doctor --user-token -")]
+        from quart_app.mapping_store import open_mapping_store
+
+        caller = _bearer(token)
+        if caller is None or caller.user.issuer not in entra.tenants:
+            return [_failed("The token given is no user's access token of an allowed tenant.", _TOKEN_REMEDY)]
+        try:
+            with serving(caller):
+                async with open_mapping_store(self._settings, _RETRY) as store:
+                    await store.get(caller.user)
+        except ConsentRequired:
+            return [_failed("Nobody consented that the service acts for this user.", _CONSENT_REMEDY)]
+        except AssertionRefused as error:
+            return [_failed(str(error), _TOKEN_REMEDY)]
+        except (StoreError, OnBehalfOfError) as error:
+            return [_store_fault(error)]
+        return [Finding("", State.OK, "The service may act for the user.")]
+
+
+_CERTIFICATE_REMEDY = (
+    "Check the address. Behind a proxy that inspects TLS, or with a private certificate authority, let SSL_CERT_FILE "
+    "and REQUESTS_CA_BUNDLE name a file with its certificate."
+)
+_CONSENT_REMEDY = (
+    "Grant the API's app registration the delegated Microsoft Graph permission User.ReadWrite and consent to it as an "
+    "administrator, and list the client application in its knownClientApplications."
+)
+_TOKEN_REMEDY = "Get a fresh one for this API: acs-auth token"  # noqa: S105
+
+
+def _by_issuer(accepted: AcceptedTokens, tenants: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The discovery documents of each tenant, or of the one issuer that is not Entra ID."""
+    if accepted.issuer is not None:
+        return {accepted.issuer: accepted.discovery_urls}
+    return {tenant: tuple(url for url in accepted.discovery_urls if f"/{tenant}/" in url) for tenant in tenants}
+
+
+def _bearer(token: str) -> Caller | None:
+    """Whose the token claims to be. It is not verified here: Entra ID does, before it answers on behalf of anybody."""
+    import jwt
+
+    try:
+        claims = jwt.decode(token.strip(), options={"verify_signature": False})
+        user = UserKey(str(claims["tid"]).lower(), str(claims["oid"]).lower())
+        return Caller(user, token.strip(), int(claims["exp"]))
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _failed(message: str, remedy: str) -> Finding:
+    return Finding("", State.FAILED, message, remedy)
+
+
+def _skipped(message: str) -> Finding:
+    return Finding("", State.SKIPPED, message)
+
+
+def _once(found: list[Finding]) -> list[Finding]:
+    return list(dict.fromkeys(found))
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    """What is wrong and the remedy: the errors of the stores say both, in this order."""
+    fault, stop, remedy = text.partition(". ")
+    return (f"{fault}.", remedy) if stop else (text, None)
+
+
+def _from_text(text: str) -> Finding:
+    return Finding("", State.FAILED, *_split(text))
+
+
+def _store_fault(error: StoreError | OnBehalfOfError) -> Finding:
+    if isinstance(error, OnBehalfOfError):
+        return _entra_fault(error)
+    if isinstance(error, StoreMisconfigured):
+        return _from_text(str(error))
+    details = " ".join(getattr(error, "__notes__", ()))
+    return _failed(f"{error} {details}".strip(), "Check its address, the network and the store's own health.")
+
+
+def _entra_fault(error: OnBehalfOfError) -> Finding:
+    codes = [int(code) for code in re.findall(r"AADSTS(\d+)", str(error))]
+    remedy = next((_ENTRA_REMEDIES[code] for code in codes if code in _ENTRA_REMEDIES), None)
+    if remedy is not None:
+        return _failed(str(error), remedy)
+    if isinstance(error, OnBehalfOfCredentialsRejected):
+        return _failed(
+            str(error),
+            "Check ENTRA_CLIENT_ID and the credential. A code is explained at https://login.microsoftonline.com/error",
+        )
+    fault, remedy = _split(str(error))
+    return _failed(fault, remedy or "Check ENTRA_AUTHORITY_HOST and the network.")
+
+
+def _acs_fault(error: CommunicationError) -> Finding:
+    if isinstance(error, CommunicationCredentialsRejected):
+        return _failed(
+            str(error),
+            "Copy the connection string from the ACS resource's Keys page into ACS_CONNECTION_STRING: keys may have "
+            "been regenerated. If it is right, check this machine's clock.",
+        )
+    if isinstance(error, UnexpectedAnswer):
+        return _failed(
+            f"It gave an unexpected answer (status {error.status}).",
+            "Check that the endpoint in ACS_CONNECTION_STRING is an ACS resource.",
+        )
+    return _failed(str(error), "Check the endpoint in ACS_CONNECTION_STRING, the network and the resource's health.")
+
+
+def _missing_file(path: Path) -> Finding | None:
+    """Whether the SQLite file could be made, if it is not there."""
+    if path.exists():
+        return None
+    directory = path.absolute().parent
+    if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
+        return Finding("", State.OK, "The file does not exist yet; the service makes it.")
+    return _failed(
+        f"The SQLite file {path} can't be made.",
+        "Create its directory and let this process write there, or set SQLITE_PATH.",
+    )
+
+
+def _certificate(path: Path | None, clock: Callable[[], float]) -> Finding | None:
+    """What is wrong with the client certificate's dates, if anything."""
+    if path is None:
+        return None
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except (OSError, ValueError, IndexError):
+        return None  # the credential itself is going to say so
+    now = datetime.fromtimestamp(clock(), UTC)
+    ends = certificate.not_valid_after_utc
+    remedy = (
+        "Make a new certificate, upload its public part under 'Certificates & secrets' of the API's app registration, "
+        "and name it in ENTRA_CLIENT_CERTIFICATE_PATH."
+    )
+    if ends <= now:
+        return _failed(f"The client certificate expired on {ends:%Y-%m-%d}.", remedy)
+    if certificate.not_valid_before_utc > now:
+        return _failed("The client certificate is not valid yet.", "Check this machine's clock, or wait.")
+    if ends <= now + _EXPIRES_SOON:
+        return Finding("", State.WARNING, f"Accepted, but the client certificate expires on {ends:%Y-%m-%d}.", remedy)
+    return None
+
+
+def _certificate_fault(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+    return str(getattr(cause, "verify_message", "") or type(cause or ssl.SSLError()).__name__)

@@ -1,0 +1,215 @@
+"""Compares every mapping with what ACS knows: finishes interrupted deletions, finds identities that can't be used.
+
+ACS has no call that reads an identity. What tells whether one lives, and whose it is, is issuing an access token: it
+changes nothing for the user, whose other tokens stay good. Here the token is asked for with the least scope and the
+shortest life, is kept by nobody and is not revoked, because revoking would end the user's own tokens as well.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from quart_app.auth.on_behalf_of_errors import OnBehalfOfError
+from quart_app.communication import Communication, CommunicationError, IdentityGone, IdentityNotOwned
+from storage.mapping import IdentityMapping, MappingChanged, MappingStore, StoreError, UserKey
+
+PROBE_SCOPES = ("chat.join.limited",)
+PROBE_LIFETIME_MINUTES = 60
+
+
+class State(StrEnum):
+    """What a mapping was found to be.
+
+    live             its identity lives in this ACS resource
+    in_deletion      a deletion was begun and not finished
+    gone             ACS does not know its identity any more
+    other_resource   its identity belongs to another ACS resource
+    unknown          it could not be looked at; another run tries again
+    """
+
+    LIVE = "live"
+    IN_DELETION = "in_deletion"
+    GONE = "gone"
+    OTHER_RESOURCE = "other_resource"
+    UNKNOWN = "unknown"
+
+
+class Repair(StrEnum):
+    """What was done about a mapping.
+
+    removed  identity and mapping are deleted: the user's next request makes a new identity
+    changed  somebody else changed the mapping since it was read, and it was left alone
+    failed   it could not be done; another run tries again
+    """
+
+    REMOVED = "removed"
+    CHANGED = "changed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A mapping that an operator may have to look at. `user` is personal data: for the report file alone."""
+
+    user: UserKey
+    state: State
+    repair: Repair | None
+    reason: str | None
+
+
+@dataclass(slots=True)
+class ReconciliationReport:
+    """What was found and done. `stopped` says why not all mappings were read, `refused` why nothing was repaired."""
+
+    states: Counter[State] = field(default_factory=Counter)
+    repairs: Counter[Repair] = field(default_factory=Counter)
+    entries: list[Entry] = field(default_factory=list)
+    stopped: str | None = None
+    refused: str | None = None
+
+    @property
+    def clean(self) -> bool:
+        """Whether every mapping is known to be in order now."""
+        left = [entry for entry in self.entries if entry.repair is not Repair.REMOVED]
+        return self.stopped is None and not left
+
+    @property
+    def partial(self) -> bool:
+        """Whether something could not be looked at or done."""
+        return self.stopped is not None or self.states[State.UNKNOWN] > 0 or self.repairs[Repair.FAILED] > 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationOptions:
+    """What to do.
+
+    dry_run      change nothing, not even finish what was begun
+    repair       also delete mappings whose identity is gone or another resource's
+    force        repair even if most mappings belong to another resource
+    concurrency  how many mappings are looked at or repaired at once
+    """
+
+    dry_run: bool = False
+    repair: bool = False
+    force: bool = False
+    concurrency: int = 8
+
+
+async def reconcile(
+    store: MappingStore,
+    communication: Communication,
+    options: ReconciliationOptions,
+    progress: Callable[[ReconciliationReport], None] = lambda _: None,
+) -> ReconciliationReport:
+    """Look at every mapping first, then act; `progress` is told after each mapping and each repair.
+
+    `communication` should issue tokens with `PROBE_SCOPES` and `PROBE_LIFETIME_MINUTES`.
+    """
+    return await _Reconciliation(store, communication, options, progress).run()
+
+
+class _Reconciliation:
+    def __init__(
+        self,
+        store: MappingStore,
+        communication: Communication,
+        options: ReconciliationOptions,
+        progress: Callable[[ReconciliationReport], None],
+    ) -> None:
+        self._store = store
+        self._communication = communication
+        self._options = options
+        self._progress = progress
+        self._reading = asyncio.Lock()
+        self._found: list[tuple[IdentityMapping, State, str | None]] = []
+        self._report = ReconciliationReport()
+
+    async def run(self) -> ReconciliationReport:
+        mappings = self._store.mappings()
+
+        async def look() -> None:
+            while True:
+                async with self._reading:
+                    mapping = None if self._report.stopped else await self._next(mappings)
+                if mapping is None:
+                    return
+                await self._look(mapping)
+
+        await self._together(look)
+        chosen = self._chosen()
+        waiting = iter(self._found)
+
+        async def act() -> None:
+            for mapping, state, reason in waiting:
+                repair = None
+                if state in chosen:
+                    repair, reason = await self._remove(mapping)
+                    self._report.repairs[repair] += 1
+                self._report.entries.append(Entry(mapping.user, state, repair, reason))
+                self._progress(self._report)
+
+        await self._together(act)
+        return self._report
+
+    async def _together(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self._options.concurrency):
+                workers.create_task(work())
+
+    async def _next(self, mappings: AsyncIterator[IdentityMapping]) -> IdentityMapping | None:
+        try:
+            return await anext(mappings, None)
+        except (StoreError, OnBehalfOfError) as error:
+            self._report.stopped = f"The store can't be read: {error}"
+            return None
+
+    async def _look(self, mapping: IdentityMapping) -> None:
+        state, reason = await self._state(mapping)
+        self._report.states[state] += 1
+        if state is not State.LIVE:
+            self._found.append((mapping, state, reason))
+        self._progress(self._report)
+
+    async def _state(self, mapping: IdentityMapping) -> tuple[State, str | None]:
+        if mapping.deleting:
+            return State.IN_DELETION, None
+        try:
+            await self._communication.issue_token(mapping.acs_user_id)
+        except IdentityGone:
+            return State.GONE, None
+        except IdentityNotOwned:
+            return State.OTHER_RESOURCE, None
+        except CommunicationError as error:
+            return State.UNKNOWN, str(error)
+        return State.LIVE, None
+
+    def _chosen(self) -> frozenset[State]:
+        if self._options.dry_run:
+            return frozenset()
+        if not self._options.repair:
+            return frozenset({State.IN_DELETION})
+        states = self._report.states
+        if states[State.OTHER_RESOURCE] > states[State.LIVE] and not self._options.force:
+            self._report.refused = (
+                "Most mappings belong to another ACS resource, so the ACS resource that is configured is probably the "
+                "wrong one. Nothing was repaired."
+            )
+            return frozenset()
+        return frozenset({State.IN_DELETION, State.GONE, State.OTHER_RESOURCE})
+
+    async def _remove(self, mapping: IdentityMapping) -> tuple[Repair, str | None]:
+        """Delete the very mapping that was looked at, in the three steps of every deletion."""
+        try:
+            marked = mapping if mapping.deleting else await self._store.mark_deleting(mapping)
+            with suppress(IdentityNotOwned):  # the other resource keeps its identity
+                await self._communication.delete_identity(marked.acs_user_id)
+            await self._store.remove(marked)
+        except MappingChanged:
+            return Repair.CHANGED, None
+        except (StoreError, OnBehalfOfError, CommunicationError) as error:
+            return Repair.FAILED, str(error)
+        return Repair.REMOVED, None

@@ -1,0 +1,43 @@
+"""The command line against the stand-ins: in this process where that does, as a process of its own where it matters."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from local_azure.environment import LocalAzure
+from local_azure.graph.open_extensions import OpenExtension
+from quart_app.cli import main
+from storage.graph import IDENTITY
+from tests.quart_app.service_process import environment_for
+
+EXTENSION = "com.contoso.identityMapping"
+
+AcsAuth = Callable[..., "asyncio.Future[Result]"]
+
+
+@pytest.fixture
+def environment(local_azure: LocalAzure, tmp_path: Path) -> dict[str, str | None]:
+    """The settings that the commands read; a test changes them."""
+    return dict(environment_for(local_azure, tmp_path))
+
+
+@pytest.fixture
+def acs_auth(environment: dict[str, str | None]) -> AcsAuth:
+    """`await acs_auth("doctor", "--json")`: the command in a thread with an event loop of its own, and its result."""
+
+    def call(*arguments: str, typed: str | None = None) -> "asyncio.Future[Result]":
+        def invoke() -> Result:
+            return CliRunner().invoke(main, arguments, env=environment, input=typed, catch_exceptions=False)
+
+        return asyncio.ensure_future(asyncio.to_thread(invoke))
+
+    return call
+
+
+def extend(local_azure: LocalAzure, tenant: str, user: str, acs_user_id: str, **more: object) -> None:
+    """Give a user a mapping in Microsoft Graph, as the samples wrote it."""
+    extension = OpenExtension(EXTENSION, {IDENTITY: acs_user_id, **more})
+    local_azure.graph.extensions.create(tenant, user, "sample", extension)

@@ -1,0 +1,323 @@
+"""`acs-auth doctor` finds what is wrong and names the remedy."""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from local_azure.certificates import LocalAuthority
+from local_azure.entra.directory import API, HOME_TENANT, MANAGED_IDENTITY
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from tests.local_azure.running_cosmos import running_cosmos
+from tests.quart_app.cli.conftest import AcsAuth
+
+Environment = dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a seeded fault may change."""
+
+    azure: LocalAzure
+    environment: Environment
+    directory: Path
+    key: rsa.RSAPrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """A fault, the check that must find it, and words of the remedy."""
+
+    name: str
+    seed: Callable[[Scene], None]
+    check: str
+    remedy: str
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def settings(**changes: str | None) -> Callable[[Scene], None]:
+    return lambda scene: scene.environment.update(changes)
+
+
+def authority_unreachable(scene: Scene) -> None:
+    scene.environment["ENTRA_AUTHORITY_HOST"] = f"https://localhost:{free_port()}"
+
+
+def certificate(scene: Scene, valid: timedelta) -> Path:
+    now = datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "acs-auth")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(scene.key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=400))
+        .not_valid_after(now + valid)
+        .sign(scene.key, hashes.SHA256())
+    )
+    private = scene.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path = scene.directory / "client.pem"
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    scene.environment.update({"ENTRA_CLIENT_SECRET": None, "ENTRA_CLIENT_CERTIFICATE_PATH": str(path)})
+    return path
+
+
+def expired_certificate(scene: Scene) -> None:
+    scene.azure.entra.clients.register_certificate(
+        API.client_id, certificate(scene, timedelta(days=-1)).read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2]
+    )
+
+
+def unknown_certificate(scene: Scene) -> None:
+    certificate(scene, timedelta(days=100))
+
+
+def other_acs_key(scene: Scene) -> None:
+    scene.azure.acs.rotate_access_key()
+
+
+def acs_unreachable(scene: Scene) -> None:
+    given = str(scene.environment["ACS_CONNECTION_STRING"])
+    scene.environment["ACS_CONNECTION_STRING"] = f"endpoint=https://localhost:{free_port()}/;{given.partition(';')[2]}"
+
+
+def not_acs(scene: Scene) -> None:
+    given = str(scene.environment["ACS_CONNECTION_STRING"])
+    elsewhere = scene.environment["GRAPH_BASE_URL"]
+    scene.environment["ACS_CONNECTION_STRING"] = f"endpoint={elsewhere}/;{given.partition(';')[2]}"
+    scene.azure.graph.faults.script("*", Fault(status=404, times=None))
+
+
+def clock_off(scene: Scene) -> None:
+    elsewhen = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
+    skewed = Fault(status=401, headers={"Date": elsewhen}, body={"error": {"code": "Denied"}}, times=None)
+    scene.azure.acs.faults.script("*", skewed)
+
+
+def untrusted(scene: Scene) -> None:
+    other = scene.directory / "other"
+    other.mkdir()
+    LocalAuthority(other)
+    scene.environment["SSL_CERT_FILE"] = str(other / "ca.pem")
+
+
+def cosmos(seed: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def on_cosmos(scene: Scene) -> None:
+        scene.environment["STORAGE_BACKEND"] = "cosmos"
+        seed(scene)
+
+    return on_cosmos
+
+
+def graph(seed: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def on_graph(scene: Scene) -> None:
+        scene.environment["STORAGE_BACKEND"] = "graph"
+        seed(scene)
+
+    return on_graph
+
+
+def without_role(scene: Scene) -> None:
+    scene.environment.update(dict(scene.azure.entra.managed_identity_environment()))
+    scene.environment.update({"COSMOS_KEY": None, "ENTRA_CLIENT_SECRET": None})
+    scene.azure.cosmos.without_role.add(MANAGED_IDENTITY.object_id)
+
+
+def permission_missing(scene: Scene) -> None:
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    scene.azure.graph.faults.script("list_users", Fault(status=403, body=denied, times=None))
+
+
+NOBODY = "11112222-bbbb-3333-cccc-4444dddd5555"
+OTHER_KEY = "b3RoZXI="
+SEEDED = [
+    Seeded("wrong tenant", settings(ENTRA_TENANT_ID=NOBODY), "signing keys", "ENTRA_TENANT_ID is no tenant"),
+    Seeded("authority unreachable", authority_unreachable, "signing keys", "Check ENTRA_AUTHORITY_HOST"),
+    Seeded("wrong secret", settings(ENTRA_CLIENT_SECRET="x"), "Entra ID credential", "ENTRA_CLIENT_SECRET is wrong"),
+    Seeded("wrong client id", settings(ENTRA_CLIENT_ID=NOBODY), "Entra ID credential", "ENTRA_CLIENT_ID is no"),
+    Seeded("expired certificate", expired_certificate, "Entra ID credential", "Make a new certificate"),
+    Seeded("unknown certificate", unknown_certificate, "Entra ID credential", "upload its public part"),
+    Seeded("wrong ACS key", other_acs_key, "ACS", "Copy the connection string"),
+    Seeded(
+        "ACS unreachable", acs_unreachable, "connection to localhost", "Check the endpoint in ACS_CONNECTION_STRING"
+    ),
+    Seeded("not ACS", not_acs, "ACS", "Check that the endpoint in ACS_CONNECTION_STRING is an ACS resource"),
+    Seeded("clock off", clock_off, "connection to localhost", "Synchronise this machine's clock"),
+    Seeded("certificate not trusted", untrusted, "connection to localhost", "SSL_CERT_FILE"),
+    Seeded("wrong Cosmos DB key", cosmos(settings(COSMOS_KEY=OTHER_KEY)), "mapping store", "check that COSMOS_KEY"),
+    Seeded("no container", cosmos(settings(COSMOS_CONTAINER="none")), "mapping store", "Create it with the partition"),
+    Seeded("role missing", cosmos(without_role), "mapping store", "Cosmos DB Built-in Data Contributor"),
+    Seeded("Graph permission", graph(permission_missing), "Microsoft Graph as", "User.ReadWrite.All"),
+    Seeded(
+        "SQLite directory", settings(SQLITE_PATH="/nowhere/mappings.sqlite"), "mapping store", "Create its directory"
+    ),
+]
+
+
+@pytest.fixture
+def scene(
+    local_azure: LocalAzure, environment: Environment, tmp_path: Path, signing_keys: list[rsa.RSAPrivateKey]
+) -> Scene:
+    return Scene(local_azure, environment, tmp_path, signing_keys[-1])
+
+
+@pytest.fixture
+def elsewhere(state_directory: Path) -> Path:
+    """Where another stand-in may keep its state, with certificates that are trusted."""
+    directory = state_directory.parent / "elsewhere"
+    shutil.copytree(state_directory, directory, ignore=shutil.ignore_patterns("*.sqlite*"))
+    return directory
+
+
+def about(findings: list[dict[str, Any]], check: str) -> str:
+    """What is not in order about a check, with its remedies."""
+    concerned = [
+        each for each in findings if each["check"].startswith(check) and each["state"] in ("failed", "warning")
+    ]
+    return " ".join(f"{each['message']} {each['remedy']}" for each in concerned)
+
+
+@pytest.mark.parametrize("seeded", SEEDED, ids=lambda seeded: seeded.name)
+async def test_each_seeded_fault_is_found_and_its_remedy_named(seeded: Seeded, scene: Scene, acs_auth: AcsAuth) -> None:
+    seeded.seed(scene)
+    result = await acs_auth("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert seeded.remedy in about(report["findings"], seeded.check), report["findings"]
+    # What only the operator's commands need does not stop the service.
+    assert (report["ok"], result.exit_code) == ((True, 0) if "as" in seeded.check.split() else (False, 1))
+
+
+async def test_a_container_with_another_partition_key_is_found(
+    environment: Environment, acs_auth: AcsAuth, elsewhere: Path
+) -> None:
+    async with running_cosmos(elsewhere, partition_key_path="/user", consistency="Eventual") as account:
+        environment |= {"STORAGE_BACKEND": "cosmos", **account.service_environment()}
+        result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 1
+    assert "create another container" in about(json.loads(result.stdout)["findings"], "mapping store")
+
+
+async def test_weak_consistency_is_a_warning_and_no_failure(
+    environment: Environment, acs_auth: AcsAuth, elsewhere: Path
+) -> None:
+    async with running_cosmos(elsewhere, consistency="Eventual") as account:
+        environment |= {"STORAGE_BACKEND": "cosmos", **account.service_environment()}
+        result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 0
+    assert "Strong" in about(json.loads(result.stdout)["findings"], "mapping store")
+
+
+@pytest.mark.parametrize("store", ["sqlite", "cosmos", "graph"])
+async def test_nothing_is_wrong_with_the_stand_ins_and_nothing_is_written(
+    store: str, local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    environment["STORAGE_BACKEND"] = store
+    result = await acs_auth("doctor")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "Nothing is wrong." in result.stdout
+    assert "failed" not in result.stdout
+    assert local_azure.acs.all_identities() == []
+    assert local_azure.cosmos.items() == []
+    assert not (tmp_path / "mappings.sqlite").exists()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "cosmos"])
+async def test_with_write_an_identity_and_a_mapping_are_made_and_deleted(
+    store: str, local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["STORAGE_BACKEND"] = store
+    result = await acs_auth("doctor", "--write")
+    assert result.exit_code == 0
+    assert "an identity was made and deleted" in result.stdout
+    assert "a mapping was made, changed and deleted" in result.stdout
+    assert len(local_azure.acs.all_identities()) == 1
+    assert local_azure.acs.live_identities() == []
+    assert local_azure.cosmos.items() == []
+
+
+async def test_missing_consent_shows_with_a_users_token(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["STORAGE_BACKEND"] = "graph"
+    token = local_azure.entra.access_token("alex")
+    result = await acs_auth("doctor", "--user-token", "-", typed=token)
+    assert result.exit_code == 0
+    assert "may act for the user" in result.stdout
+    local_azure.entra.conditions.remove_consent(local_azure.entra.users["alex"])
+    result = await acs_auth("doctor", "--user-token", "-", typed=token)
+    assert result.exit_code == 1
+    assert "consent to it as an administrator" in result.stdout
+    result = await acs_auth("doctor", "--user-token", "-", typed="no token")
+    assert result.exit_code == 1
+    assert "acs-auth token" in result.stdout
+
+
+async def test_findings_hold_no_secret(local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth) -> None:
+    environment |= {"STORAGE_BACKEND": "cosmos"}
+    local_azure.acs.rotate_access_key()
+    key = str(environment["ACS_CONNECTION_STRING"]).partition("accesskey=")[2]
+    result = await acs_auth("doctor")
+    assert result.exit_code == 1
+    for secret in (key, str(API.secret), str(environment["COSMOS_KEY"])):
+        assert secret not in result.output
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_directory_that_cannot_be_written_is_found(
+    environment: Environment, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    environment["SQLITE_PATH"] = str(closed / "mappings.sqlite")
+    result = await acs_auth("doctor")
+    assert result.exit_code == 1
+    assert "let this process write there" in result.stdout
+
+
+async def test_another_issuer_than_entra_id_is_asked_for_its_keys(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    issuer = f"{local_azure.entra.url}/{HOME_TENANT.tenant_id}/v2.0"
+    entra = [name for name in environment if name.startswith(("ENTRA_", "TEAMS_", "DOCS_"))]
+    environment.update(dict.fromkeys(entra))
+    environment.update(OIDC_ISSUER=issuer, OIDC_AUDIENCE="api://x", OIDC_REQUIRED_SCOPE="access")
+    result = await acs_auth("doctor")
+    assert result.exit_code == 0, result.output
+    assert f"signing keys of {issuer}: Fetched." in result.stdout
+    assert "Entra ID credential" not in result.stdout
+    environment["OIDC_ISSUER"] = f"{local_azure.entra.url}/common/v2.0"  # whose document names the template instead
+    result = await acs_auth("doctor")
+    assert result.exit_code == 1
+    assert "the document must name the issuer exactly" in result.stdout
+
+
+async def test_on_a_terminal_findings_are_a_table_in_colours(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["FORCE_COLOR"] = "1"  # what makes rich take standard output for a terminal
+    local_azure.acs.rotate_access_key()
+    result = await acs_auth("doctor")
+    assert result.exit_code == 1
+    assert "\x1b[1;31mfailed" in result.stdout
+    assert "→" in result.stdout

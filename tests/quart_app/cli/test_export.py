@@ -1,0 +1,104 @@
+"""`acs-auth export` and `acs-auth delete`: data-subject requests."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from storage.mapping import UserKey
+from storage.sqlite import open_sqlite_store
+from tests.quart_app.cli.conftest import AcsAuth, extend
+
+Environment = dict[str, str | None]
+
+
+@pytest.fixture
+def user(local_azure: LocalAzure) -> UserKey:
+    alex = local_azure.entra.users["alex"]
+    return UserKey(alex.tenant_id, alex.object_id)
+
+
+@pytest.fixture
+async def identity(local_azure: LocalAzure, environment: Environment, user: UserKey) -> str:
+    """The user's identity, in SQLite and in Graph."""
+    identity = local_azure.acs._identities.create()
+    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    await store.create(user, identity)
+    await store.aclose()
+    extend(local_azure, user.issuer, user.subject, identity)
+    return identity
+
+
+@pytest.mark.parametrize("store", ["sqlite", "graph"])
+async def test_export_prints_all_that_is_stored(store: str, user: UserKey, identity: str, acs_auth: AcsAuth) -> None:
+    result = await acs_auth("export", "--store", store, "--user", f"{user.issuer.upper()}/{user.subject}")
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    assert document["user"] == {"issuer": user.issuer, "subject": user.subject}
+    assert document["store"] == store
+    assert document["mapping"]["acsUserId"] == identity
+    assert document["mapping"]["deleting"] is False
+
+
+async def test_export_of_someone_unknown_says_that_nothing_is_stored(acs_auth: AcsAuth, user: UserKey) -> None:
+    result = await acs_auth("export", "--user", f"{user.issuer}/{user.subject}")
+    assert (result.exit_code, json.loads(result.stdout)["mapping"]) == (0, None)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "graph"])
+async def test_delete_removes_identity_and_mapping(
+    store: str, local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
+) -> None:
+    command = ("delete", "--store", store, "--user", f"{user.issuer}/{user.subject}", "--yes", "--json")
+    result = await acs_auth(*command)
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"deleted": True})
+    assert local_azure.acs.live_identities() == []
+    exported = await acs_auth("export", "--store", store, "--user", f"{user.issuer}/{user.subject}")
+    assert json.loads(exported.stdout)["mapping"] is None
+    again = await acs_auth(*command)
+    assert (again.exit_code, json.loads(again.stdout)) == (0, {"deleted": False})
+
+
+async def test_delete_asks_nobody_who_is_not_there(
+    local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
+) -> None:
+    result = await acs_auth("delete", "--user", f"{user.issuer}/{user.subject}", typed="y\n")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert local_azure.acs.live_identities() == [identity]
+
+
+async def test_a_delete_that_acs_interrupts_is_told_without_ids_and_finished_by_the_next(
+    local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
+) -> None:
+    denied = {"error": {"code": "Denied", "message": "Denied by the resource provider."}}
+    local_azure.acs.faults.script("delete_identity", Fault(status=401, body=denied))
+    command = ("delete", "--user", f"{user.issuer}/{user.subject}", "--yes")
+    result = await acs_auth(*command)
+    assert result.exit_code == 1
+    assert "ACS refused the service's own credential" in result.stderr
+    assert identity not in result.output
+    exported = await acs_auth("export", "--user", f"{user.issuer}/{user.subject}")
+    assert json.loads(exported.stdout)["mapping"]["deleting"] is True
+    assert (await acs_auth(*command)).exit_code == 0
+    assert local_azure.acs.live_identities() == []
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["alex", "a1e5c0de-0001-4a6b-8f21-6d0c3b9e4f01", "7f2b5a10-3c4d-4e8f-9a61-0d5c8e2b7a11/alex", "http://x/y", "/"],
+)
+async def test_what_is_no_user_is_refused(user: str, acs_auth: AcsAuth) -> None:
+    result = await acs_auth("export", "--user", user)
+    assert result.exit_code == 2
+    assert "--user" in result.stderr
+
+
+async def test_a_user_of_another_issuer_is_the_url_and_the_subject(environment: Environment, acs_auth: AcsAuth) -> None:
+    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    await store.create(UserKey("https://issuer.example/v2", "auth0|Somebody"), "8:acs:x")
+    await store.aclose()
+    result = await acs_auth("export", "--user", "https://issuer.example/v2/auth0|Somebody")
+    assert json.loads(result.stdout)["mapping"]["acsUserId"] == "8:acs:x"

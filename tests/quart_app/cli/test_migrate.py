@@ -1,0 +1,197 @@
+"""`acs-auth migrate` copies every mapping, exactly, whatever happens on the way."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from quart_app.operations.migration import MigrationOptions, migrate
+from storage.graph import DELETING
+from storage.mapping import StoreThrottled, StoreUnavailable, UserKey
+from storage.sqlite import open_sqlite_store
+from tests.quart_app.cli.conftest import AcsAuth, extend
+from tests.quart_app.cli.killed_migration import killed_migration
+from tests.storage.memory import MemoryMappingStore
+
+Environment = dict[str, str | None]
+
+
+def summary(stdout: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(stdout)
+    return found
+
+
+async def test_killed_twice_and_throttled_it_ends_complete_and_exact(local_azure: LocalAzure, tmp_path: Path) -> None:
+    outcome = await killed_migration(local_azure, tmp_path, 300)
+    assert outcome.exact
+    last = outcome.last_run
+    assert (last["read"], last["created"] + last["already_there"], last["complete"]) == (300, 300, True)
+    assert last["waits"] > 0
+    assert (last["conflicting"], last["failed"], last["in_deletion"]) == (0, 0, 0)
+
+
+async def test_each_kind_of_mapping_is_counted_and_named_in_the_report_file_alone(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    users = local_azure.entra.users
+    for name in ("alex", "megan", "pradeep", "zoe"):
+        more = {DELETING: True} if name == "zoe" else {}
+        extend(local_azure, users[name].tenant_id, users[name].object_id, f"8:acs:{name}", **more)
+    target = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    await target.create(UserKey(users["megan"].tenant_id, users["megan"].object_id), "8:acs:megan")
+    await target.create(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id), "8:acs:another")
+    command = ("migrate", "--from", "graph", "--to", "sqlite", "--json", "--report", str(tmp_path / "report.json"))
+
+    dry = await acs_auth(*command, "--dry-run")
+    assert await target.get(UserKey(users["alex"].tenant_id, users["alex"].object_id)) is None
+    wet = await acs_auth(*command)
+    again = await acs_auth(*command)
+
+    expected = {"read": 4, "created": 1, "already_there": 1, "conflicting": 1, "in_deletion": 1, "failed": 0}
+    for result in (dry, wet):
+        assert result.exit_code == 3
+        assert expected.items() <= summary(result.stdout).items()
+    assert (expected | {"created": 0, "already_there": 2}).items() <= summary(again.stdout).items()
+    for result in (dry, wet, again):
+        assert users["pradeep"].object_id not in result.output
+        assert "8:acs:" not in result.output
+    report = tmp_path / "report.json"
+    assert report.stat().st_mode & 0o777 == 0o600
+    (conflict,) = json.loads(report.read_text())["mappings"]
+    assert (conflict["subject"], conflict["outcome"]) == (users["pradeep"].object_id, "conflicting")
+    kept = await target.get(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id))
+    assert kept is not None
+    assert kept.acs_user_id == "8:acs:another"
+    await target.aclose()
+
+
+@pytest.mark.parametrize(("source", "target"), [("cosmos", "graph"), ("graph", "sqlite"), ("sqlite", "cosmos")])
+async def test_any_store_can_be_moved_into_any_other_and_back(
+    source: str, target: str, local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    alex = local_azure.entra.users["alex"]
+    user = f"{alex.tenant_id}/{alex.object_id}"
+    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    if source != "graph":
+        assert (await acs_auth("migrate", "--from", "graph", "--to", source)).exit_code == 0
+        local_azure.graph.extensions.delete(alex.tenant_id, alex.object_id, "com.contoso.identityMapping")
+    moved = await acs_auth("migrate", "--from", source, "--to", target, "--json")
+    assert (moved.exit_code, summary(moved.stdout)["created"]) == (0, 1)
+    for store in (source, target):
+        exported = await acs_auth("export", "--user", user, "--store", store)
+        assert json.loads(exported.stdout)["mapping"]["acsUserId"] == "8:acs:alex"
+
+
+async def test_a_create_whose_answer_was_lost_is_settled_by_looking(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    alex = local_azure.entra.users["alex"]
+    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    local_azure.cosmos.faults.script("create_item", Fault(drop_answer=True), Fault(reset=True))
+    result = await acs_auth("migrate", "--from", "graph", "--to", "cosmos", "--json")
+    assert (result.exit_code, summary(result.stdout)["created"]) == (0, 1)
+    assert len(local_azure.cosmos.items()) == 1
+
+
+async def test_graphs_throttling_of_the_listing_is_waited_for(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    alex = local_azure.entra.users["alex"]
+    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    local_azure.graph.faults.script("list_users", Fault(status=429, headers={"Retry-After": "0"}, times=3))
+    result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite", "--json")
+    assert result.exit_code == 0
+    assert (summary(result.stdout)["created"], summary(result.stdout)["waits"]) == (1, 3)
+
+
+async def test_a_target_that_takes_nothing_ends_the_run_early() -> None:
+    class Broken(MemoryMappingStore):
+        async def create(self, user: UserKey, acs_user_id: str) -> Any:
+            raise StoreThrottled
+
+    source = MemoryMappingStore()
+    for number in range(100):
+        await source.create(UserKey("tenant", str(number)), "8:acs:x")
+    report = await migrate(source, Broken(), MigrationOptions(concurrency=4, give_up_after=10))
+    assert report.stopped is not None
+    assert "throttling" in report.stopped
+    assert report.read < 20
+    assert not report.complete
+
+
+async def test_a_source_that_can_no_longer_be_read_is_never_taken_for_its_end() -> None:
+    class Breaking(MemoryMappingStore):
+        def mappings(self) -> Any:
+            async def some() -> Any:
+                yield await self.create(UserKey("tenant", "one"), "8:acs:one")
+                raise StoreUnavailable
+
+            return some()
+
+    target = MemoryMappingStore()
+    report = await migrate(Breaking(), target, MigrationOptions(concurrency=1))
+    assert report.stopped is not None
+    assert "source can't be read" in report.stopped
+    assert report.read == 1
+    assert not report.complete
+
+
+async def test_so_many_mappings_are_on_their_way_at_once_and_no_more() -> None:
+    class Counting(MemoryMappingStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.now = self.most = 0
+
+        async def create(self, user: UserKey, acs_user_id: str) -> Any:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            self.now -= 1
+            return await super().create(user, acs_user_id)
+
+    source, target = MemoryMappingStore(), Counting()
+    for number in range(50):
+        await source.create(UserKey("tenant", str(number)), "8:acs:x")
+    report = await migrate(source, target, MigrationOptions(concurrency=5))
+    assert (report.complete, report.read, target.most) == (True, 50, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "sentence"),
+    [
+        (("--from", "sqlite", "--to", "sqlite"), {}, "must differ"),
+        (("--from", "sqlite", "--to", "cosmos"), {"COSMOS_ENDPOINT": None}, "COSMOS_ENDPOINT is not set"),
+        (("--from", "graph", "--to", "sqlite"), {"ENTRA_CLIENT_SECRET": None}, "exactly one of ENTRA_CLIENT_SECRET"),
+    ],
+)
+async def test_what_can_not_work_is_refused_with_status_2(
+    arguments: tuple[str, ...], changes: Environment, sentence: str, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment.update(changes)
+    result = await acs_auth("migrate", *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+async def test_a_store_that_cannot_be_opened_ends_with_status_1(environment: Environment, acs_auth: AcsAuth) -> None:
+    environment["SQLITE_PATH"] = "/nowhere/mappings.sqlite"
+    result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite")
+    assert result.exit_code == 1
+    assert "Create its directory" in result.stderr
+
+
+async def test_on_a_terminal_a_bar_shows_on_standard_error_alone(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["FORCE_COLOR"] = "1"  # what makes rich take standard error for a terminal
+    alex = local_azure.entra.users["alex"]
+    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite", "--json")
+    assert result.exit_code == 0
+    assert "\x1b[" in result.stderr
+    assert summary(result.stdout)["created"] == 1

@@ -1,0 +1,172 @@
+"""`acs-auth reconcile` finds every mapping that can't be used, and changes only what it is told to."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from local_azure.entra.directory import HOME_TENANT
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from quart_app.communication import AcsToken
+from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
+from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UserKey
+from storage.sqlite import open_sqlite_store
+from tests.quart_app.cli.conftest import AcsAuth, extend
+from tests.quart_app.memory_communication import MemoryCommunication
+from tests.storage.memory import MemoryMappingStore
+
+LIVE, BEGUN, GONE, FOREIGN = (UserKey("tenant", name) for name in ("live", "begun", "gone", "foreign"))
+
+
+@pytest.fixture
+async def store(
+    local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
+) -> AsyncIterator[MappingStore]:
+    """Two mappings in order and one of every kind that is not."""
+    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    await store.create(LIVE, minted(local_azure))
+    await store.create(UserKey("tenant", "live too"), minted(local_azure))
+    await store.mark_deleting(await store.create(BEGUN, minted(local_azure)))
+    gone = minted(local_azure)
+    local_azure.acs.forget(gone)
+    await store.create(GONE, gone)
+    await store.create(FOREIGN, local_azure.acs.foreign_id())
+    yield store
+    await store.aclose()
+
+
+def minted(local_azure: LocalAzure) -> str:
+    return local_azure.acs._identities.create()
+
+
+async def left(store: MappingStore) -> set[UserKey]:
+    return {mapping.user async for mapping in store.mappings()}
+
+
+def counts(result: Result) -> dict[str, Any]:
+    report = json.loads(result.stdout)
+    return {name: report[name] for name in ("live", "in_deletion", "gone", "other_resource", "unknown")}
+
+
+FOUND = {"live": 2, "in_deletion": 1, "gone": 1, "other_resource": 1, "unknown": 0}
+
+
+async def test_a_dry_run_only_looks(local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth) -> None:
+    before = local_azure.acs.live_identities()
+    result = await acs_auth("reconcile", "--dry-run", "--json")
+    assert (result.exit_code, counts(result)) == (1, FOUND)
+    assert len(await left(store)) == 5
+    assert local_azure.acs.live_identities() == before
+
+
+async def test_by_itself_it_finishes_deletions_and_leaves_the_rest(
+    local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    result = await acs_auth("reconcile", "--json")
+    assert (result.exit_code, counts(result)) == (1, FOUND)
+    assert json.loads(result.stdout)["repairs"] == {"removed": 1, "changed": 0, "failed": 0}
+    assert BEGUN not in await left(store)
+    assert len(await left(store)) == 4
+    assert len(local_azure.acs.live_identities()) == 2
+
+
+async def test_repair_removes_what_can_not_be_used_and_a_second_run_finds_nothing(
+    local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    result = await acs_auth("reconcile", "--repair", "--json", "--report", str(tmp_path / "report.json"))
+    assert result.exit_code == 0
+    assert await left(store) == {LIVE, UserKey("tenant", "live too")}
+    entries = json.loads((tmp_path / "report.json").read_text())["mappings"]
+    assert {(each["subject"], each["state"], each["repair"]) for each in entries} == {
+        ("begun", "in_deletion", "removed"),
+        ("gone", "gone", "removed"),
+        ("foreign", "other_resource", "removed"),
+    }
+    again = await acs_auth("reconcile")
+    assert again.exit_code == 0
+    assert "foreign" not in result.output
+
+
+async def test_a_users_own_tokens_stay_good(local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth) -> None:
+    mapping = await store.get(LIVE)
+    assert mapping is not None
+    token = local_azure.acs._new_token(mapping.acs_user_id, ["chat"], 60).token
+    await acs_auth("reconcile", "--repair")
+    assert local_azure.acs.verify_token(token)
+
+
+async def test_the_wrong_acs_resource_in_the_settings_repairs_nothing(
+    local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
+) -> None:
+    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    for name in "abc":
+        await store.create(UserKey("tenant", name), local_azure.acs.foreign_id())
+    result = await acs_auth("reconcile", "--repair")
+    assert result.exit_code == 1
+    assert "probably the wrong one" in result.stderr
+    assert len(await left(store)) == 3
+    assert (await acs_auth("reconcile", "--repair", "--force")).exit_code == 0
+    assert await left(store) == set()
+    await store.aclose()
+
+
+async def test_what_acs_does_not_answer_is_unknown_and_not_repaired(
+    local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    denied = {"error": {"code": "Denied", "message": "Denied by the resource provider."}}
+    local_azure.acs.faults.script("issue_access_token", Fault(status=401, body=denied, times=None))
+    result = await acs_auth("reconcile", "--repair", "--json")
+    assert (result.exit_code, counts(result)["unknown"]) == (3, 4)
+    assert len(await left(store)) == 4
+
+
+async def test_graph_is_reconciled_by_application_permission(
+    local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
+) -> None:
+    alex, megan = local_azure.entra.users["alex"], local_azure.entra.users["megan"]
+    extend(local_azure, alex.tenant_id, alex.object_id, minted(local_azure), acsUserIdentityDeleting=True)
+    extend(local_azure, megan.tenant_id, megan.object_id, minted(local_azure))
+    result = await acs_auth("reconcile", "--store", "graph", "--json")
+    assert (result.exit_code, counts(result)["live"]) == (0, 1)
+    assert local_azure.graph.extensions.of(HOME_TENANT.tenant_id, alex.object_id) == []
+    assert len(local_azure.acs.live_identities()) == 1
+
+
+async def test_a_mapping_that_someone_replaced_meanwhile_is_left_alone() -> None:
+    store, acs = MemoryMappingStore(), MemoryCommunication()
+    dead = await acs.create_identity()
+    await acs.delete_identity(dead)
+    mapping = await store.create(LIVE, dead)
+
+    class Meanwhile(MemoryCommunication):
+        """The user deletes and signs up again right after ACS was asked."""
+
+        async def issue_token(self, acs_user_id: str) -> AcsToken:
+            try:
+                return await acs.issue_token(acs_user_id)
+            finally:
+                await store.remove(mapping)
+                await store.create(LIVE, await acs.create_identity())
+
+    report = await reconcile(store, Meanwhile(), ReconciliationOptions(repair=True, force=True))
+    assert (report.states[State.GONE], report.repairs[Repair.CHANGED]) == (1, 1)
+    assert await left(store) == {LIVE}
+    assert not report.clean
+
+
+async def test_a_store_that_can_not_be_read_to_the_end_is_told() -> None:
+    class Breaking(MemoryMappingStore):
+        def mappings(self) -> AsyncIterator[IdentityMapping]:
+            async def none() -> AsyncIterator[IdentityMapping]:
+                raise StoreUnavailable
+                yield
+
+            return none()
+
+    report = await reconcile(Breaking(), MemoryCommunication(), ReconciliationOptions())
+    assert report.stopped is not None
+    assert (report.clean, report.partial) == (False, True)

@@ -1,0 +1,120 @@
+"""`acs-auth token` signs in for real, in a browser or with a code, and prints a token that the service takes."""
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+from asyncio.subprocess import Process
+
+import aiohttp
+import pytest
+
+from local_azure.entra.directory import BROWSER, COMMAND_LINE
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from tests.quart_app.service_process import acs_auth as start
+
+Environment = dict[str, str | None]
+
+
+async def finished(process: Process) -> tuple[int | None, str, str]:
+    """Exit status, output and errors; not those of `service_process`, which takes all output for logs."""
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def process_environment(environment: Environment) -> dict[str, str]:
+    browser = f"{shlex.quote(sys.executable)} -m tests.quart_app.cli.browser %s &"
+    return {name: value for name, value in environment.items() if value is not None} | {
+        "BROWSER": browser,
+        "DOCS_CLIENT_ID": COMMAND_LINE.client_id,
+    }
+
+
+async def test_the_browser_signs_in_and_the_token_alone_is_printed(
+    local_azure: LocalAzure, process_environment: dict[str, str]
+) -> None:
+    status, out, err = await finished(await start(process_environment, "token"))
+    assert status == 0, err
+    claims = local_azure.entra.verify(out.strip())
+    assert claims is not None
+    assert claims["scp"] == "access_as_user"
+    assert claims["oid"] == local_azure.entra.users["alex"].object_id
+    assert out.strip() not in err
+
+
+async def test_a_sign_in_that_is_cancelled_fails_without_a_name(process_environment: dict[str, str]) -> None:
+    status, out, err = await finished(await start(process_environment | {"BROWSER_USER": ""}, "token"))
+    assert (status, out) == (1, "")
+    assert "The sign-in failed (access_denied" in err
+    assert "Traceback" not in err
+
+
+async def test_a_single_page_registration_is_explained(process_environment: dict[str, str]) -> None:
+    status, _, err = await finished(await start(process_environment, "token", "--client-id", BROWSER.client_id))
+    assert status == 1
+    assert "AADSTS9002327" in err
+    assert "Mobile and desktop applications" in err
+
+
+async def test_the_device_code_signs_in_elsewhere_and_needs_no_settings(
+    local_azure: LocalAzure, process_environment: dict[str, str]
+) -> None:
+    trust = {name: process_environment[name] for name in ("PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")}
+    named = ("--client-id", COMMAND_LINE.client_id, "--tenant-id", process_environment["ENTRA_TENANT_ID"])
+    scope = ("--scope", f"api://{process_environment['ENTRA_CLIENT_ID']}/access_as_user")
+    host = ("--authority-host", process_environment["ENTRA_AUTHORITY_HOST"])
+    process = await start(trust, "token", "--device-code", "--json", *named, *scope, *host)
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        message = (await process.stderr.readline()).decode()
+        page, code = re.search(r"(https://\S+) and enter the code (\w+)", message).groups()  # type: ignore[union-attr]
+        await local_azure.entra.faults.arrived("token")  # it has asked once, in vain
+    async with aiohttp.ClientSession() as session:
+        async with session.post(page, data={"user_code": "WRONG", "user": "megan"}) as answer:
+            assert answer.status == 400
+        async with session.get(page) as answer:
+            assert "Enter code" in await answer.text()
+        async with session.post(page, data={"user_code": code.lower(), "user": "megan"}) as answer:
+            assert answer.status == 200
+    status, out, err = await finished(process)
+    assert status == 0, err
+    claims = local_azure.entra.verify(json.loads(out)["access_token"])
+    assert claims is not None
+    assert claims["oid"] == local_azure.entra.users["megan"].object_id
+    assert json.loads(out)["access_token"] not in err
+
+
+async def test_nobody_in_time_and_a_declined_code_fail_in_a_sentence(
+    local_azure: LocalAzure, process_environment: dict[str, str]
+) -> None:
+    status, _, err = await finished(await start(process_environment, "token", "--device-code", "--timeout", "1"))
+    assert status == 1
+    assert "Nobody signed in in time." in err
+    process = await start(process_environment, "token", "--device-code")
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        message = (await process.stderr.readline()).decode()
+    page, code = re.search(r"(https://\S+) and enter the code (\w+)", message).groups()  # type: ignore[union-attr]
+    async with aiohttp.ClientSession() as session, session.post(page, data={"user_code": code, "user": ""}):
+        pass
+    status, _, err = await finished(process)
+    assert status == 1
+    assert "authorization_declined" in err
+
+
+async def test_an_authority_that_can_not_be_used_is_told(
+    local_azure: LocalAzure, process_environment: dict[str, str]
+) -> None:
+    local_azure.entra.faults.script("openid_configuration_v2", Fault(reset=True, times=None))
+    status, _, err = await finished(await start(process_environment, "token"))
+    assert status == 1
+    assert "Entra ID can't be reached" in err
+    local_azure.entra.faults.clear()
+    status, _, err = await finished(await start(process_environment, "token", "--tenant-id", "nowhere"))
+    assert status == 1
+    assert "check --authority-host and --tenant-id" in err
+    assert "Traceback" not in err
