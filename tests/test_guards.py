@@ -5,9 +5,9 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
-from blockbuster import BlockingError
 
 from storage.http_session import new_http_session
+from tests.blocking import BlockingError
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,6 +21,8 @@ async def test_code_of_ours_that_blocks_the_event_loop_fails_its_test() -> None:
     for path in ("quart_app/identities/service.py", "storage/sqlite.py"):
         with pytest.raises(BlockingError):
             exec(as_if_in(path, "import time\ntime.sleep(0.01)"), {})
+        with pytest.raises(BlockingError):
+            exec(as_if_in(path, "open('/dev/null')"), {})
 
 
 async def test_other_code_may_block() -> None:
