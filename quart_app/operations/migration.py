@@ -165,7 +165,7 @@ class _Migration:
                 ours = attempt > 0 and _same(conflict.existing, mapping)
                 return None if ours else conflict.existing
             except StoreUnavailable:
-                # Written or not: only looking tells.
+                # Written or not: looking tells, and waits until the store answers again.
                 existing = await self._target.get(mapping.user)
                 if existing is not None:
                     return None if _same(existing, mapping) else existing

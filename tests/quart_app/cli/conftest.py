@@ -1,7 +1,7 @@
 """The command line against the stand-ins: in this process where that does, as a process of its own where it matters."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from local_azure.environment import LocalAzure
 from local_azure.graph.open_extensions import OpenExtension
 from quart_app.cli import main
 from storage.graph import IDENTITY
+from storage.mapping import MappingStore
+from storage.sqlite import open_sqlite_store
 from tests.quart_app.service_process import environment_for
 
 EXTENSION = "com.contoso.identityMapping"
@@ -22,6 +24,14 @@ AcsAuth = Callable[..., "asyncio.Future[Result]"]
 def environment(local_azure: LocalAzure, tmp_path: Path) -> dict[str, str | None]:
     """The settings that the commands read; a test changes them."""
     return dict(environment_for(local_azure, tmp_path))
+
+
+@pytest.fixture
+async def sqlite_store(environment: dict[str, str | None]) -> AsyncIterator[MappingStore]:
+    """The SQLite store that the commands find, open beside them."""
+    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    yield store
+    await store.aclose()
 
 
 @pytest.fixture

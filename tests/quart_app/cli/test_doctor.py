@@ -321,3 +321,15 @@ async def test_on_a_terminal_findings_are_a_table_in_colours(
     assert result.exit_code == 1
     assert "\x1b[1;31mfailed" in result.stdout
     assert "→" in result.stdout
+
+
+@pytest.mark.parametrize(("minutes", "state", "status"), [(0.5, "ok", 0), (2, "warning", 0), (10, "failed", 1)])
+async def test_clocks_may_differ_as_far_as_the_upstreams_allow(
+    minutes: float, state: str, status: int, local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    elsewhen = format_datetime(datetime.now(UTC) - timedelta(minutes=minutes), usegmt=True)
+    # Only the plain request of the connection's check has no operation of its own.
+    local_azure.acs.faults.script("unknown", Fault(status=404, headers={"Date": elsewhen}, times=None))
+    result = await acs_auth("doctor", "--json")
+    states = [each["state"] for each in json.loads(result.stdout)["findings"] if "connection" in each["check"]]
+    assert (sorted(states), result.exit_code) == (sorted(["ok", state]), status)

@@ -1,17 +1,13 @@
 """`acs-auth export` and `acs-auth delete`: data-subject requests."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from storage.mapping import UserKey
-from storage.sqlite import open_sqlite_store
+from storage.mapping import MappingStore, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
-
-Environment = dict[str, str | None]
 
 
 @pytest.fixture
@@ -21,12 +17,10 @@ def user(local_azure: LocalAzure) -> UserKey:
 
 
 @pytest.fixture
-async def identity(local_azure: LocalAzure, environment: Environment, user: UserKey) -> str:
+async def identity(local_azure: LocalAzure, sqlite_store: MappingStore, user: UserKey) -> str:
     """The user's identity, in SQLite and in Graph."""
     identity = local_azure.acs._identities.create()
-    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
-    await store.create(user, identity)
-    await store.aclose()
+    await sqlite_store.create(user, identity)
     extend(local_azure, user.issuer, user.subject, identity)
     return identity
 
@@ -96,9 +90,9 @@ async def test_what_is_no_user_is_refused(user: str, acs_auth: AcsAuth) -> None:
     assert "--user" in result.stderr
 
 
-async def test_a_user_of_another_issuer_is_the_url_and_the_subject(environment: Environment, acs_auth: AcsAuth) -> None:
-    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
-    await store.create(UserKey("https://issuer.example/v2", "auth0|Somebody"), "8:acs:x")
-    await store.aclose()
+async def test_a_user_of_another_issuer_is_the_url_and_the_subject(
+    sqlite_store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    await sqlite_store.create(UserKey("https://issuer.example/v2", "auth0|Somebody"), "8:acs:x")
     result = await acs_auth("export", "--user", "https://issuer.example/v2/auth0|Somebody")
     assert json.loads(result.stdout)["mapping"]["acsUserId"] == "8:acs:x"

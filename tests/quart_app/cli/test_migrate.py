@@ -11,8 +11,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.operations.migration import MigrationOptions, migrate
 from storage.graph import DELETING
-from storage.mapping import StoreThrottled, StoreUnavailable, UserKey
-from storage.sqlite import open_sqlite_store
+from storage.mapping import MappingStore, StoreThrottled, StoreUnavailable, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.quart_app.cli.killed_migration import killed_migration
 from tests.storage.memory import MemoryMappingStore
@@ -35,13 +34,13 @@ async def test_killed_twice_and_throttled_it_ends_complete_and_exact(local_azure
 
 
 async def test_each_kind_of_mapping_is_counted_and_named_in_the_report_file_alone(
-    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth, tmp_path: Path
+    local_azure: LocalAzure, sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
 ) -> None:
+    target = sqlite_store
     users = local_azure.entra.users
     for name in ("alex", "megan", "pradeep", "zoe"):
         more = {DELETING: True} if name == "zoe" else {}
         extend(local_azure, users[name].tenant_id, users[name].object_id, f"8:acs:{name}", **more)
-    target = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
     await target.create(UserKey(users["megan"].tenant_id, users["megan"].object_id), "8:acs:megan")
     await target.create(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id), "8:acs:another")
     command = ("migrate", "--from", "graph", "--to", "sqlite", "--json", "--report", str(tmp_path / "report.json"))
@@ -66,7 +65,6 @@ async def test_each_kind_of_mapping_is_counted_and_named_in_the_report_file_alon
     kept = await target.get(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id))
     assert kept is not None
     assert kept.acs_user_id == "8:acs:another"
-    await target.aclose()
 
 
 @pytest.mark.parametrize(("source", "target"), [("cosmos", "graph"), ("graph", "sqlite"), ("sqlite", "cosmos")])
@@ -121,6 +119,26 @@ async def test_a_target_that_takes_nothing_ends_the_run_early() -> None:
     assert "throttling" in report.stopped
     assert report.read < 20
     assert not report.complete
+
+
+async def test_a_target_that_is_away_is_looked_at_before_it_is_written_to_again() -> None:
+    calls = []
+
+    class Away(MemoryMappingStore):
+        async def create(self, user: UserKey, acs_user_id: str) -> Any:
+            calls.append("create")
+            if len(calls) == 1:
+                raise StoreUnavailable
+            return await super().create(user, acs_user_id)
+
+        async def get(self, user: UserKey) -> Any:
+            calls.append("get")
+            return await super().get(user)
+
+    source = MemoryMappingStore()
+    await source.create(UserKey("tenant", "one"), "8:acs:one")
+    report = await migrate(source, Away(), MigrationOptions(concurrency=1))
+    assert (report.complete, calls) == (True, ["create", "get", "create"])
 
 
 async def test_a_source_that_can_no_longer_be_read_is_never_taken_for_its_end() -> None:

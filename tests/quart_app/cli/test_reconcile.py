@@ -14,7 +14,6 @@ from local_azure.faults import Fault
 from quart_app.communication import AcsToken
 from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
 from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UserKey
-from storage.sqlite import open_sqlite_store
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.quart_app.memory_communication import MemoryCommunication
 from tests.storage.memory import MemoryMappingStore
@@ -23,11 +22,9 @@ LIVE, BEGUN, GONE, FOREIGN = (UserKey("tenant", name) for name in ("live", "begu
 
 
 @pytest.fixture
-async def store(
-    local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
-) -> AsyncIterator[MappingStore]:
+async def store(local_azure: LocalAzure, sqlite_store: MappingStore) -> MappingStore:
     """Two mappings in order and one of every kind that is not."""
-    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    store = sqlite_store
     await store.create(LIVE, minted(local_azure))
     await store.create(UserKey("tenant", "live too"), minted(local_azure))
     await store.mark_deleting(await store.create(BEGUN, minted(local_azure)))
@@ -35,8 +32,7 @@ async def store(
     local_azure.acs.forget(gone)
     await store.create(GONE, gone)
     await store.create(FOREIGN, local_azure.acs.foreign_id())
-    yield store
-    await store.aclose()
+    return store
 
 
 def minted(local_azure: LocalAzure) -> str:
@@ -100,9 +96,9 @@ async def test_a_users_own_tokens_stay_good(local_azure: LocalAzure, store: Mapp
 
 
 async def test_the_wrong_acs_resource_in_the_settings_repairs_nothing(
-    local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
+    local_azure: LocalAzure, sqlite_store: MappingStore, acs_auth: AcsAuth
 ) -> None:
-    store = await open_sqlite_store(Path(str(environment["SQLITE_PATH"])))
+    store = sqlite_store
     for name in "abc":
         await store.create(UserKey("tenant", name), local_azure.acs.foreign_id())
     result = await acs_auth("reconcile", "--repair")
@@ -111,7 +107,6 @@ async def test_the_wrong_acs_resource_in_the_settings_repairs_nothing(
     assert len(await left(store)) == 3
     assert (await acs_auth("reconcile", "--repair", "--force")).exit_code == 0
     assert await left(store) == set()
-    await store.aclose()
 
 
 async def test_what_acs_does_not_answer_is_unknown_and_not_repaired(
