@@ -1,6 +1,5 @@
 """What every test shares: trust in the local certificate authority, ready-made signing keys, running stand-ins."""
 
-import atexit
 import itertools
 import os
 import shutil
@@ -24,7 +23,6 @@ settings.load_profile("deterministic")
 
 # TLS contexts read these when they are made, some of them at import: they are set before any client is imported.
 _trust = Path(tempfile.mkdtemp(prefix="acs-auth-tests-"))
-atexit.register(shutil.rmtree, _trust, ignore_errors=True)
 LocalAuthority(_trust)
 os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(_trust / "ca.pem")
 
@@ -39,6 +37,11 @@ LOGS = LogCheck()
 
 def pytest_configure() -> None:
     configure_logging(Environment.PRODUCTION, LOGS)
+
+
+def pytest_unconfigure() -> None:
+    """Remove this process's certificates; a worker process ends without running what `atexit` holds."""
+    shutil.rmtree(_trust, ignore_errors=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
