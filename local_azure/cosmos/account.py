@@ -385,10 +385,7 @@ async def _read_body(request: web.Request, *, needs_id: bool = True) -> _Body:
         raise bad_request("The request body is not valid JSON.") from error
     if not isinstance(body, dict):
         raise bad_request("The request body must be an object.")
-    name = body.get("id")
-    if needs_id and not (
-        isinstance(name, str) and name and not set(name) & set("/\\?#") and len(name.encode()) <= 1023
-    ):
+    if needs_id and not _is_valid_id(body.get("id")):
         raise bad_request("The input name is invalid. Ensure to provide a unique non-empty string.")
     return body
 

@@ -5,10 +5,9 @@ from quart import Blueprint, Response
 from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.identities import IdentityService
-from quart_app.routes.description import Answer, describes
-from quart_app.routes.models import AcsUser
+from quart_app.routes.description import describes
 from quart_app.routes.token import TEAMS_DESCRIPTION, TOKEN_DESCRIPTION, TokenAnswers
-from quart_app.routes.user import created_user_answer
+from quart_app.routes.user import CREATION_DESCRIPTION, created_user_answer
 
 
 def named_routes(identities: IdentityService, answers: TokenAnswers, guard: Guard) -> Blueprint:
@@ -16,13 +15,7 @@ def named_routes(identities: IdentityService, answers: TokenAnswers, guard: Guar
     blueprint = Blueprint("named", __name__)
 
     @blueprint.route("/getUser", methods=["GET", "POST"])
-    @describes(
-        "Tell the caller's ACS identity, creating it if there is none",
-        Answer(200, "The caller had an ACS identity already.", AcsUser),
-        Answer(201, "The caller's new ACS identity.", AcsUser),
-        Answer(409, "The store can't hold the mapping."),
-        Answer(502, "ACS or the store refused the service's own credential."),
-    )
+    @describes("Tell the caller's ACS identity, creating it if there is none", *CREATION_DESCRIPTION)
     @guard.authenticated
     async def named_get_user(caller: Caller) -> Response:
         return await created_user_answer(identities, caller)

@@ -9,6 +9,13 @@ from quart_app.identities import IdentityService
 from quart_app.routes.description import Answer, describes
 from quart_app.routes.models import AcsUser
 
+CREATION_DESCRIPTION = (
+    Answer(200, "The caller had an ACS identity already.", AcsUser),
+    Answer(201, "The caller's new ACS identity.", AcsUser),
+    Answer(409, "The store can't hold the mapping."),
+    Answer(502, "ACS or the store refused the service's own credential."),
+)
+
 
 def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
     """The routes of the caller's identity."""
@@ -25,13 +32,7 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
         return user_answer(await identities.find(caller.user))
 
     @blueprint.post("")
-    @describes(
-        "Create the caller's ACS identity, if there is none",
-        Answer(200, "The caller had an ACS identity already.", AcsUser),
-        Answer(201, "The caller's new ACS identity.", AcsUser),
-        Answer(409, "The store can't hold the mapping."),
-        Answer(502, "ACS or the store refused the service's own credential."),
-    )
+    @describes("Create the caller's ACS identity, if there is none", *CREATION_DESCRIPTION)
     @guard.authenticated
     async def create_user(caller: Caller) -> Response:
         return await created_user_answer(identities, caller)
