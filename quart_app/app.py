@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from quart import Quart, Response, request
+from azure.core.settings import settings as azure_settings
+from quart import Quart, request
 from quart_cors import cors
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -31,6 +32,7 @@ from quart_app.routes.named import named_routes
 from quart_app.routes.openapi import openapi_document
 from quart_app.routes.token import TEAMS_TOKEN_HEADER, TokenAnswers, token_routes
 from quart_app.routes.user import user_routes
+from quart_app.security_headers import with_security_headers
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.telemetry import ENTRA, MeasuredCommunication, Telemetry, open_telemetry
 from storage.http_session import new_http_session
@@ -50,6 +52,8 @@ async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> 
     `telemetry` is told what happens; by default that which the settings ask for. Raises `StoreMisconfigured` and
     `StoreUnavailable` when the store can't be opened.
     """
+    # Traces are made by `telemetry`. The SDKs' own would hold URLs with ids, and are looked for at each call.
+    azure_settings.tracing_enabled = False
     async with AsyncExitStack() as stack:
         if telemetry is None:
             telemetry = await stack.enter_async_context(open_telemetry(settings.telemetry))
@@ -108,7 +112,7 @@ def _wire(
 ) -> Quart:
     app = Quart(__name__, static_folder=None)
     app.url_map.strict_slashes = False
-    app.asgi_app = with_plain_paths(app.asgi_app)  # type: ignore[method-assign]
+    app.asgi_app = with_security_headers(with_plain_paths(app.asgi_app))  # type: ignore[method-assign]
     app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
     app.config["BODY_TIMEOUT"] = settings.server.request_deadline_seconds
@@ -135,7 +139,6 @@ def _wire(
     )
     ConcurrencyLimit(app, settings.server.max_concurrent_requests)
     app.before_request(_read_body)
-    app.after_request(_secure)
     app.register_blueprint(user_routes(identities, guard))
     app.register_blueprint(token_routes(answers, guard))
     app.register_blueprint(named_routes(identities, answers, guard))
@@ -179,15 +182,6 @@ async def _read_body() -> None:
     """Read the body before anything else, so that one that is too large is refused on every route."""
     if request.content_length is not None and request.content_length > MAXIMUM_BODY_BYTES:
         raise RequestEntityTooLarge
-    await request.get_data(cache=False)
-
-
-async def _secure(response: Response) -> Response:
-    """https://cheatsheetseries.owasp.org/cheatsheets/REST_Security_Cheat_Sheet.html, "Security Headers"."""
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.scheme == "https":  # RFC 6797, section 7.2: not over plain HTTP
-        response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    return response
+    # Without either header there is no body (RFC 9112, section 6.3), except in HTTP/2.
+    if request.content_length or "Transfer-Encoding" in request.headers or not request.http_version.startswith("1"):
+        await request.get_data(cache=False)

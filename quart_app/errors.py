@@ -67,8 +67,7 @@ INTERNAL_ERROR = Refusal(500, "internal_error", "Something went wrong here. Repo
 
 def json_response(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The one way a JSON answer is written."""
-    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
-    return Response(text, status, headers=dict(headers or {}), mimetype="application/json")
+    return Response(_as_json(body), status, headers=dict(headers or {}), mimetype="application/json")
 
 
 def no_content() -> Response:
@@ -172,6 +171,8 @@ def _framework_refusal(error: HTTPException) -> Refusal:
     # Not HTTPStatus's own names: they change between versions of Python.
     return Refusal(status.value, HTTP_STATUS_CODES[status].lower().replace(" ", "_"), message, headers)
 
+
+_as_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 _INVALID_TOKEN = Refusal(401, "invalid_token", INVALID_TOKEN, _challenge("invalid_token", INVALID_TOKEN))
 

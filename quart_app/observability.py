@@ -1,6 +1,5 @@
 """Logs: one line per request, JSON in production, readable in development; never a token, a secret or a user id."""
 
-import hashlib
 import hmac
 import logging
 import re
@@ -22,39 +21,44 @@ REQUEST_ID_HEADER = "X-Request-Id"
 CLIENT_WENT_AWAY = 499
 """The status in the access line of a request whose client did not wait for the answer."""
 
+_ACCESS = "quart_app.access"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-access_logger = structlog.stdlib.get_logger("quart_app.access")
 
 
 def configure_logging(environment: Environment, handler: logging.Handler | None = None) -> None:
     """Send every log line of the process, the libraries' included, to standard error in one form.
 
-    With `handler`, lines go there instead, in whatever form it gives them.
+    The line of each request is written at once; all others come through `logging`, which takes several times as long.
+    With `handler`, all lines go there instead, in whatever form it gives them. Applications that were made before go on
+    as before.
     """
-    shared: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
+    described: list[structlog.types.Processor] = [
+        _add_request,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    final: list[structlog.types.Processor] = (
+    written: list[structlog.types.Processor] = (
         [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if environment is Environment.DEVELOPMENT
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+    written.append(_without_secrets)
     if handler is None:
+        structlog.configure(
+            processors=[*described, *written],
+            logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        )
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
-                foreign_pre_chain=shared,
-                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final, _without_secrets],
+                foreign_pre_chain=[*described, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *written],
             )
+        )
+    else:
+        structlog.configure(
+            processors=[*described, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            logger_factory=structlog.stdlib.LoggerFactory(),
         )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -75,15 +79,13 @@ class Pseudonyms:
 
     def of(self, user: UserKey) -> str:
         """The user's name: 16 hexadecimal digits."""
-        return hmac.new(self._key, f"{user.issuer}\n{user.subject}".encode(), hashlib.sha256).hexdigest()[:16]
+        return hmac.digest(self._key, f"{user.issuer}\n{user.subject}".encode(), "sha256").hex()[:16]
 
     def note(self, caller: Caller) -> None:
         """Name the caller in every further log line of the request that is being served."""
-        name = self.of(caller.user)
-        structlog.contextvars.bind_contextvars(user=name)
         served = current_request()
         if served is not None:
-            served.user = name
+            served.user = self.of(caller.user)
 
 
 def observe_requests(app: Quart, telemetry: Telemetry, timer: Callable[[], float] = time.perf_counter) -> None:
@@ -92,6 +94,7 @@ def observe_requests(app: Quart, telemetry: Telemetry, timer: Callable[[], float
     The platform's probes of `/health` are neither measured nor logged. `timer` is in seconds.
     """
     inner: Callable[[Any, Any, Any], Awaitable[None]] = app.asgi_app
+    access = structlog.get_logger(_ACCESS).bind(logger=_ACCESS)
 
     async def observed(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/health/"):
@@ -104,13 +107,12 @@ def observe_requests(app: Quart, telemetry: Telemetry, timer: Callable[[], float
                 served.status = message["status"]
             await send(message)
 
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             # Around the whole application: a request whose client goes away is cancelled and gets its line too.
-            with telemetry.serving(served, headers):
+            with telemetry.serving(served, scope["headers"]):
                 await inner(scope, receive, note_status)
         finally:
-            _write_access_line(served, timer() - started)
+            _write_access_line(access, served, timer() - started)
 
     app.asgi_app = observed  # type: ignore[method-assign]
 
@@ -118,8 +120,6 @@ def observe_requests(app: Quart, telemetry: Telemetry, timer: Callable[[], float
     async def begin() -> None:
         given = request.headers.get(REQUEST_ID_HEADER, "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
         served = current_request()
         if served is not None:
             served.request_id = g.request_id
@@ -134,9 +134,9 @@ def observe_requests(app: Quart, telemetry: Telemetry, timer: Callable[[], float
         return response
 
 
-def _write_access_line(served: ServedRequest, seconds: float) -> None:
+def _write_access_line(access: structlog.typing.FilteringBoundLogger, served: ServedRequest, seconds: float) -> None:
     optional = {"user": served.user, "error": served.error, "trace_id": served.trace_id}
-    access_logger.info(
+    access.info(
         "request",
         request_id=served.request_id,
         method=served.method,
@@ -147,6 +147,16 @@ def _write_access_line(served: ServedRequest, seconds: float) -> None:
         retries=served.retries,
         **{name: value for name, value in optional.items() if value is not None},
     )
+
+
+def _add_request(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say for which request and which user the line was written, if for any."""
+    served = current_request()
+    if served is not None and served.request_id:
+        line.setdefault("request_id", served.request_id)
+        if served.user is not None:
+            line.setdefault("user", served.user)
+    return line
 
 
 def _without_secrets(_: Any, __: str, line: Any) -> str:

@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class Telemetry:
     """Counts the upstream calls and retries of each request. Everything else is left to subclasses."""
 
     @contextmanager
-    def serving(self, request: ServedRequest, headers: Mapping[str, str]) -> Iterator[None]:
+    def serving(self, request: ServedRequest, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[None]:
         """Everything inside is done for this request. `headers` are the request's, their names in lower case."""
         reset = _current.set(request)
         try:

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -67,12 +67,13 @@ class OpenTelemetry(Telemetry):
         self._deleted = meter.create_counter("acs_auth.identities.deleted", "{identity}", "ACS identities deleted")
 
     @contextmanager
-    def serving(self, request: ServedRequest, headers: Mapping[str, str]) -> Iterator[None]:
+    def serving(self, request: ServedRequest, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[None]:
         """See `Telemetry.serving`. A W3C `traceparent` of the client is continued."""
         method = request.method if request.method in _METHODS else "_OTHER"
         started = self._timer()
         self._active.add(1, {"http.request.method": method})
-        span = self._tracer.start_span(method, _TRACE_CONTEXT.extract(headers), SpanKind.SERVER)
+        carrier = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+        span = self._tracer.start_span(method, _TRACE_CONTEXT.extract(carrier), SpanKind.SERVER)
         try:
             with _inside(span), super().serving(request, headers):
                 if span.is_recording():

@@ -1,6 +1,5 @@
 """How HTTP sessions are made here: one connection pool per client, nothing looked up per call, nothing sent twice."""
 
-import ssl
 from urllib.request import getproxies
 
 import aiohttp
@@ -9,12 +8,13 @@ import aiohttp
 def new_http_session(connections: int = 100, *, unpack: bool = False) -> aiohttp.ClientSession:
     """A session of at most `connections` connections; whoever made it closes it.
 
-    Certificates are those that the environment names now (`SSL_CERT_FILE`). No cookies are kept. With `trust_env`
-    aiohttp looks for proxies and a netrc file in a thread on every call, so it is used only where a proxy is set. A
-    compressed body is unpacked only if `unpack`: azure-core's pipeline does it itself.
+    Certificates are those that the environment named (`SSL_CERT_FILE`) when aiohttp was imported: reading the system's
+    takes tens of milliseconds, and aiohttp has done so. No cookies are kept. With `trust_env` aiohttp looks for proxies
+    and a netrc file in a thread on every call, so it is used only where a proxy is set. A compressed body is unpacked
+    only if `unpack`: azure-core's pipeline does it itself.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, ssl=ssl.create_default_context()),
+        connector=aiohttp.TCPConnector(limit=connections),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=bool(getproxies().keys() - {"no"}),
         auto_decompress=unpack,

@@ -45,7 +45,20 @@ class RetryPolicy:
         that can't be made. Cancellation is never retried.
         """
 
+        failed: Exception | None = None
+        try:
+            return await operation()
+        except Exception as error:
+            if not retry_on(error):
+                raise
+            failed = error
+
+        # Only now tenacity, which costs as much as half a request: the first failure is its first attempt's.
         async def attempt() -> T:
+            nonlocal failed
+            if failed is not None:
+                first, failed = failed, None
+                raise first
             return await operation()
 
         def worth_repeating(state: RetryCallState) -> bool:

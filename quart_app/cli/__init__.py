@@ -1,5 +1,6 @@
 """`acs-auth`: run, check and operate the service. A command imports what it needs when it runs."""
 
+import gc
 import sys
 
 import click
@@ -26,6 +27,7 @@ def main() -> None:
 @main.command()
 def serve() -> None:
     """Serve until SIGTERM or Ctrl-C. Exit status: 0 after a clean stop, 1 if it can't start, 2 for bad settings."""
+    gc.disable()  # what a start makes is no garbage, and the server turns it on again
     settings = loaded_settings()
     from quart_app.observability import configure_logging
     from quart_app.server import StartUpFailed, run

@@ -121,7 +121,9 @@ class IdentityService:
         """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
         mapping = await self._store.get(user)
         if mapping is None or mapping.deleting:
+            self._cache.pop(user, None)
             raise IdentityNotFound
+        self._cache[user] = mapping.acs_user_id
         return mapping.acs_user_id
 
     async def get_or_create(self, user: UserKey) -> Identity:
@@ -169,7 +171,6 @@ class IdentityService:
             return await self._issue_token(user)
         if not fresh:
             acs_user_id = await self.find(user)
-            self._cache[user] = acs_user_id
             token = self._kept_tokens.find(acs_user_id)
             if token is not None:
                 return IssuedToken(acs_user_id, token)
@@ -190,11 +191,10 @@ class IdentityService:
             self._cache.pop(user, None)
             stored = await self.find(user)
             if stored == acs_user_id:
+                self._cache.pop(user, None)
                 raise
             acs_user_id = stored
             token = await self._issue(acs_user_id)
-        if acs_user_id != remembered:
-            self._cache[user] = acs_user_id
         return IssuedToken(acs_user_id, token)
 
     async def settle(self) -> int:
@@ -236,7 +236,9 @@ class IdentityService:
     async def _create(self, user: UserKey) -> Identity:
         try:
             async with self._alone_with(user):
-                return await self._establish(user, mint=True)
+                identity = await self._establish(user, mint=True)
+                self._cache[user] = identity.acs_user_id
+                return identity
         finally:
             # In the same step in which the lock is released: whoever gets it next must not find this flight.
             self._flights.pop(user, None)

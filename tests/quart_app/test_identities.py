@@ -565,7 +565,7 @@ class TestTokens:
     async def test_the_mapping_is_read_once_while_it_is_remembered(self, world: World) -> None:
         clock = FakeClock(0)
         service = world.process(cache_seconds=60, timer=clock)
-        await service.get_or_create(ALICE)
+        await world.process().get_or_create(ALICE)
         world.store.counts.clear()
         await service.issue_token(ALICE)
         clock.advance(59)
@@ -574,6 +574,24 @@ class TestTokens:
         clock.advance(2)
         await service.issue_token(ALICE)
         assert world.store.counts["get"] == 2
+
+    async def test_after_the_mapping_was_made_or_told_a_token_needs_no_read(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        await other.find(ALICE)
+        world.store.counts.clear()
+        await one.issue_token(ALICE)
+        await other.issue_token(ALICE)
+        assert world.store.counts["get"] == 0
+
+    async def test_a_process_that_saw_a_deletion_begin_issues_nothing_more(self, world: World) -> None:
+        one = world.process()
+        await one.get_or_create(ALICE)
+        await world.stored.mark_deleting(world.stored.stored[ALICE])
+        with pytest.raises(IdentityNotFound):
+            await one.find(ALICE)
+        with pytest.raises(IdentityNotFound):
+            await one.issue_token(ALICE)
 
     async def test_with_zero_seconds_nothing_is_remembered(self, world: World) -> None:
         service = world.process(cache_seconds=0, timer=FakeClock(0))

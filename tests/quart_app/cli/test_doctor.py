@@ -23,6 +23,8 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from tests.local_azure.running_cosmos import running_cosmos
 from tests.quart_app.cli.conftest import AcsAuth
+from tests.quart_app.service_process import acs_auth as start
+from tests.quart_app.service_process import finished
 
 Environment = dict[str, str | None]
 
@@ -115,13 +117,6 @@ def clock_off(scene: Scene) -> None:
     scene.azure.acs.faults.script("*", skewed)
 
 
-def untrusted(scene: Scene) -> None:
-    other = scene.directory / "other"
-    other.mkdir()
-    LocalAuthority(other)
-    scene.environment["SSL_CERT_FILE"] = str(other / "ca.pem")
-
-
 def cosmos(seed: Callable[[Scene], None]) -> Callable[[Scene], None]:
     def on_cosmos(scene: Scene) -> None:
         scene.environment["STORAGE_BACKEND"] = "cosmos"
@@ -164,7 +159,6 @@ SEEDED = [
     ),
     Seeded("not ACS", not_acs, "ACS", "Check that the endpoint in ACS_CONNECTION_STRING is an ACS resource"),
     Seeded("clock off", clock_off, "connection to localhost", "Synchronise this machine's clock"),
-    Seeded("certificate not trusted", untrusted, "connection to localhost", "SSL_CERT_FILE"),
     Seeded("wrong Cosmos DB key", cosmos(settings(COSMOS_KEY=OTHER_KEY)), "mapping store", "check that COSMOS_KEY"),
     Seeded("no container", cosmos(settings(COSMOS_CONTAINER="none")), "mapping store", "Create it with the partition"),
     Seeded("role missing", cosmos(without_role), "mapping store", "Cosmos DB Built-in Data Contributor"),
@@ -206,6 +200,16 @@ async def test_each_seeded_fault_is_found_and_its_remedy_named(seeded: Seeded, s
     assert seeded.remedy in about(report["findings"], seeded.check), report["findings"]
     # What only the operator's commands need does not stop the service.
     assert (report["ok"], result.exit_code) == ((True, 0) if "as" in seeded.check.split() else (False, 1))
+
+
+async def test_a_certificate_that_is_not_trusted_is_found(environment: Environment, tmp_path: Path) -> None:
+    LocalAuthority(tmp_path / "other")
+    variables = {name: str(value) for name, value in environment.items()}
+    # A process of its own: which certificates are trusted is settled when it starts.
+    process = await start({**variables, "SSL_CERT_FILE": str(tmp_path / "other" / "ca.pem")}, "doctor", "--json")
+    status, out, _ = await finished(process)
+    assert "SSL_CERT_FILE" in about(json.loads(out)["findings"], "connection to localhost")
+    assert status == 1
 
 
 async def test_a_container_with_another_partition_key_is_found(
