@@ -4,7 +4,7 @@
 # Variables, given as in `make test PYTHON=python3.12 VENV=.venv-3.12`:
 #   PYTHON            the interpreter to set up with; otherwise the first suitable one of PYTHONS
 #   VENV              where the environment is (several can be kept, one for each Python)
-#   ARGS              more arguments for run, test and lock
+#   ARGS              more arguments for run, test, bench and lock
 #   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
 
 PYTHON ?=
@@ -38,6 +38,10 @@ run: $(VENV)/.installed ## Start the service and its local stand-ins, and show o
 .PHONY: test
 test: $(VENV)/.installed ## Run the tests, one process per core (ARGS="-k token -n 0" for some of them in one process)
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
+	@$(BIN)/python -m tests.benchmark $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed ## Check lint, format, types and the layers

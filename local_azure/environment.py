@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,10 +43,15 @@ class Ports:
     cosmos: int = 5004
 
 
+def _new_runner(application: web.Application) -> web.BaseRunner:
+    return web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
+
+
 class LocalAzure:
     """The running stand-ins. Use as an async context manager.
 
-    Raises `OSError` when a port is taken.
+    `new_runner` decides how the application of each, in the order of `Ports`, is served. Raises `OSError` when a port
+    is taken.
     """
 
     def __init__(
@@ -55,8 +61,10 @@ class LocalAzure:
         *,
         clock: Clock = time.time,
         new_key: KeyFactory = new_rsa_key,
+        new_runner: Callable[[web.Application], web.BaseRunner] = _new_runner,
     ) -> None:
         ports = ports or Ports()
+        self._new_runner = new_runner
         self.authority = LocalAuthority(directory)
         self._sockets: list[socket.socket] = []
         try:
@@ -79,12 +87,12 @@ class LocalAzure:
             (self.acs, acs),
             (self.cosmos, cosmos),
         ]
-        self._runners: list[web.AppRunner] = []
+        self._runners: list[web.BaseRunner] = []
 
     async def __aenter__(self) -> Self:
         context = self.authority.server_context()
         for stand_in, listening in self._stand_ins:
-            runner = web.AppRunner(stand_in.application(), access_log=None, shutdown_timeout=0.5)
+            runner = self._new_runner(stand_in.application())
             await runner.setup()
             self._runners.append(runner)
             await web.SockSite(runner, listening, ssl_context=context).start()

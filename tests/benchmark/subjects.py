@@ -1,0 +1,39 @@
+"""What is measured of a running service: its routes, called by users who have an identity already."""
+
+import itertools
+from dataclasses import dataclass, field
+
+from tests.benchmark.load import Target, request_bytes
+from tests.benchmark.processes import Child, answered
+from tests.benchmark.throughput import Subject
+
+ROUTES = (("GET", "/api/token", 201), ("GET", "/api/user", 200), ("POST", "/api/user", 200))
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Users and an access token of each."""
+
+    object_ids: list[str]
+    access_tokens: list[str] = field(repr=False)
+
+
+async def subjects_of(name: str, child: Child, tokens: Tokens) -> list[Subject]:
+    """One subject for each route, named `<method> <path> <name>`; all users get their identities, and use them once."""
+    for token in tokens.access_tokens:
+        await answered(child, "POST", "/api/user", _authorization(token), 200)
+        await answered(child, "GET", "/api/token", _authorization(token), 201)
+    return [
+        Subject(f"{method} {path}, {name}", child, target(child, method, path, tokens.access_tokens), status)
+        for method, path, status in ROUTES
+    ]
+
+
+def target(child: Child, method: str, path: str, access_tokens: list[str]) -> Target:
+    """The route, called with each token in turn."""
+    url = child.url + path
+    return Target(url, itertools.cycle([request_bytes(method, url, _authorization(token)) for token in access_tokens]))
+
+
+def _authorization(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
