@@ -16,6 +16,7 @@ from hypercorn.typing import ASGIFramework
 from quart import Quart, Response, request
 
 from quart_app.app import create_app
+from quart_app.connections import end_connections_with_their_clients
 from quart_app.settings import ServerSettings, Settings
 from storage.mapping import StoreError
 
@@ -37,6 +38,7 @@ def run(settings: Settings, *, drain_seconds: float = DRAIN_SECONDS) -> None:
 
     Raises `StartUpFailed`.
     """
+    end_connections_with_their_clients()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, drain_seconds))
 

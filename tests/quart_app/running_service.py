@@ -8,6 +8,9 @@ import hypercorn.asyncio
 from hypercorn.config import Config
 from quart import Quart
 
+from quart_app.connections import end_connections_with_their_clients
+from quart_app.server import KEEP_ALIVE_SECONDS
+
 
 @asynccontextmanager
 async def served(app: Quart) -> AsyncIterator[str]:
@@ -15,10 +18,12 @@ async def served(app: Quart) -> AsyncIterator[str]:
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.accesslog = config.errorlog = None
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     (listening,) = config.create_sockets().insecure_sockets
     listening.listen()  # from now on connections wait for Hypercorn
     address = f"http://127.0.0.1:{listening.getsockname()[1]}"
     config.bind = [f"fd://{listening.detach()}"]
+    end_connections_with_their_clients()
     stop = asyncio.Event()
     serving = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait))
     try:
