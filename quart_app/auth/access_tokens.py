@@ -3,11 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from cachetools import LRUCache
 
 from quart_app.auth.caller import Caller
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens, VerifiedToken
+from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
+from quart_app.auth.signing_keys import SigningKey
 
 REMEMBERED_TOKENS = 10_000
 
@@ -49,7 +51,8 @@ class AccessTokenValidator:
         self._role = role
         self._clock = clock
         self._looked_up = looked_up
-        self._remembered: LRUCache[bytes, tuple[VerifiedToken, Caller]] = LRUCache(maxsize=REMEMBERED_TOKENS)
+        # By the token's hash; of the token itself nothing is kept.
+        self._remembered: LRUCache[bytes, tuple[Caller, SigningKey]] = LRUCache(maxsize=REMEMBERED_TOKENS)
 
     async def validate(self, token: str) -> Caller:
         """Verify `token` and return its bearer.
@@ -64,10 +67,10 @@ class AccessTokenValidator:
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         remembered = self._remembered.get(digest)
         if remembered is not None:
-            verified, caller = remembered
-            if self._signed_tokens.still_verifies(verified, self._clock()):
+            known, key = remembered
+            if self._signed_tokens.still_verifies(known.expires_at, key, self._clock()):
                 self._looked_up(True)
-                return caller
+                return replace(known, access_token=token)
             del self._remembered[digest]
         self._looked_up(False)
         verified = await self._signed_tokens.verify(token, self._audiences)
@@ -85,5 +88,5 @@ class AccessTokenValidator:
             client_id=verified.client_id,
             understands_claims_challenges="cp1" in {name.lower() for name in verified.capabilities},
         )
-        self._remembered[digest] = (verified, caller)
+        self._remembered[digest] = (replace(caller, access_token=""), verified.key)
         return caller

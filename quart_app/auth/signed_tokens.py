@@ -88,9 +88,9 @@ class SignedTokens:
             tried = keys
         raise InvalidAccessToken
 
-    def still_verifies(self, token: VerifiedToken, now: float) -> bool:
+    def still_verifies(self, expires_at: float, key: SigningKey, now: float) -> bool:
         """Whether a token verified earlier is still good: not expired, its signing key still published."""
-        return now < token.expires_at and self._keys.holds(token.key)
+        return now < expires_at and self._keys.holds(key)
 
     def _verified(self, token: str, keys: Collection[SigningKey], audiences: Collection[str]) -> VerifiedToken | None:
         """`None` when one of the keys signed the token, but is not (yet) known as a key of the token's own issuer."""

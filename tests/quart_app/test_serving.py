@@ -1,10 +1,12 @@
 """Serving as a platform meets it: real processes and sockets, SIGTERM with clients of every kind connected."""
 
 import asyncio
+import gc
 import itertools
 import signal
 import socket
 import sys
+import weakref
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from quart_app.server import _spare_the_garbage_collector
 from tests.quart_app.service_process import PATIENCE_SECONDS, environment_for, finished, serving
 
 DRAIN_SECONDS = 0.5
@@ -229,3 +232,23 @@ async def test_the_port_is_the_one_that_is_set(environment: dict[str, str]) -> N
     environment["PORT"] = str(port)
     async with serving(environment), aiohttp.ClientSession() as session:
         assert await status_of(session, f"http://127.0.0.1:{port}/health/live") == 200
+
+
+def test_after_the_start_garbage_is_collected_but_what_the_start_made_is_not_looked_at() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    thresholds = gc.get_threshold()
+    gc.disable()
+    try:
+        _spare_the_garbage_collector()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 10_000
+        garbage = weakref.ref(Cycle())
+        gc.collect()
+        assert garbage() is None
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        gc.enable()
