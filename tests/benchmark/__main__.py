@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,17 +15,17 @@ import click
 import psutil
 import uvloop
 
-from local_azure.entra.directory import HOME_TENANT, USERS
 from tests.benchmark import tables
 from tests.benchmark.growth import measure_growth
 from tests.benchmark.load import Target
 from tests.benchmark.processes import BenchmarkFailed, Cores, Upstreams, floor, service, upstreams
 from tests.benchmark.start import Start, measure_start
-from tests.benchmark.subjects import Tokens, subjects_of, target
+from tests.benchmark.subjects import WARM_USERS, Tokens, subjects_of, target
 from tests.benchmark.throughput import Cell, Figures, Plan, Subject, measure_all
 
 STORES = ("cosmos", "graph", "sqlite")
 DELAYS = {"none": {}, "20/20/10/5 ms": {"entra": 0.02, "graph": 0.02, "acs": 0.01, "cosmos": 0.005}}
+USERS = 300  # more than there are connections: requests of one user at a time share their work
 PARTS = ("throughput", "start", "growth")
 
 
@@ -40,7 +41,7 @@ class Options:
     sizes: tuple[int, ...]
 
 
-THOROUGH = Options(PARTS, STORES, Plan(4, 1.5, 0.5, (1, 16, 64, 256)), DELAYS, 7, (1, 1_000, 100_000, 1_000_000))
+THOROUGH = Options(PARTS, STORES, Plan(3, 1.0, 0.2, (1, 16, 64, 256)), DELAYS, 7, (1, 1_000, 100_000, 1_000_000))
 QUICK = Options(PARTS, STORES, Plan(1, 0.3, 0.1, (1, 16)), DELAYS, 1, (1, 1_000))
 
 
@@ -80,7 +81,7 @@ async def run(options: Options, directory: Path) -> None:
         psutil.Process().cpu_affinity(list(cores.helpers))
     click.echo("\n".join(tables.conditions(cores, options.plan)))
     async with upstreams(directory / "local-azure") as azure:
-        object_ids = [user.object_id for user in USERS.values() if user.tenant_id == HOME_TENANT.tenant_id]
+        object_ids = [str(uuid.UUID(int=number)) for number in range(1, USERS + 1)]
         tokens = Tokens(object_ids, await azure.tokens(object_ids))
         figures = None
         if "throughput" in options.parts:
@@ -129,7 +130,7 @@ async def _subjects(
             routes += await subjects_of(store, child, tokens)
             if store == "cosmos":
                 # More than the service remembers, so that it never knows the next one.
-                unseen = await azure.tokens(tokens.object_ids * 2_500)
+                unseen = await azure.tokens(tokens.object_ids[:WARM_USERS] * 1_200)
                 routes.append(Subject(tables.NEW_TOKENS, child, target(child, "GET", "/api/token", unseen), 201))
         (path, *_) = await azure.remembered_paths("acs")
         acs = Target.of("POST", azure.acs_url + path, azure.trust)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httptools
 
 DRAIN_SECONDS = 15.0
+_SETTLED = 2  # answers of each connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,13 @@ class Target:
 
 @dataclass(slots=True)
 class Answers:
-    """What came back since the last `clear`: times in seconds, and how many answers had each status."""
+    """What came back since the last `clear`: times in seconds, and how many answers had each status.
 
+    `settled` is set as soon as every connection has been answered twice: the rush of the beginning is over.
+    """
+
+    waiting: int
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
@@ -64,34 +70,41 @@ def request_bytes(method: str, url: str, headers: dict[str, str], body: bytes = 
 @asynccontextmanager
 async def load(target: Target, connections: int) -> AsyncIterator[Answers]:
     """Keep `connections` connections busy inside the context; leaving it waits for the last answers."""
-    answers = Answers()
-    parts = urlsplit(target.url)
-    loop = asyncio.get_running_loop()
-    opened: list[_Connection] = []
+    answers = Answers(waiting=connections)
+    busy = [_Busy(target, answers) for _ in range(connections)]
     try:
-        for _ in range(connections):
-            _, protocol = await loop.create_connection(
-                lambda: _Connection(target.requests, answers), parts.hostname or "", parts.port or 0, ssl=target.trust
-            )
-            opened.append(protocol)
+        for each in busy:
+            await each.open()
         yield answers
     finally:
-        for connection in opened:
-            connection.stopping = True
+        for each in busy:
+            each.stopping = True
         async with asyncio.timeout(DRAIN_SECONDS):
-            await asyncio.gather(*(connection.closed for connection in opened))
+            await asyncio.gather(*(each.closed for each in busy))
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, requests: Iterator[bytes], answers: Answers) -> None:
+class _Busy(asyncio.Protocol):
+    """One connection, opened anew where the server ends it with an answer, as servers do after so many."""
+
+    def __init__(self, target: Target, answers: Answers) -> None:
         self.stopping = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._requests = requests
+        self._target = target
         self._answers = answers
-        self._parser = httptools.HttpResponseParser(self)
+        self._answered = 0
+        self._ended = False
+        self._reopening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, and send the first request."""
+        parts = urlsplit(self._target.url)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self, parts.hostname or "", parts.port or 0, ssl=self._target.trust)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpResponseParser(self)
+        self._ended = False
         self._send()
 
     def data_received(self, data: bytes) -> None:
@@ -100,12 +113,22 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._answers.seconds.append(time.perf_counter() - self._sent)
         self._answers.statuses[self._parser.get_status_code()] += 1
+        self._answered += 1
+        if self._answered == _SETTLED:
+            self._answers.waiting -= 1
+            if not self._answers.waiting:
+                self._answers.settled.set()
         if self.stopping:
             self._transport.close()
-        else:
+        elif self._parser.should_keep_alive():
             self._send()
+        else:
+            self._ended = True
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._ended and not self.stopping:
+            self._reopening = asyncio.create_task(self.open())
+            return
         if not self.stopping:
             self._answers.broken += 1
         if not self.closed.done():
@@ -113,4 +136,4 @@ class _Connection(asyncio.Protocol):
 
     def _send(self) -> None:
         self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
+        self._transport.write(next(self._target.requests))

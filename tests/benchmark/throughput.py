@@ -11,6 +11,8 @@ import psutil
 from tests.benchmark.load import Target, load
 from tests.benchmark.processes import BenchmarkFailed, Child, Upstreams
 
+SETTLING_SECONDS = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -84,7 +86,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`rounds` of `seconds` each, each cell after `warm_up` seconds of the same load."""
+    """`rounds` of `seconds` each, each cell after at least `warm_up` seconds of the same load."""
 
     rounds: int
     seconds: float
@@ -124,6 +126,8 @@ async def measure(subject: Subject, upstreams: Upstreams, connections: int, plan
 
     async with load(subject.target, connections) as answers:
         await asyncio.sleep(plan.warm_up)
+        async with asyncio.timeout(SETTLING_SECONDS):
+            await answers.settled.wait()
         calls, cpu, helped = await upstreams.calls(), subject.child.cpu_seconds(), helpers()
         answers.clear()
         started = time.perf_counter()

@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import uvloop
@@ -103,7 +104,9 @@ def _control(azure: LocalAzure, memories: dict[str, Repeating]) -> web.Applicati
 
     async def tokens(request: web.Request) -> web.Response:
         wanted = await request.json()
-        return web.json_response([_token(azure, object_id) for object_id in wanted])
+        users = {object_id: _user(object_id) for object_id in wanted}
+        azure.entra.users = MappingProxyType({**azure.entra.users, **users})
+        return web.json_response([azure.entra.access_token(users[one], lifetime=TOKEN_SECONDS) for one in wanted])
 
     async def paths(request: web.Request) -> web.Response:
         return web.json_response(memories[request.match_info["name"]].paths())
@@ -116,9 +119,8 @@ def _control(azure: LocalAzure, memories: dict[str, Repeating]) -> web.Applicati
     return application
 
 
-def _token(azure: LocalAzure, object_id: str) -> str:
-    user = User("bench", HOME_TENANT.tenant_id, object_id, "Bench", "bench@contoso.localhost", HOME_TENANT.tenant_id)
-    return azure.entra.access_token(user, lifetime=TOKEN_SECONDS)
+def _user(object_id: str) -> User:
+    return User(object_id, HOME_TENANT.tenant_id, object_id, "Bench", "bench@contoso.localhost", HOME_TENANT.tenant_id)
 
 
 if __name__ == "__main__":
