@@ -19,7 +19,7 @@ from quart_app.auth.signing_keys import SigningKeys
 from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.communication import Communication
 from quart_app.credentials import managed_identity, uses_managed_identity
-from quart_app.errors import register_error_handlers
+from quart_app.errors import RefusedWebsocket, register_error_handlers
 from quart_app.identities import IdentityService, KeptTokens
 from quart_app.limits import ConcurrencyLimit, RateLimit
 from quart_app.mapping_store import open_mapping_store
@@ -111,6 +111,7 @@ def _wire(
     telemetry: Telemetry,
 ) -> Quart:
     app = Quart(__name__, static_folder=None)
+    app.asgi_websocket_class = RefusedWebsocket
     app.url_map.strict_slashes = False
     app.asgi_app = with_security_headers(with_plain_paths(app.asgi_app))  # type: ignore[method-assign]
     app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from quart import Quart, Response, g
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import HTTP_STATUS_CODES
 
 from quart_app.auth.access_tokens import InsufficientRole, InsufficientScope
@@ -111,6 +111,24 @@ def register_error_handlers(app: Quart, authority_host: str, *, stack_traces: bo
         return json_response(body, refusal.status, refusal.headers)
 
     app.register_error_handler(Exception, answer)
+
+
+class RefusedWebsocket:
+    """Quart's `asgi_websocket_class` of a service without WebSockets: each is answered 405.
+
+    Quart 0.23 refuses one too, and then waits for its client to go, which need never do so.
+    """
+
+    def __init__(self, app: Quart, scope: Any) -> None:
+        pass
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        refusal = describe(MethodNotAllowed(), "")
+        content = {"code": refusal.status, "error": refusal.error, "message": refusal.message, "requestId": ""}
+        body = _as_json(content).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 def _unavailable(what: str) -> Callable[[Any], Refusal]:

@@ -53,7 +53,7 @@ class RetryPolicy:
                 raise
             failed = error
 
-        # Only now tenacity, which costs as much as half a request: the first failure is its first attempt's.
+        # Only now tenacity, which takes half as long as an HTTP call: the first failure is its first attempt's.
         async def attempt() -> T:
             nonlocal failed
             if failed is not None:

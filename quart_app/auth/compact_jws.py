@@ -22,6 +22,9 @@ def json_object(text: bytes) -> dict[str, Any]:
     the last (RFC 7515, section 4; RFC 7519, section 4), and numbers that are no JSON, `NaN` and `Infinity`. Raises
     `ValueError`.
     """
+    # How deep Python's own reader goes differs from one version to the next.
+    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
+        raise ValueError("It nests too deeply, or holds too much.")
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_number)
     except RecursionError as error:
@@ -29,6 +32,9 @@ def json_object(text: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("It is not an object.")  # noqa: TRY004 (one error for whatever is wrong with the text)
     return value
+
+
+_MOST_BRACKETS = 500
 
 
 def _decoded(part: str) -> bytes:

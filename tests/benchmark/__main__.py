@@ -54,7 +54,7 @@ QUICK = Options(PARTS, STORES, Plan(1, 0.3, 0.1, (1, 16)), DELAYS, 1, (1, 1_000)
 def main(*, quick: bool, only: str | None, stores: tuple[str, ...], rounds: int | None, seconds: float | None) -> None:
     """Measure the service on this machine and print the figures as Markdown; progress goes to standard error.
 
-    The load stays on 127.0.0.1. Nothing is compared with a limit: figures belong to the machine they come from.
+    The load stays on 127.0.0.1. No figure makes it fail: figures belong to the machine they come from.
     """
     options = QUICK if quick else THOROUGH
     plan = dataclasses.replace(

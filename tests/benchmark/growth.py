@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import statistics
 import time
 import uuid
 from collections.abc import Mapping
@@ -83,8 +84,4 @@ async def _alone(path: Path, mappings: int, object_ids: list[str]) -> Size:
     finally:
         await store.aclose()
     on_disk = sum(file.stat().st_size for file in path.parent.glob(path.name + "*")) / 2**20
-    return Size(mappings, on_disk, _median_ms(get), _median_ms(create))
-
-
-def _median_ms(seconds: list[float]) -> float:
-    return sorted(seconds)[len(seconds) // 2] * 1000
+    return Size(mappings, on_disk, statistics.median(get) * 1000, statistics.median(create) * 1000)

@@ -131,9 +131,7 @@ async def upstreams(directory: Path) -> AsyncIterator[Upstreams]:
 @asynccontextmanager
 async def service(settings: Mapping[str, str], cores: Cores, log: Path) -> AsyncIterator[Child]:
     """Run `acs-auth serve` until it is ready. What it logs goes to the file `log`, as it would in production."""
-    async with _serving(
-        ["quart_app.cli", "serve"], environment(os.environ, {**SETTINGS, **settings}), cores, log
-    ) as child:
+    async with starting_service(settings, cores, log) as child:
         await answered(child, "GET", "/health/ready", {}, 200)
         yield child
 

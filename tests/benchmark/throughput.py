@@ -1,6 +1,7 @@
 """Interleaved rounds of load: every target at every number of connections, one after the other, again and again."""
 
 import asyncio
+import math
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,7 +97,7 @@ class Plan:
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The nearest-rank percentile of sorted values."""
-    return values[min(len(values) - 1, int(len(values) * percent / 100))]
+    return values[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 async def measure_all(
