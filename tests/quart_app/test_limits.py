@@ -248,6 +248,13 @@ async def test_every_answer_carries_the_security_headers(client: Client, path: s
     assert policy.startswith("default-src 'none'") is (path != "/docs")
 
 
+async def test_a_security_header_of_the_answers_own_is_neither_replaced_nor_joined(client: Client) -> None:
+    asset, page = await client.get("/docs/swagger-ui.css"), await client.get("/docs")
+    assert asset.headers.getlist("Cache-Control") == ["public, max-age=86400"]
+    (policy,) = page.headers.getlist("Content-Security-Policy")
+    assert policy.startswith("default-src 'self'")
+
+
 async def test_transport_security_is_demanded_over_https_alone(client: Client) -> None:
     plain, secure = await client.get("/health/live"), await client.get("/health/live", scheme="https")
     assert "Strict-Transport-Security" not in plain.headers
