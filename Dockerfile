@@ -15,13 +15,13 @@ WORKDIR /build
 COPY requirements/ requirements/
 RUN uv venv --python /usr/local/bin/python3 /venv \
     && uv pip install --python /venv --require-hashes --only-binary :all: --requirement requirements/run.txt
-# .dockerignore keeps the stand-ins out, so their command has nothing to start. The build back end is locked, too.
+# The build back end is locked, too.
 COPY pyproject.toml README.md LICENSE ./
 COPY quart_app/ quart_app/
 COPY storage/ storage/
+COPY upstream/ upstream/
 RUN uv build --wheel --require-hashes --build-constraint requirements/dev.txt --python /venv --out-dir dist \
-    && uv pip install --python /venv --no-deps dist/*.whl \
-    && rm /venv/bin/acs-auth-local
+    && uv pip install --python /venv --no-deps dist/*.whl
 
 FROM docker.io/library/python:3.13-slim
 ARG VERSION=unknown

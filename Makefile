@@ -41,7 +41,7 @@ test: $(VENV)/.installed ## Run the tests, one process per core (ARGS="-k token 
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
-	@$(BIN)/python -m tests.benchmark $(ARGS)
+	@$(BIN)/python -m benchmark $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed ## Check lint, format, types and the layers
@@ -79,8 +79,8 @@ $(VENV)/.packages: requirements/dev.txt
 	@$(VENV)/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.packages pyproject.toml
-	@$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+$(VENV)/.installed: $(VENV)/.packages pyproject.toml local_azure/pyproject.toml
+	@$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable . --editable local_azure
 	@touch $@
 
 # Apart from $(VENV): a lock that cannot be installed is mended by locking again.

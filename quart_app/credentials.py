@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from quart_app.settings import EntraSettings, Settings, StorageBackend
-from storage.http_session import new_http_session
+from upstream.http_session import new_http_session
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -32,10 +32,6 @@ async def managed_identity(entra: EntraSettings) -> AsyncIterator["AsyncTokenCre
             yield credential
 
 
-_CONNECT_SECONDS = 3.0
-_READ_SECONDS = 8.0
-
-
 def uses_managed_identity(settings: Settings) -> bool:
     """Whether ACS or Cosmos DB is reached with the managed identity."""
     return _acs_by_identity(settings) or _cosmos_by_identity(settings)
@@ -49,13 +45,12 @@ def credentials_in_use(settings: Settings) -> Iterator[tuple[str, str]]:
         case StorageBackend.COSMOS:
             yield "Cosmos DB", identity if _cosmos_by_identity(settings) else "account key COSMOS_KEY"
         case StorageBackend.GRAPH:
-            entra = settings.entra
-            if entra.client_secret is not None:
-                yield "on-behalf-of", "client secret ENTRA_CLIENT_SECRET"
-            elif entra.client_certificate_path is not None:
-                yield "on-behalf-of", f"client certificate {entra.client_certificate_path}"
-            else:
-                yield "on-behalf-of", f"{identity} as federated credential"
+            described = {
+                "ENTRA_CLIENT_SECRET": "client secret ENTRA_CLIENT_SECRET",
+                "ENTRA_CLIENT_CERTIFICATE_PATH": f"client certificate {settings.entra.client_certificate_path}",
+                "ENTRA_MANAGED_IDENTITY_CLIENT_ID": f"{identity} as federated credential",
+            }
+            yield "on-behalf-of", described[settings.entra.client_credentials[0]]
 
 
 def _acs_by_identity(settings: Settings) -> bool:
@@ -64,3 +59,7 @@ def _acs_by_identity(settings: Settings) -> bool:
 
 def _cosmos_by_identity(settings: Settings) -> bool:
     return settings.storage.backend is StorageBackend.COSMOS and settings.cosmos.key is None
+
+
+_CONNECT_SECONDS = 3.0
+_READ_SECONDS = 8.0

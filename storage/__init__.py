@@ -1,1 +1,1 @@
-"""Where identity mappings live, behind one interface (`storage.mapping.MappingStore`)."""
+"""Where mappings live: one interface, several stores. May import `upstream`."""

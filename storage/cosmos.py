@@ -26,8 +26,7 @@ from azure.cosmos import PartitionKey
 from azure.cosmos.aio import ContainerProxy, CosmosClient
 from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError
 
-from storage.cosmos_settings import CosmosSettings
-from storage.http_session import new_http_session
+from storage.cosmos_options import CosmosOptions
 from storage.mapping import (
     IdentityMapping,
     MappingChanged,
@@ -38,6 +37,8 @@ from storage.mapping import (
     UserKey,
 )
 from storage.paging import Paged
+from upstream.http_session import new_http_session
+from upstream.retry_after import retry_after
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ INDEXING_POLICY: dict[str, Any] = {
 
 
 async def open_cosmos_store(
-    settings: CosmosSettings, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    options: CosmosOptions, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> "CosmosMappingStore":
     """Connect, and check that the container can hold mappings.
 
@@ -61,17 +62,17 @@ async def open_cosmos_store(
     container, a container or account that can't keep mappings unique, and a refused credential; `StoreUnavailable` and
     `StoreThrottled` when the account can't be asked.
     """
-    credential = _checked(settings)
+    credential = _checked(options)
     async with AsyncExitStack() as resources:
         session = await resources.enter_async_context(new_http_session())
-        client = CosmosClient(settings.endpoint, credential, **_client_options(settings, session))
+        client = CosmosClient(options.endpoint, credential, **_client_options(options, session))
         resources.push_async_callback(client.close)
-        container = client.get_database_client(settings.database).get_container_client(settings.container)
+        container = client.get_database_client(options.database).get_container_client(options.container)
 
         async def connect() -> tuple[str, dict[str, Any]]:
             await client.__aenter__()
-            if settings.create_if_missing:
-                await _create_if_missing(client, settings)
+            if options.create_if_missing:
+                await _create_if_missing(client, options)
             # The SDK has no public way to the account's properties.
             account = await client._get_database_account()  # noqa: SLF001
             if account._EnableMultipleWritableLocations:  # noqa: SLF001
@@ -81,20 +82,19 @@ async def open_cosmos_store(
             return str(policy.get("defaultConsistencyLevel", "unknown")), dict(await container.read())
 
         try:
-            consistency, properties = await _translated(settings, connect, settings.opening_timeout)
+            consistency, properties = await _translated(options, connect, options.opening_timeout)
         except _NotFound:
-            raise StoreMisconfigured(_missing(settings)) from None
+            raise StoreMisconfigured(_missing(options)) from None
         except _Answer as answer:
             raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
-        _check_container(settings, properties)
-        return CosmosMappingStore(settings, container, resources.pop_all(), consistency, now)
+        _check_container(options, properties)
+        return CosmosMappingStore(options, container, resources.pop_all(), consistency, now)
 
 
 class CosmosMappingStore:
     """Fulfils `MappingStore`; made by `open_cosmos_store`.
 
-    `consistency` is the account's default consistency level. `warnings` are sentences for an operator about a set-up
-    that works less well than it could.
+    `consistency` is the account's default consistency level.
 
     A create is refused by the account itself if the user has an item, whatever the consistency: the 1:1 rule never
     depends on a read. Reads do: only with Strong (or, in the write region, BoundedStaleness) does every replica of
@@ -104,15 +104,15 @@ class CosmosMappingStore:
 
     def __init__(
         self,
-        settings: CosmosSettings,
+        options: CosmosOptions,
         container: ContainerProxy,
         resources: AsyncExitStack,
         consistency: str,
         now: Callable[[], datetime],
     ) -> None:
         self.consistency = consistency
-        self.warnings = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
-        self._settings = settings
+        self.warnings: tuple[str, ...] = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
+        self._options = options
         self._container = container
         self._resources = resources
         self._now = now
@@ -135,7 +135,7 @@ class CosmosMappingStore:
                 created = await self._call(lambda: self._container.create_item(body), _NotFound, _Conflict)
             except _NotFound:
                 # What is missing when an item is created can only be the container around it.
-                raise StoreMisconfigured(_missing(self._settings)) from None
+                raise StoreMisconfigured(_missing(self._options)) from None
             except _Conflict:
                 existing = await self.get(user)
                 if existing is not None:
@@ -186,7 +186,7 @@ class CosmosMappingStore:
 
         async def read_page(continuation: str | None) -> tuple[list[IdentityMapping], str | None]:
             # Not `read_all_items`: after a 500 the SDK (4.17) fails with a TypeError there.
-            query = self._container.query_items("SELECT * FROM c", max_item_count=self._settings.page_size)
+            query = self._container.query_items("SELECT * FROM c", max_item_count=self._options.page_size)
             pages: Any = query.by_page(continuation)
 
             async def read() -> list[Any]:
@@ -196,7 +196,7 @@ class CosmosMappingStore:
             try:
                 items = await self._call(read, _NotFound)
             except _NotFound:
-                raise StoreMisconfigured(_missing(self._settings)) from None
+                raise StoreMisconfigured(_missing(self._options)) from None
             return [_mapping(item) for item in items], pages.continuation_token
 
         return Paged(read_page)
@@ -217,7 +217,7 @@ class CosmosMappingStore:
         if self._closed:
             raise StoreUnavailable
         try:
-            return await _translated(self._settings, operation, self._settings.call_timeout)
+            return await _translated(self._options, operation, self._options.call_timeout)
         except _Answer as answer:
             if isinstance(answer, expected):
                 raise
@@ -272,27 +272,27 @@ class _PreconditionFailed(_Answer):
     """The item has another etag."""
 
 
-def _checked(settings: CosmosSettings) -> str | AsyncTokenCredential:
-    parts = urlsplit(settings.endpoint)
+def _checked(options: CosmosOptions) -> str | AsyncTokenCredential:
+    parts = urlsplit(options.endpoint)
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise StoreMisconfigured("COSMOS_ENDPOINT must be a URL such as https://<account>.documents.azure.com/.")
-    if settings.key is not None and settings.credential is None:
+    if options.key is not None and options.credential is None:
         try:
-            base64.b64decode(settings.key, validate=True)
+            base64.b64decode(options.key, validate=True)
         except (binascii.Error, ValueError):
             raise StoreMisconfigured("COSMOS_KEY is not an account key: it must be base64.") from None
-        return settings.key
-    if settings.credential is not None and settings.key is None:
-        if settings.create_if_missing:
+        return options.key
+    if options.credential is not None and options.key is None:
+        if options.create_if_missing:
             raise StoreMisconfigured(
                 "COSMOS_CREATE_IF_MISSING needs COSMOS_KEY: Entra ID identities can't create databases or containers "
                 "through the data plane."
             )
-        return settings.credential
+        return options.credential
     raise StoreMisconfigured("Cosmos DB needs either COSMOS_KEY or a managed identity, not both.")
 
 
-def _client_options(settings: CosmosSettings, session: aiohttp.ClientSession) -> dict[str, Any]:
+def _client_options(options: CosmosOptions, session: aiohttp.ClientSession) -> dict[str, Any]:
     """What makes one call one wire request, within a bound; measured by tests/storage/test_cosmos_requests.py.
 
     retry_throttle_total   -1, because 0 is falsy and means the default of 9
@@ -306,25 +306,25 @@ def _client_options(settings: CosmosSettings, session: aiohttp.ClientSession) ->
     """
     return {
         "transport": AioHttpTransport(session=session, session_owner=False, use_env_settings=False),
-        "connection_timeout": settings.connection_timeout,
-        "read_timeout": settings.read_timeout,
+        "connection_timeout": options.connection_timeout,
+        "read_timeout": options.read_timeout,
         "retry_total": 0,
         "retry_throttle_total": -1,
         "enable_endpoint_discovery": False,
     }
 
 
-async def _create_if_missing(client: CosmosClient, settings: CosmosSettings) -> None:
+async def _create_if_missing(client: CosmosClient, options: CosmosOptions) -> None:
     # Another process may do the same at the same time, and be first.
     with suppress(CosmosResourceExistsError):
-        await client.create_database_if_not_exists(settings.database)
+        await client.create_database_if_not_exists(options.database)
     with suppress(CosmosResourceExistsError):
-        await client.get_database_client(settings.database).create_container_if_not_exists(
-            settings.container, PartitionKey(PARTITION_KEY_PATH), indexing_policy=INDEXING_POLICY
+        await client.get_database_client(options.database).create_container_if_not_exists(
+            options.container, PartitionKey(PARTITION_KEY_PATH), indexing_policy=INDEXING_POLICY
         )
 
 
-async def _translated(settings: CosmosSettings, operation: Callable[[], Awaitable[T]], seconds: float) -> T:
+async def _translated(options: CosmosOptions, operation: Callable[[], Awaitable[T]], seconds: float) -> T:
     # Neither the SDK's errors nor their texts go on: an answer may quote the signed path, and with it a user's id. What
     # an operator needs is added as a note, which a logged traceback shows.
     try:
@@ -333,7 +333,7 @@ async def _translated(settings: CosmosSettings, operation: Callable[[], Awaitabl
     except TimeoutError:
         raise _noted(StoreUnavailable(), f"Cosmos DB did not answer within {seconds} s.") from None
     except CosmosHttpResponseError as error:
-        raise _noted(_translate(settings, error), _described(error)) from None
+        raise _noted(_translate(options, error), _described(error)) from None
     except ClientAuthenticationError as error:
         status = getattr(error.response, "status_code", None)
         if status is not None and 400 <= status < 500 and status not in (408, 429):
@@ -343,12 +343,12 @@ async def _translated(settings: CosmosSettings, operation: Callable[[], Awaitabl
         raise _noted(StoreUnavailable(), f"Cosmos DB can't be reached: {type(error).__name__}.") from None
 
 
-def _translate(settings: CosmosSettings, error: CosmosHttpResponseError) -> Exception:
+def _translate(options: CosmosOptions, error: CosmosHttpResponseError) -> Exception:
     # https://learn.microsoft.com/rest/api/cosmos-db/http-status-codes-for-cosmosdb
     status, sub_status = error.status_code, error.sub_status or 0
     match status:
         case 404 if sub_status == _OWNER_NOT_FOUND or "Owner resource does not exist" in str(error.message):
-            return StoreMisconfigured(_missing(settings))
+            return StoreMisconfigured(_missing(options))
         case 404 if sub_status == 0:
             return _NotFound()
         case 409:
@@ -357,16 +357,16 @@ def _translate(settings: CosmosSettings, error: CosmosHttpResponseError) -> Exce
             return _PreconditionFailed()
         case 429 | 449:
             # 449: the write ran into another one and was not carried out.
-            return StoreThrottled(_retry_after(error))
+            return StoreThrottled(retry_after(error.headers or {}))
         case 400 if sub_status == _PARTITION_KEY_MISMATCH:
             return StoreMisconfigured(_wrong_partition_key("another one"))
         case 403 if sub_status in _REGION_IS_CHANGING:
-            return StoreUnavailable(_retry_after(error))
+            return StoreUnavailable(retry_after(error.headers or {}))
         case 401 | 403:
             return StoreMisconfigured(_REFUSED.format(status=status))
         case 400 | 405 | 413:
             return StoreMisconfigured(f"Cosmos DB refused a request as invalid ({status}, sub-status {sub_status}).")
-    return StoreUnavailable(_retry_after(error))
+    return StoreUnavailable(retry_after(error.headers or {}))
 
 
 def _noted(error: Exception, note: str) -> Exception:
@@ -379,20 +379,13 @@ def _described(error: CosmosHttpResponseError) -> str:
     return f"Cosmos DB answered {error.status_code}, sub-status {error.sub_status or 0}, activity {activity}."
 
 
-def _retry_after(error: CosmosHttpResponseError) -> float | None:
-    try:
-        return int((error.headers or {})["x-ms-retry-after-ms"]) / 1000
-    except (KeyError, ValueError):
-        return None
-
-
-def _check_container(settings: CosmosSettings, properties: dict[str, Any]) -> None:
+def _check_container(options: CosmosOptions, properties: dict[str, Any]) -> None:
     paths = (properties.get("partitionKey") or {}).get("paths")
     if paths != [PARTITION_KEY_PATH]:
         raise StoreMisconfigured(_wrong_partition_key(", ".join(map(str, paths or ["none"]))))
     if properties.get("defaultTtl") not in (None, -1):
         raise StoreMisconfigured(
-            f"The Cosmos DB container '{settings.container}' deletes its items after {properties['defaultTtl']} s, and "
+            f"The Cosmos DB container '{options.container}' deletes its items after {properties['defaultTtl']} s, and "
             "with them the users' identities. Turn its time to live off."
         )
 
@@ -404,9 +397,9 @@ def _wrong_partition_key(found: str) -> str:
     )
 
 
-def _missing(settings: CosmosSettings) -> str:
+def _missing(options: CosmosOptions) -> str:
     return (
-        f"The Cosmos DB container '{settings.database}/{settings.container}' does not exist. Create it with the "
+        f"The Cosmos DB container '{options.database}/{options.container}' does not exist. Create it with the "
         f"partition key {PARTITION_KEY_PATH}, or check COSMOS_DATABASE and COSMOS_CONTAINER. For development, "
         "COSMOS_CREATE_IF_MISSING=true creates it."
     )
@@ -414,8 +407,9 @@ def _missing(settings: CosmosSettings) -> str:
 
 def _weak(consistency: str) -> str:
     return (
-        f"The Cosmos DB account's default consistency is {consistency}: for a moment one replica of this service may "
-        "not see a mapping that another one created. Mappings stay unique; with Strong they are seen at once."
+        f"The Cosmos DB account's default consistency is {consistency}: mappings stay unique, but for a moment one "
+        "replica of this service may not see a mapping that another one created. Set the account's default consistency "
+        "to Strong."
     )
 
 

@@ -43,8 +43,7 @@ from azure.core.pipeline.policies import UserAgentPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 
-from storage.graph_settings import GraphAccessTokens, GraphApplicationTokens, GraphSettings
-from storage.http_session import new_http_session
+from storage.graph_options import GraphAccessTokens, GraphApplicationTokens, GraphOptions
 from storage.mapping import (
     ExtensionLimitReached,
     IdentityMapping,
@@ -58,6 +57,8 @@ from storage.mapping import (
     UserKey,
 )
 from storage.paging import Paged
+from upstream.http_session import new_http_session
+from upstream.retry_after import retry_after
 
 IDENTITY = "acsUserIdentity"
 CREATED_AT = "acsUserIdentityCreatedAt"
@@ -68,7 +69,7 @@ UNKNOWN_CREATION = datetime.fromtimestamp(0, UTC)
 
 
 async def open_graph_store(
-    settings: GraphSettings,
+    options: GraphOptions,
     access_tokens: GraphAccessTokens | None,
     application_tokens: GraphApplicationTokens | None = None,
     *,
@@ -79,22 +80,22 @@ async def open_graph_store(
     `application_tokens` is for operators: listing all mappings needs it. Nothing is sent yet. Raises
     `StoreMisconfigured` for a URL that is not https: tokens would travel readable.
     """
-    base_url = settings.base_url.rstrip("/")
+    base_url = options.base_url.rstrip("/")
     parts = urlsplit(base_url)
     if parts.scheme != "https" or not parts.netloc or parts.path or parts.query:
         raise StoreMisconfigured("The base URL of Microsoft Graph must be https://host, without a path.")
     client: AsyncPipelineClient[HttpRequest, AsyncHttpResponse] = AsyncPipelineClient(
         base_url,
-        # Neither a retry nor a redirect policy: the one retry layer is `storage.retrying`.
+        # Neither a retry nor a redirect policy: the one retry layer is `upstream.retrying`.
         policies=[UserAgentPolicy(sdk_moniker="acs-auth-server")],
         transport=AioHttpTransport(
             session=new_http_session(),
             session_owner=True,
-            connection_timeout=settings.connection_timeout,
-            read_timeout=settings.timeout,
+            connection_timeout=options.connection_timeout,
+            read_timeout=options.timeout,
         ),
     )
-    return GraphMappingStore(client, settings, access_tokens, application_tokens, now)
+    return GraphMappingStore(client, options, access_tokens, application_tokens, now)
 
 
 class GraphMappingStore:
@@ -106,14 +107,14 @@ class GraphMappingStore:
     def __init__(
         self,
         client: AsyncPipelineClient[HttpRequest, AsyncHttpResponse],
-        settings: GraphSettings,
+        options: GraphOptions,
         access_tokens: GraphAccessTokens | None,
         application_tokens: GraphApplicationTokens | None,
         now: Callable[[], datetime],
     ) -> None:
         self._client = client
-        self._root = f"{settings.base_url.rstrip('/')}/v1.0"
-        self._settings = settings
+        self._root = f"{options.base_url.rstrip('/')}/v1.0"
+        self._options = options
         self._access_tokens = access_tokens
         self._application_tokens = application_tokens
         self._now = now
@@ -236,7 +237,7 @@ class GraphMappingStore:
         if not isinstance(extensions, list):
             raise StoreUnavailable  # Not what was asked for, so it says nothing about absence.
         for extension in extensions:
-            if isinstance(extension, dict) and extension.get("extensionName") == self._settings.extension_name:
+            if isinstance(extension, dict) and extension.get("extensionName") == self._options.extension_name:
                 return _properties(extension)
         return None
 
@@ -257,16 +258,16 @@ class GraphMappingStore:
         return _Page(page.tenants, url, page.number + 1)
 
     def _users_query(self) -> str:
-        size = self._settings.page_size
+        size = self._options.page_size
         return _SELECTION if size is None else f"{_SELECTION}&{urlencode({'$top': size}, safe='$')}"
 
     def _one(self, owner: "_Owner") -> str:
-        return f"{owner.path}/extensions/{quote(self._settings.extension_name, safe='')}"
+        return f"{owner.path}/extensions/{quote(self._options.extension_name, safe='')}"
 
     def _extension(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "@odata.type": "microsoft.graph.openTypeExtension",
-            "extensionName": self._settings.extension_name,
+            "extensionName": self._options.extension_name,
             **properties,
         }
 
@@ -287,7 +288,7 @@ class GraphMappingStore:
             headers["Authorization"] = f"Bearer {token}"
         request = HttpRequest(method, f"{self._root}{path}", headers=headers, json=content)
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(self._options.timeout):
                 response = await self._client.send_request(request)
         except (AzureError, aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StoreUnavailable from error
@@ -368,7 +369,7 @@ class _Answer:
             body=body,
             code=code if re.fullmatch(r"\w{1,100}", code) else "no error code",
             message=str(error.get("message", "")),
-            retry_after=_seconds(response.headers.get("Retry-After")),
+            retry_after=retry_after(response.headers),
             claims=_claims(response.headers.get("WWW-Authenticate", "")),
             client_request_id=str(response.request.headers["client-request-id"]),
         )
@@ -416,10 +417,6 @@ def _time(text: Any) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (TypeError, ValueError):
         return UNKNOWN_CREATION
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def _claims(challenge: str) -> str | None:

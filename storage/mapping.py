@@ -7,7 +7,12 @@ Absence is `None`; trouble is always an exception: a read that failed must never
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+from upstream.errors import Throttled, Unavailable, UpstreamError
+
+STORE = "store"
+"""The name of the mapping store in metrics and logs, whichever it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,16 @@ class IdentityMapping:
         return f"IdentityMapping(…, deleting={self.deleting})"
 
 
-class StoreError(Exception):
+class StoreError(UpstreamError):
     """Something went wrong in a store. Messages never hold a user id, an ACS id or a secret."""
+
+    upstream: ClassVar[str] = STORE
 
 
 class MappingExists(StoreError):
     """`create` found a mapping for this user, perhaps the caller's own earlier write whose answer was lost."""
+
+    outcome: ClassVar[str] = "refused"
 
     def __init__(self, existing: IdentityMapping) -> None:
         super().__init__("The user has a mapping already.")
@@ -60,27 +69,27 @@ class MappingExists(StoreError):
 class MappingChanged(StoreError):
     """The mapping is no longer as it was read: someone else changed, removed or replaced it."""
 
+    outcome: ClassVar[str] = "refused"
+
     def __init__(self) -> None:
         super().__init__("The mapping was changed by someone else since it was read.")
 
 
-class StoreThrottled(StoreError):
+class StoreThrottled(Throttled, StoreError):
     """The store refused the call because of its rate limit; nothing was done. `retry_after` is in seconds."""
 
     def __init__(self, retry_after: float | None = None) -> None:
-        super().__init__("The mapping store is throttling requests.")
-        self.retry_after = retry_after
+        super().__init__("The mapping store is throttling requests.", retry_after)
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailable(Unavailable, StoreError):
     """The store could not be reached or did not answer; a write may or may not have happened.
 
     `retry_after` is in seconds.
     """
 
     def __init__(self, retry_after: float | None = None) -> None:
-        super().__init__("The mapping store is unavailable.")
-        self.retry_after = retry_after
+        super().__init__("The mapping store is unavailable.", retry_after)
 
 
 class StoreMisconfigured(StoreError):
@@ -94,6 +103,8 @@ class StoreAccessDenied(StoreError):
     (https://learn.microsoft.com/entra/identity-platform/claims-challenge).
     """
 
+    outcome: ClassVar[str] = "refused"
+
     def __init__(self, claims: str | None = None) -> None:
         super().__init__("The mapping store refused the user's access token.")
         self.claims = claims
@@ -101,6 +112,8 @@ class StoreAccessDenied(StoreError):
 
 class ExtensionLimitReached(StoreError):
     """Microsoft Graph holds two open extensions of this app for the user already, which is its limit."""
+
+    outcome: ClassVar[str] = "refused"
 
     def __init__(self) -> None:
         super().__init__("The user object can't hold another open extension of this application.")

@@ -6,6 +6,7 @@ Not for network file systems: write-ahead logging needs memory shared by all pro
 
 import asyncio
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -51,7 +52,8 @@ async def open_sqlite_store(
         except BaseException:
             await writer.close()
             raise
-    return SqliteMappingStore(path, reader, writer, now)
+    warnings = await asyncio.to_thread(_warnings, path)
+    return SqliteMappingStore(path, reader, writer, now, warnings)
 
 
 class SqliteMappingStore:
@@ -66,8 +68,14 @@ class SqliteMappingStore:
     """
 
     def __init__(
-        self, path: Path, reader: aiosqlite.Connection, writer: aiosqlite.Connection, now: Callable[[], datetime]
+        self,
+        path: Path,
+        reader: aiosqlite.Connection,
+        writer: aiosqlite.Connection,
+        now: Callable[[], datetime],
+        warnings: tuple[str, ...] = (),
     ) -> None:
+        self.warnings = warnings
         self._path = path
         self._reader = reader
         self._writer = writer
@@ -215,6 +223,17 @@ async def _connect(path: Path, busy_timeout: float) -> aiosqlite.Connection:
 
 def _uri(path: Path) -> str:
     return path.absolute().as_uri() + "?mode=rw"
+
+
+def _warnings(path: Path) -> tuple[str, ...]:
+    """What is weak about a file that was there before: this store makes its own with mode 0600."""
+    mode = path.stat().st_mode
+    if not mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return ()
+    return (
+        f"The SQLite file {path} has mode {stat.S_IMODE(mode):04o}: other accounts of this machine may use it, and it "
+        f"holds user ids. Run chmod 600 {path}.",
+    )
 
 
 def _prepare(path: Path, busy_timeout: float) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from local_azure.certificates import LocalAuthority
 from local_azure.keys import KeyFactory, new_rsa_key
-from tests.report import attack_summary, contract_matrix, wire_counts
+from tests.support.report import attack_summary, contract_matrix, wire_counts
 
 # The same examples in every run, on machines of any speed.
 settings.register_profile(
@@ -27,10 +27,10 @@ LocalAuthority(_trust)
 os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(_trust / "ca.pem")
 
 from local_azure.environment import LocalAzure, Ports  # noqa: E402
-from quart_app.observability import configure_logging  # noqa: E402
 from quart_app.settings import Environment  # noqa: E402
-from tests.blocking import event_loop_guarded  # noqa: E402
-from tests.log_check import LogCheck  # noqa: E402
+from quart_app.telemetry.logs import configure_logging  # noqa: E402
+from tests.support.blocking import event_loop_guarded  # noqa: E402
+from tests.support.log_check import LogCheck  # noqa: E402
 
 LOGS = LogCheck()
 

@@ -6,8 +6,8 @@ from types import CodeType
 
 import pytest
 
-from storage.http_session import new_http_session
-from tests.blocking import BlockingError
+from tests.support.blocking import BlockingError
+from upstream.http_session import new_http_session
 
 ROOT = Path(__file__).parent.parent
 

@@ -3,7 +3,9 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -140,13 +142,25 @@ def test_make_check_looks_at_lint_format_types_and_layers(calls: Path) -> None:
     ]
 
 
-def test_the_layers_are_kept_apart() -> None:
-    contracts = PYPROJECT["tool"]["importlinter"]["contracts"]
-    apart = {(a, b) for each in contracts for a in each["source_modules"] for b in each["forbidden_modules"]}
-    packages = set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-    every_pair = {(a, b) for a in packages for b in packages if a != b}
-    assert set(PYPROJECT["tool"]["importlinter"]["root_packages"]) == packages
-    assert apart == every_pair - {("quart_app", "storage")}
+def test_the_production_wheel_holds_the_service_and_neither_stand_ins_nor_their_command(tmp_path: Path) -> None:
+    wheels = {}
+    for project in (ROOT, ROOT / "local_azure"):
+        directory = tmp_path / project.name
+        building = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
+        subprocess.run(building, cwd=project, capture_output=True, text=True, timeout=120, check=True)
+        (wheel,) = directory.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            (commands,) = (name for name in names if name.endswith("entry_points.txt"))
+            wheels[project] = ({name.split("/")[0] for name in names}, archive.read(commands).decode(), names)
+    service, commands, names = wheels[ROOT]
+    assert {name for name in service if "." not in name} == {"quart_app", "storage", "upstream"}
+    assert "acs-auth-local" not in commands
+    assert {"quart_app/py.typed", "storage/py.typed", "upstream/py.typed"} <= set(names)
+    stand_ins, commands, names = wheels[ROOT / "local_azure"]
+    assert {name for name in stand_ins if "." not in name} == {"local_azure"}
+    assert "acs-auth-local" in commands
+    assert "local_azure/py.typed" in names
 
 
 @pytest.mark.parametrize(
@@ -194,7 +208,7 @@ def test_set_up_is_done_once_and_again_only_as_far_as_its_causes_changed(
     def set_up(*options: str) -> list[str]:
         calls.write_text("")
         call("make", f"{tmp_path}/v/.installed", f"PYTHON={stub_python}", f"VENV={tmp_path}/v", *options, calls=calls)
-        return re.findall(r"-m venv|--require-hashes|--editable", calls.read_text())
+        return re.findall(r"-m venv|--require-hashes|--editable(?= \.)", calls.read_text())
 
     assert set_up() == ["-m venv", "--require-hashes", "--editable"]
     assert set_up() == []

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import jwt
 import pytest
+from tenacity import wait_random_exponential
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault, Faults
-from quart_app.acs_communication import AcsCommunication, AcsOptions
+from quart_app.acs.client import AcsOptions, SdkAcsClient
+from quart_app.acs.guarded import GuardedAcsClient
+from quart_app.acs.interface import AcsError, AcsThrottled
 from quart_app.auth.caller import Caller, serving
-from quart_app.communication import CommunicationError, CommunicationThrottled
-from quart_app.mapping_store import open_mapping_store
 from quart_app.settings import load_settings
-from storage.deadline import deadline
+from quart_app.stores import open_mapping_store
 from storage.mapping import StoreError, StoreThrottled, UserKey
-from storage.retrying import RetryPolicy
+from upstream.deadline import deadline
+from upstream.retrying import RetryPolicy
 
 ATTEMPTS = 3
 DEADLINE_SECONDS = 0.6
@@ -62,7 +64,7 @@ async def subject(
     name: str, local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Subject]:
     upstream, _, verb = name.partition(" ")
-    retry = RetryPolicy(attempts=ATTEMPTS, initial=0.01, maximum=0.05)
+    retry = RetryPolicy(attempts=ATTEMPTS, back_off=wait_random_exponential(multiplier=0.01, max=0.05))
     for variable, value in local_azure.service_environment().items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("STORAGE_BACKEND", upstream if upstream != "acs" else "sqlite")
@@ -72,7 +74,8 @@ async def subject(
         stack.enter_context(serving(alex))
         if upstream == "acs":
             stand_in, connection = local_azure.acs.faults, local_azure.acs.service_environment()
-            acs = AcsCommunication(AcsOptions(("voip",), connection_string=connection["ACS_CONNECTION_STRING"]), retry)
+            options = AcsOptions(("voip",), connection_string=connection["ACS_CONNECTION_STRING"])
+            acs = GuardedAcsClient(SdkAcsClient(options), retry)
             stack.push_async_callback(acs.aclose)
             identity = await acs.create_identity()
             yield {
@@ -111,12 +114,12 @@ async def test_only_the_retry_policy_repeats_a_call_and_the_deadline_ends_it(
         before = tried.faults.counts[tried.operation]
         tried.faults.script(tried.operation, FAULTS[fault])
         started = time.perf_counter()
-        with pytest.raises((StoreError, CommunicationError)) as refusal, deadline(DEADLINE_SECONDS):
+        with pytest.raises((StoreError, AcsError)) as refusal, deadline(DEADLINE_SECONDS):
             await tried.call()
         seconds = time.perf_counter() - started
         requests = tried.faults.counts[tried.operation] - before
     record_property("wire_count", f"{name}|{fault}|{requests}|{seconds:.2f}")
-    proves_nothing_happened = isinstance(refusal.value, StoreThrottled | CommunicationThrottled)
+    proves_nothing_happened = isinstance(refusal.value, StoreThrottled | AcsThrottled)
     if fault == "hang" or not (tried.may_repeat_unknown or proves_nothing_happened):
         assert requests == 1
     elif fault == "449" and not proves_nothing_happened:

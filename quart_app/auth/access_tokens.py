@@ -32,7 +32,7 @@ class InsufficientRole(Exception):
 class AccessTokenValidator:
     """Takes the access tokens of users: verified, for one of `audiences`, with the scope and the role if required.
 
-    `clock` gives seconds since the epoch. `looked_up` is told each time whether the token was verified before.
+    `clock` gives seconds since the epoch. `on_lookup` is told each time whether the token was verified before.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class AccessTokenValidator:
         clock: Callable[[], float] = time.time,
         *,
         role: str | None = None,
-        looked_up: Callable[[bool], None] = lambda hit: None,
+        on_lookup: Callable[[bool], None] = lambda hit: None,
     ) -> None:
         self._signed_tokens = signed_tokens
         self._audiences = audiences
         self._scope = scope
         self._role = role
         self._clock = clock
-        self._looked_up = looked_up
+        self._on_lookup = on_lookup
         # By the token's hash; of the token itself nothing is kept.
         self._remembered: LRUCache[bytes, tuple[Caller, SigningKey]] = LRUCache(maxsize=REMEMBERED_TOKENS)
 
@@ -69,10 +69,10 @@ class AccessTokenValidator:
         if remembered is not None:
             known, key = remembered
             if self._signed_tokens.still_verifies(known.expires_at, key, self._clock()):
-                self._looked_up(True)
+                self._on_lookup(True)
                 return replace(known, access_token=token)
             del self._remembered[digest]
-        self._looked_up(False)
+        self._on_lookup(False)
         verified = await self._signed_tokens.verify(token, self._audiences)
         if self._scope is not None:
             if verified.scopes is None:

@@ -23,8 +23,8 @@ class EntraTokens:
         self._tenants = frozenset(tenant.lower() for tenant in tenants)
         self._authority_host = authority_host
 
-    def is_of_issuer(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
-        """See `TokenRules.is_of_issuer`."""
+    def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
+        """See `TokenRules.issuer_matches_key`."""
         tenant = claims.get("tid")
         if not isinstance(tenant, str) or not _GUID.fullmatch(tenant) or tenant.lower() not in self._tenants:
             raise InvalidAccessToken

@@ -12,7 +12,7 @@ from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller, serving
 from quart_app.auth.signed_tokens import InvalidAccessToken
 from quart_app.auth.step_up import step_up_for
-from storage.deadline import deadline
+from upstream.deadline import deadline
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,24 +27,24 @@ class NoAccessToken(InvalidAccessToken):
 class Guard:
     """Authenticates callers and bounds each authenticated request by `deadline_seconds`.
 
-    Every one of `admissions` is told of the verified caller before the view is called, and may raise to refuse.
+    Every one of `admission_checks` is told of the verified caller before the view is called, and may raise to refuse.
     """
 
     def __init__(
         self,
         access_tokens: AccessTokenValidator,
         deadline_seconds: float,
-        *admissions: Callable[[Caller], None],
+        *admission_checks: Callable[[Caller], None],
     ) -> None:
         self._access_tokens = access_tokens
         self._deadline_seconds = deadline_seconds
-        self._admissions = admissions
+        self._admission_checks = admission_checks
 
     def authenticated(self, view: Callable[[Caller], Awaitable[Response]]) -> Callable[[], Awaitable[Response]]:
         """Call `view` with the verified caller.
 
-        Raises what `AccessTokenValidator.validate` and the admissions raise, `StepUpRequired` and `StepUpNotPossible`
-        for a claims challenge, and `TimeoutError` at the deadline.
+        Raises what `AccessTokenValidator.validate` and the admission checks raise, `StepUpRequired` and
+        `StepUpNotPossible` for a claims challenge, and `TimeoutError` at the deadline.
         """
 
         @wraps(view)
@@ -52,7 +52,7 @@ class Guard:
             with deadline(self._deadline_seconds):
                 async with asyncio.timeout(self._deadline_seconds):
                     caller = await self._access_tokens.validate(_bearer_token())
-                    for admit in self._admissions:
+                    for admit in self._admission_checks:
                         admit(caller)
                     with serving(caller), step_up_for(caller):
                         return await view(caller)

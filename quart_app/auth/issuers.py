@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from quart_app.auth.clouds import issuing_host
 from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.signed_tokens import TokenRules
 from quart_app.auth.signing_keys import SignInEndpoints
+from quart_app.clouds import issuing_host
 from quart_app.settings import EntraSettings, OidcSettings, Settings
 
 

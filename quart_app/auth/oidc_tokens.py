@@ -27,8 +27,8 @@ class OidcTokens:
     subject_claim: str = "sub"
     roles_claim: str = "roles"
 
-    def is_of_issuer(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
-        """See `TokenRules.is_of_issuer`."""
+    def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
+        """See `TokenRules.issuer_matches_key`."""
         if claims["iss"] != self.issuer or key.issuer != self.issuer:
             raise InvalidAccessToken
         return True

@@ -12,7 +12,7 @@ from storage.mapping import UserKey
 
 MAXIMUM_TOKEN_BYTES = 16 * 1024
 LEEWAY_SECONDS = 60
-_LOOKS = 2  # issuers share keys, as Entra ID's tenants do: one may be known to publish a key before the next is
+_KEY_LOOKUPS = 2  # issuers share keys, as Entra ID's tenants do: one may be known to publish a key before the next is
 _LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z
 _OTHER_FORMS = {"b64", "crit", "cty", "zip"}  # headers by which the claims would be something else than they look
 
@@ -45,7 +45,7 @@ class VerifiedToken:
 class TokenRules(Protocol):
     """How one kind of issuer writes its tokens. Claims come with a good signature, for the right audience, in time."""
 
-    def is_of_issuer(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
+    def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
         """Whether the token's issuer, by what is known of it, signs with `key`, which signed this token.
 
         Raises `InvalidAccessToken` for an issuer that isn't accepted at all.
@@ -78,7 +78,7 @@ class SignedTokens:
             raise InvalidAccessToken
         key_id = _key_id(token)
         tried: tuple[SigningKey, ...] = ()
-        for _ in range(_LOOKS):
+        for _ in range(_KEY_LOOKUPS):
             keys = await self._keys.find(key_id, beyond=tried)
             if not keys:
                 break
@@ -99,7 +99,7 @@ class SignedTokens:
             claims = _signed_claims(token, key, audiences)
             if claims is not None:
                 signed = True
-                if self._rules.is_of_issuer(claims, key):
+                if self._rules.issuer_matches_key(claims, key):
                     return self._rules.read(claims, key)
         if not signed:
             raise InvalidAccessToken

@@ -7,14 +7,17 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from storage.measured import Measure, unmeasured
+from quart_app.clouds import ENTRA
+from upstream.errors import Unavailable
+from upstream.measuring import Measure, unmeasured
+from upstream.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +39,13 @@ class SigningKey:
     key_issuer: str | None
 
 
-class SigningKeysUnavailable(Exception):
+class SigningKeysUnavailable(Unavailable):
     """The keys could not be fetched, so no statement about a token is possible. `retry_after` is in seconds."""
 
+    upstream: ClassVar[str] = ENTRA
+
     def __init__(self, retry_after: float) -> None:
-        super().__init__("The issuer's signing keys could not be fetched.")
-        self.retry_after = retry_after
+        super().__init__("The issuer's signing keys could not be fetched.", retry_after)
 
 
 class UnusableDocument(Exception):
@@ -97,7 +101,7 @@ class SigningKeys:
         self._schedule = schedule or RefreshSchedule()
         self._clock = clock
         self._by_id: Mapping[str, tuple[SigningKey, ...]] = {}
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshing: SingleFlight[None, None] = SingleFlight()
         self._fetched_at: float | None = None
         self._looked_at: float | None = None  # when an unknown key id last caused a fetch
         self._failed = False
@@ -109,11 +113,11 @@ class SigningKeys:
 
     async def aclose(self) -> None:
         """Stop refreshing."""
-        for task in (self._background, self._refreshing):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        if self._background is not None:
+            self._background.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._background
+        await self._refreshing.aclose()
 
     @property
     def loaded(self) -> bool:
@@ -156,9 +160,7 @@ class SigningKeys:
 
     async def refresh(self) -> None:
         """Fetch every issuer's keys; simultaneous calls share one fetch. Keys that can't be fetched stay."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._fetch_all(), name="fetch signing keys")
-        await asyncio.shield(self._refreshing)
+        await self._refreshing.do(None, self._fetch_all)
 
     def _known(self, key_id: str, beyond: Collection[SigningKey]) -> tuple[SigningKey, ...]:
         return tuple(key for key in self._by_id.get(key_id, ()) if key not in beyond)
@@ -166,7 +168,7 @@ class SigningKeys:
     def _may_fetch(self) -> bool:
         """Whether an unknown key id may cause a fetch now, or join the one that is going on."""
         now = self._clock()
-        if self._fetched_at is None or (self._refreshing is not None and not self._refreshing.done()):
+        if self._fetched_at is None or len(self._refreshing):
             return True
         if self._failed:
             return now - self._fetched_at >= self._schedule.after_failure

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from quart_app.auth.caller import Caller
-from quart_app.auth.on_behalf_of_errors import ClaimsChallengeRequired
+from quart_app.auth.on_behalf_of.errors import ClaimsChallengeRequired
 from storage.mapping import StoreAccessDenied
 
 

@@ -29,8 +29,8 @@ def serve() -> None:
     """Serve until SIGTERM or Ctrl-C. Exit status: 0 after a clean stop, 1 if it can't start, 2 for bad settings."""
     gc.disable()  # what a start makes is no garbage, and the server turns it on again
     settings = loaded_settings()
-    from quart_app.observability import configure_logging
-    from quart_app.server import StartUpFailed, run
+    from quart_app.serving.server import StartUpFailed, run
+    from quart_app.telemetry.logs import configure_logging
 
     configure_logging(settings.server.environment)
     try:

@@ -12,9 +12,9 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from quart_app.auth.on_behalf_of_errors import OnBehalfOfError
-from quart_app.communication import CommunicationError
-from quart_app.settings import InvalidSettings, Settings, load_settings
+from quart_app.acs.interface import AcsError
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
+from quart_app.settings import InvalidSettings, Settings, StorageBackend, load_settings
 from storage.mapping import StoreError, UserKey
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 OK, WRONG, USAGE, PARTIAL = 0, 1, 2, 3
 """Exit statuses: done and in order; something is wrong or failed; bad usage or settings (click's own); done in part."""
 
-BACKENDS = ("cosmos", "graph", "sqlite")
+BACKENDS = tuple(backend.value for backend in StorageBackend)
 
 
 def loaded_settings() -> Settings:
@@ -57,7 +57,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     logging.getLogger().addHandler(silence)
     try:
         return asyncio.run(work)
-    except (StoreError, CommunicationError, OnBehalfOfError) as error:
+    except (StoreError, AcsError, OnBehalfOfError) as error:
         fail(" ".join([str(error), *getattr(error, "__notes__", ())]))
     finally:
         logging.getLogger().removeHandler(silence)

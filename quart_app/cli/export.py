@@ -68,7 +68,7 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
 
 def _chosen(store: str | None) -> tuple[Settings, StorageBackend]:
     settings = loaded_settings()
-    from quart_app.operations.stores import missing_settings
+    from quart_app.stores import missing_settings
 
     backend = StorageBackend(store) if store else settings.storage.backend
     faults = list(missing_settings(settings, backend))
@@ -78,7 +78,7 @@ def _chosen(store: str | None) -> tuple[Settings, StorageBackend]:
 
 
 async def _read(settings: Settings, backend: StorageBackend, user: UserKey) -> IdentityMapping | None:
-    from quart_app.operations.stores import open_operator_store
+    from quart_app.operations.upstreams import open_operator_store
 
     async with open_operator_store(settings, backend) as store:
         return await store.get(user)
@@ -87,14 +87,13 @@ async def _read(settings: Settings, backend: StorageBackend, user: UserKey) -> I
 async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
     """Whether there was something to delete."""
     from quart_app.identities import IdentityService
-    from quart_app.operations.acs import open_operator_communication
-    from quart_app.operations.stores import open_operator_store
+    from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 
     async with (
         open_operator_store(settings, backend) as store,
-        open_operator_communication(settings) as communication,
+        open_operator_acs(settings) as acs,
     ):
-        identities = IdentityService(store, communication)
+        identities = IdentityService(store, acs)
         try:
             existed = await store.get(user) is not None
             await identities.delete(user)

@@ -57,7 +57,7 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
     if source == target:
         raise click.UsageError("--from and --to must differ.")
     settings = loaded_settings()
-    from quart_app.operations.stores import missing_settings
+    from quart_app.stores import missing_settings
 
     backends = StorageBackend(source), StorageBackend(target)
     faults = [fault for backend in backends for fault in missing_settings(settings, backend)]
@@ -84,7 +84,7 @@ async def _migrate(
 ) -> "tuple[MigrationReport, int]":
     from quart_app.operations.migration import MigrationOptions
     from quart_app.operations.migration import migrate as copy
-    from quart_app.operations.stores import PATIENT, open_operator_store
+    from quart_app.operations.upstreams import PATIENT, open_operator_store
 
     waits = 0
 

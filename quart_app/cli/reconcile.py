@@ -57,7 +57,7 @@ def reconcile(
         raise click.UsageError("--dry-run changes nothing, so it can't go with --repair.")
     settings = loaded_settings()
     from quart_app.operations.reconciliation import ReconciliationOptions
-    from quart_app.operations.stores import missing_settings
+    from quart_app.stores import missing_settings
 
     backend = StorageBackend(store) if store else settings.storage.backend
     faults = list(missing_settings(settings, backend))
@@ -82,15 +82,14 @@ def reconcile(
 async def _reconcile(
     settings: Settings, backend: StorageBackend, options: "ReconciliationOptions"
 ) -> "ReconciliationReport":
-    from quart_app.operations.acs import open_operator_communication
     from quart_app.operations.reconciliation import reconcile as compare
-    from quart_app.operations.stores import open_operator_store
+    from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 
     async with (
         open_operator_store(settings, backend) as store,
-        open_operator_communication(settings) as communication,
+        open_operator_acs(settings) as acs,
     ):
-        return await compare(store, communication, options)
+        return await compare(store, acs, options)
 
 
 def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str, Any]:

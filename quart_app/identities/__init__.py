@@ -1,8 +1,8 @@
-"""The 1:1 rule: one live ACS identity for one user, whatever races, faults and restarts there are."""
+"""The 1:1 rule: one live ACS identity for one user, whatever races and faults there are. Knows no HTTP."""
 
 from quart_app.identities.errors import IdentityError, IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
-from quart_app.identities.kept_tokens import KeptTokens
 from quart_app.identities.service import Identity, IdentityService, IssuedToken
+from quart_app.identities.token_cache import TokenCache
 
 __all__ = [
     "Identity",
@@ -10,7 +10,7 @@ __all__ = [
     "IdentityNotFound",
     "IdentityService",
     "IssuedToken",
-    "KeptTokens",
     "MappedIdentityGone",
     "MappedIdentityNotOwned",
+    "TokenCache",
 ]

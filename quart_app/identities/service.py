@@ -11,11 +11,10 @@ from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 
-from quart_app.communication import AcsToken, Communication, CommunicationError, IdentityGone, IdentityNotOwned
+from quart_app.acs.interface import AcsClient, AcsError, AcsToken, IdentityGone, IdentityNotOwned
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
-from quart_app.identities.kept_tokens import KeptTokens
-from quart_app.identities.settler import Settler, SettlerOptions
-from storage.deadline import deadline, remaining
+from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
+from quart_app.identities.token_cache import TokenCache
 from storage.mapping import (
     ExtensionLimitReached,
     IdentityMapping,
@@ -26,7 +25,9 @@ from storage.mapping import (
     StoreUnavailable,
     UserKey,
 )
-from storage.retrying import RetryPolicy
+from upstream.deadline import deadline, remaining
+from upstream.retrying import RetryPolicy
+from upstream.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
 
@@ -62,60 +63,60 @@ class IdentityService:
     - A write that a store carries out after the same mapping was created, used and deleted again points to a deleted
       identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping heals it.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
-      unsettled is settled by that user's next one.
+      pending is settled by that user's next one.
 
     cache_seconds    how long `issue_token` trusts a mapping without reading the store; 0 reads it every time
     cache_size       how many mappings are remembered at most
     timer            for the cache, in seconds
-    kept_tokens      if given, `issue_token` answers a token from there while it is fresh
+    token_cache      if given, `issue_token` answers a token from there while it is fresh
     retry            repeats a write of a mapping whose outcome is unknown; by default nothing does. Afterwards ACS is
                      asked whether the identity still lives
-    unsettled_limit  so many identities may be on their way at once, unsettled ones included; more are not minted
-    settle_seconds   the deadline of each thing that is done in the background
-    looked_up        told each time `issue_token` looks for a mapping in memory: whether it was there
+    pending_limit  so many identities may be on their way at once, pending ones included; more are not minted
+    reconcile_seconds   the deadline of each thing that is done in the background
+    on_lookup        called each time `issue_token` looks for a mapping in memory: whether it was there
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
     """
 
     def __init__(
         self,
         store: MappingStore,
-        communication: Communication,
+        acs: AcsClient,
         *,
         cache_seconds: float = 60.0,
         cache_size: int = 10_000,
         timer: Callable[[], float] = time.monotonic,
-        kept_tokens: KeptTokens | None = None,
+        token_cache: TokenCache | None = None,
         retry: RetryPolicy | None = None,
-        unsettled_limit: int = 10_000,
-        settle_seconds: float = 10.0,
+        pending_limit: int = 10_000,
+        reconcile_seconds: float = 10.0,
         close_seconds: float = 5.0,
-        settler: SettlerOptions | None = None,
-        looked_up: Callable[[bool], None] = lambda hit: None,
+        reconciler: ReconcilerOptions | None = None,
+        on_lookup: Callable[[bool], None] = lambda hit: None,
     ) -> None:
         self._store = store
-        self._looked_up = looked_up
-        self._communication = communication
-        self._kept_tokens = kept_tokens
+        self._on_lookup = on_lookup
+        self._acs = acs
+        self._token_cache = token_cache
         self._retry = retry or RetryPolicy(attempts=1)
         self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
-        self._unsettled_limit = unsettled_limit
-        self._settle_seconds = settle_seconds
+        self._pending_limit = pending_limit
+        self._reconcile_seconds = reconcile_seconds
         self._close_seconds = close_seconds
-        self._flights: dict[UserKey, asyncio.Task[Identity]] = {}
+        self._flights: SingleFlight[UserKey, Identity] = SingleFlight()
         self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
-        self._unsettled: dict[UserKey, _Minted] = {}
-        self._leftovers: set[str] = set()
-        self._settler = Settler(self.settle, settler or SettlerOptions())
+        self._pending: dict[UserKey, _Minted] = {}
+        self._orphans: set[str] = set()
+        self._reconciler = Reconciler(self.reconcile, reconciler or ReconcilerOptions())
 
     @property
-    def unsettled(self) -> int:
+    def pending(self) -> int:
         """How many identities were minted and are not known to be mapped, those of requests in flight included."""
-        return len(self._unsettled)
+        return len(self._pending)
 
     @property
-    def leftovers(self) -> int:
+    def orphans(self) -> int:
         """How many surplus identities could not be deleted yet."""
-        return len(self._leftovers)
+        return len(self._orphans)
 
     async def find(self, user: UserKey) -> str:
         """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
@@ -130,13 +131,9 @@ class IdentityService:
         """The user's identity, minted if there is none.
 
         Simultaneous calls for one user share the work and its outcome, errors included; it runs on when callers are
-        cancelled. Raises `StoreError`, `CommunicationError`; after either, repeating the call is safe.
+        cancelled. Raises `StoreError`, `AcsError`; after either, repeating the call is safe.
         """
-        flight = self._flights.get(user)
-        leads = flight is None
-        if flight is None:
-            flight = self._flights[user] = asyncio.create_task(self._create(user))
-            flight.add_done_callback(_mark_retrieved)
+        flight, leads = self._flights.join(user, lambda: self._create(user))
         await asyncio.wait({flight}, timeout=remaining())
         if not flight.done() or flight.cancelled():
             raise StoreUnavailable
@@ -147,16 +144,16 @@ class IdentityService:
         """Delete the user's identity and mapping; nothing there is success.
 
         The mapping is marked, the identity deleted, the mapping removed: what is interrupted in between is resumed by
-        the next `delete` or `get_or_create`. Raises `StoreError`, `CommunicationError`.
+        the next `delete` or `get_or_create`. Raises `StoreError`, `AcsError`.
         """
         try:
             async with self._alone_with(user):
-                if user in self._unsettled:
-                    await self._settle(user)
+                if user in self._pending:
+                    await self._reconcile(user)
                 await self._delete(user)
         finally:
             self._cache.pop(user, None)
-            self._wake_settler(user)
+            self._wake_reconciler(user)
 
     async def issue_token(self, user: UserKey, *, fresh: bool = False, keep: bool = True) -> IssuedToken:
         """An ACS access token for the user's identity: newly issued, or a kept one unless `fresh` is asked for.
@@ -165,25 +162,25 @@ class IdentityService:
         the store is read again, and the call repeated once if it holds another identity. To answer a kept one, ACS is
         not asked, so the mapping is read from the store: what any process deleted or replaced is never answered. `keep`
         says whether a new token may be kept. Raises `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`,
-        `StoreError`, `CommunicationError`.
+        `StoreError`, `AcsError`.
         """
-        if self._kept_tokens is None:
+        if self._token_cache is None:
             return await self._issue_token(user)
         if not fresh:
             acs_user_id = await self.find(user)
-            token = self._kept_tokens.find(acs_user_id)
+            token = self._token_cache.find(acs_user_id)
             if token is not None:
                 return IssuedToken(acs_user_id, token)
         issued = await self._issue_token(user)
         if keep:
-            self._kept_tokens.keep(issued.acs_user_id, issued.token)
+            self._token_cache.keep(issued.acs_user_id, issued.token)
         else:
-            self._kept_tokens.drop(issued.acs_user_id)
+            self._token_cache.drop(issued.acs_user_id)
         return issued
 
     async def _issue_token(self, user: UserKey) -> IssuedToken:
         remembered = self._cache.get(user)
-        self._looked_up(remembered is not None)
+        self._on_lookup(remembered is not None)
         acs_user_id = remembered or await self.find(user)
         try:
             token = await self._issue(acs_user_id)
@@ -197,40 +194,33 @@ class IdentityService:
             token = await self._issue(acs_user_id)
         return IssuedToken(acs_user_id, token)
 
-    async def settle(self) -> int:
+    async def reconcile(self) -> int:
         """Try once to settle everything that earlier calls had to leave open; how much is still open."""
         for user in self._abandoned():
             try:
-                with deadline(self._settle_seconds):
+                with deadline(self._reconcile_seconds):
                     async with self._alone_with(user):
-                        if user in self._unsettled:
-                            await self._settle(user)
+                        if user in self._pending:
+                            await self._reconcile(user)
             except Exception as error:  # one user's trouble must not keep the others waiting
                 logger.warning("an identity could not be settled", extra={"error": type(error).__name__})
-        for acs_user_id in tuple(self._leftovers):
-            with deadline(self._settle_seconds):
-                await self._delete_leftover(acs_user_id)
-        return len(self._abandoned()) + len(self._leftovers)
+        for acs_user_id in tuple(self._orphans):
+            with deadline(self._reconcile_seconds):
+                await self._delete_orphan(acs_user_id)
+        return len(self._abandoned()) + len(self._orphans)
 
     async def aclose(self) -> None:
         """Wait for work that has begun, stop the background task, and try once more to settle what is open.
 
         Neither the store nor the client is closed.
         """
-        flights = set(self._flights.values())
-        if flights:
-            _, hanging = await asyncio.wait(flights, timeout=self._close_seconds)
-            for flight in hanging:
-                flight.cancel()
-            if hanging:
-                await asyncio.wait(hanging)
-        self._flights.clear()
-        await self._settler.aclose()
-        if self._unsettled or self._leftovers:
+        await self._flights.aclose(self._close_seconds)
+        await self._reconciler.aclose()
+        if self._pending or self._orphans:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._close_seconds):
-                    await self.settle()
-            counts = {"unsettled": len(self._unsettled), "leftover": len(self._leftovers)}
+                    await self.reconcile()
+            counts = {"pending": len(self._pending), "orphaned": len(self._orphans)}
             logger.log(logging.ERROR if any(counts.values()) else logging.INFO, "closed", extra=counts)
 
     async def _create(self, user: UserKey) -> Identity:
@@ -240,25 +230,23 @@ class IdentityService:
                 self._cache[user] = identity.acs_user_id
                 return identity
         finally:
-            # In the same step in which the lock is released: whoever gets it next must not find this flight.
-            self._flights.pop(user, None)
-            self._wake_settler(user)
+            self._wake_reconciler(user)
 
     async def _establish(self, user: UserKey, *, mint: bool) -> Identity:
-        """Bring about that the user is mapped to one live identity; without `mint`, only from what is unsettled.
+        """Bring about that the user is mapped to one live identity; without `mint`, only from what is pending.
 
         Raises `IdentityNotFound` when there is nothing and nothing may be minted.
         """
         mapping = await self._store.get(user)
         for _ in range(_ROUNDS):
             if mapping is None:
-                if user not in self._unsettled and not mint:
+                if user not in self._pending and not mint:
                     raise IdentityNotFound
-                mapping = await self._write(user, self._unsettled.get(user) or await self._mint(user))
+                mapping = await self._write(user, self._pending.get(user) or await self._mint(user))
             if mapping.deleting:
                 mapping = await self._finish_deletion(mapping)
                 continue
-            own = self._unsettled.get(user)
+            own = self._pending.get(user)
             if own is None:
                 return Identity(mapping.acs_user_id, created=False)
             if own.acs_user_id != mapping.acs_user_id:
@@ -267,14 +255,14 @@ class IdentityService:
             if own.in_doubt and not await self._is_live(own.acs_user_id):
                 mapping = await self._undo(mapping)
                 continue
-            del self._unsettled[user]
+            del self._pending[user]
             return Identity(mapping.acs_user_id, created=True)
         raise StoreUnavailable
 
     async def _mint(self, user: UserKey) -> "_Minted":
-        if len(self._unsettled) + len(self._leftovers) >= self._unsettled_limit:
+        if len(self._pending) + len(self._orphans) >= self._pending_limit:
             raise StoreUnavailable
-        minted = self._unsettled[user] = _Minted(await self._communication.create_identity())
+        minted = self._pending[user] = _Minted(await self._acs.create_identity())
         return minted
 
     async def _write(self, user: UserKey, minted: "_Minted") -> IdentityMapping:
@@ -282,7 +270,7 @@ class IdentityService:
         was_in_doubt, minted.in_doubt = minted.in_doubt, True
         repeated = False
 
-        def is_repeatable(error: Exception) -> bool:
+        def is_repeatable(error: BaseException) -> bool:
             nonlocal repeated
             repeated = isinstance(error, StoreUnavailable)
             return repeated
@@ -312,7 +300,7 @@ class IdentityService:
         writing it once more, as a retry does, makes a mapping to a deleted identity.
         """
         try:
-            await self._communication.issue_token(acs_user_id)
+            await self._acs.issue_token(acs_user_id)
         except (IdentityGone, IdentityNotOwned):
             return False
         return True
@@ -327,9 +315,9 @@ class IdentityService:
 
     async def _finish_deletion(self, marked: IdentityMapping) -> IdentityMapping | None:
         """The last two steps of a deletion; the mapping that is there afterwards, another's if any."""
-        own = self._unsettled.get(marked.user)
+        own = self._pending.get(marked.user)
         if own is not None and own.acs_user_id == marked.acs_user_id:
-            del self._unsettled[marked.user]  # from here on the store remembers that it must be deleted
+            del self._pending[marked.user]  # from here on the store remembers that it must be deleted
         await self._delete_identity(marked.acs_user_id)
         try:
             await self._store.remove(marked)
@@ -347,44 +335,44 @@ class IdentityService:
         raise StoreUnavailable
 
     async def _delete_identity(self, acs_user_id: str) -> None:
-        if self._kept_tokens is not None:
-            self._kept_tokens.drop(acs_user_id)  # deleting an identity revokes its tokens
+        if self._token_cache is not None:
+            self._token_cache.drop(acs_user_id)  # deleting an identity revokes its tokens
         with contextlib.suppress(IdentityGone, IdentityNotOwned):
-            await self._communication.delete_identity(acs_user_id)
+            await self._acs.delete_identity(acs_user_id)
 
     async def _discard(self, user: UserKey) -> None:
         """Delete the identity that was minted for nothing, now or later."""
-        acs_user_id = self._unsettled.pop(user).acs_user_id
-        self._leftovers.add(acs_user_id)
-        await self._delete_leftover(acs_user_id)
+        acs_user_id = self._pending.pop(user).acs_user_id
+        self._orphans.add(acs_user_id)
+        await self._delete_orphan(acs_user_id)
 
-    async def _delete_leftover(self, acs_user_id: str) -> None:
+    async def _delete_orphan(self, acs_user_id: str) -> None:
         try:
             await self._delete_identity(acs_user_id)
-        except CommunicationError as error:
+        except AcsError as error:
             logger.warning("a surplus identity could not be deleted yet", extra={"error": type(error).__name__})
         else:
-            self._leftovers.discard(acs_user_id)
+            self._orphans.discard(acs_user_id)
 
-    async def _settle(self, user: UserKey) -> None:
+    async def _reconcile(self, user: UserKey) -> None:
         # Both errors mean that it is settled: the identity was found deleted, or deleted because it can't be mapped.
         with contextlib.suppress(IdentityNotFound, ExtensionLimitReached):
             await self._establish(user, mint=False)
 
     async def _issue(self, acs_user_id: str) -> AcsToken:
         try:
-            return await self._communication.issue_token(acs_user_id)
+            return await self._acs.issue_token(acs_user_id)
         except (IdentityGone, IdentityNotOwned) as error:
-            if self._kept_tokens is not None:
-                self._kept_tokens.drop(acs_user_id)
+            if self._token_cache is not None:
+                self._token_cache.drop(acs_user_id)
             raise (MappedIdentityGone if isinstance(error, IdentityGone) else MappedIdentityNotOwned) from error
 
     def _abandoned(self) -> list[UserKey]:
-        return [user for user in self._unsettled if user not in self._flights]
+        return [user for user in self._pending if user not in self._flights]
 
-    def _wake_settler(self, user: UserKey) -> None:
-        if user in self._unsettled or self._leftovers:
-            self._settler.wake()
+    def _wake_reconciler(self, user: UserKey) -> None:
+        if user in self._pending or self._orphans:
+            self._reconciler.wake()
 
     @asynccontextmanager
     async def _alone_with(self, user: UserKey) -> AsyncIterator[None]:
@@ -410,9 +398,3 @@ class _Minted:
 
     acs_user_id: str = field(repr=False)
     in_doubt: bool = False
-
-
-def _mark_retrieved(flight: asyncio.Task[Identity]) -> None:
-    # Every caller may have been cancelled; then nobody else asks for the error.
-    if not flight.cancelled():
-        flight.exception()

@@ -1,1 +1,1 @@
-"""What operators do with the service's data and upstreams; free of the command line."""
+"""What operators do: diagnose, migrate, reconcile. May import `stores` and all below; knows no web framework."""

@@ -7,7 +7,6 @@ import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -17,30 +16,31 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+from tenacity.wait import wait_random_exponential
 
+from quart_app.acs.interface import (
+    AcsCredentialsRejected,
+    AcsError,
+    IdentityGone,
+    IdentityNotOwned,
+    UnexpectedAnswer,
+)
+from quart_app.acs.opening import acs_endpoint
 from quart_app.auth.caller import Caller, serving
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
-from quart_app.auth.on_behalf_of_errors import (
+from quart_app.auth.on_behalf_of.errors import (
     AssertionRefused,
     ConsentRequired,
     OnBehalfOfCredentialsRejected,
     OnBehalfOfError,
 )
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
-from quart_app.communication import (
-    CommunicationCredentialsRejected,
-    CommunicationError,
-    IdentityGone,
-    IdentityNotOwned,
-    UnexpectedAnswer,
-)
-from quart_app.mapping_store import cosmos_store_settings, on_behalf_of_settings
-from quart_app.operations.acs import acs_endpoint, open_operator_communication
-from quart_app.operations.stores import open_operator_store
+from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 from quart_app.settings import Settings, StorageBackend
-from storage.http_session import new_http_session
+from quart_app.stores import ActingAs, open_mapping_store, open_with_warnings
 from storage.mapping import MappingStore, StoreError, StoreMisconfigured, UserKey
-from storage.retrying import RetryPolicy
+from upstream.http_session import new_http_session
+from upstream.retrying import RetryPolicy
 
 FOREIGN_IDENTITY = "8:acs:00000000-0000-4000-8000-000000000000_00000000-0000-0000-0000-000000000000"
 """Well formed, and of no resource: asked for its token, ACS checks our credential first and then says whose it is not.
@@ -98,7 +98,7 @@ async def diagnose(settings: Settings, options: DiagnosisOptions) -> list[Findin
     return [finding for group in groups for finding in group]
 
 
-_RETRY = RetryPolicy(attempts=2, initial=0.1, maximum=0.5)
+_RETRY = RetryPolicy(attempts=2, back_off=wait_random_exponential(multiplier=0.1, max=0.5))
 _EXPIRES_SOON = timedelta(days=30)
 _Check = Callable[[], Awaitable[list[Finding]]]
 
@@ -154,7 +154,7 @@ class _Diagnosis:
             yield "ENTRA_AUTHORITY_HOST", settings.entra.authority_host
         else:
             yield "OIDC_ISSUER", settings.oidc.issuer
-        yield acs_endpoint(settings)
+        yield acs_endpoint(settings.acs)
         if settings.storage.backend is StorageBackend.COSMOS:
             yield "COSMOS_ENDPOINT", str(settings.cosmos.endpoint)
         if settings.storage.backend is StorageBackend.GRAPH:
@@ -224,11 +224,16 @@ class _Diagnosis:
         certificate = await asyncio.to_thread(_certificate, entra.client_certificate_path, self._options.clock)
         if certificate is not None and certificate.state is State.FAILED:
             return [certificate]
-        from quart_app.auth.on_behalf_of import OnBehalfOf
+        from quart_app.auth.on_behalf_of.credentials import client_credential
+        from quart_app.auth.on_behalf_of.tokens import OnBehalfOf, OnBehalfOfOptions
 
         found = []
         try:
-            on_behalf_of = await asyncio.to_thread(lambda: OnBehalfOf(on_behalf_of_settings(entra)))
+            on_behalf_of = await asyncio.to_thread(
+                lambda: OnBehalfOf(
+                    OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra)), _RETRY
+                )
+            )
         except OnBehalfOfError as error:
             return [_from_text(str(error))]
         try:
@@ -242,12 +247,12 @@ class _Diagnosis:
         return _once(found) or [certificate or Finding("", State.OK, "Entra ID accepts it.")]
 
     async def _acs(self) -> list[Finding]:
-        async with open_operator_communication(self._settings, _RETRY) as communication:
+        async with open_operator_acs(self._settings, _RETRY) as acs:
             try:
-                await communication.issue_token(FOREIGN_IDENTITY)
+                await acs.issue_token(FOREIGN_IDENTITY)
             except (IdentityNotOwned, IdentityGone):
                 accepted = True
-            except CommunicationError as error:
+            except AcsError as error:
                 return [_acs_fault(error)]
             else:
                 accepted = False
@@ -256,8 +261,8 @@ class _Diagnosis:
             if not self._options.write:
                 return [Finding("", State.OK, "Reachable, credential accepted. With --write an identity is made, too.")]
             try:
-                await communication.delete_identity(await communication.create_identity())
-            except CommunicationError as error:
+                await acs.delete_identity(await acs.create_identity())
+            except AcsError as error:
                 return [_acs_fault(error)]
             return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
 
@@ -268,27 +273,13 @@ class _Diagnosis:
             if missing is not None:
                 return [missing]
         try:
-            if backend is StorageBackend.COSMOS:
-                return await self._cosmos()
-            async with open_operator_store(self._settings, backend, _RETRY) as store:
+            opening = open_with_warnings(self._settings, _RETRY, backend=backend, acting_as=ActingAs.APPLICATION)
+            async with opening as (store, warnings):
                 await store.ping()
-                return [await self._written(store, backend)]
+                found = [Finding("", State.WARNING, *_split(text)) for text in warnings]
+                return [await self._written(store, backend), *found]
         except (StoreError, OnBehalfOfError) as error:
             return [_store_fault(error)]
-
-    async def _cosmos(self) -> list[Finding]:
-        from storage.cosmos import open_cosmos_store
-
-        async with AsyncExitStack() as stack:
-            settings = await cosmos_store_settings(self._settings.cosmos, self._settings.entra, stack)
-            store = await open_cosmos_store(settings)
-            stack.push_async_callback(store.aclose)
-            await store.ping()
-            warnings = [
-                Finding("", State.WARNING, text, "Set the account's default consistency to Strong.")
-                for text in store.warnings
-            ]
-            return [await self._written(store, StorageBackend.COSMOS), *warnings]
 
     async def _written(self, store: MappingStore, backend: StorageBackend) -> Finding:
         if backend is StorageBackend.GRAPH:
@@ -315,8 +306,6 @@ class _Diagnosis:
         token, entra = self._options.user_token, self._settings.entra
         if token is None:
             return [_skipped("Consent shows only with a user's token: acs-auth token | acs-auth doctor --user-token -")]
-        from quart_app.mapping_store import open_mapping_store
-
         caller = _bearer(token)
         if caller is None or caller.user.issuer not in entra.tenants:
             return [_failed("The token given is no user's access token of an allowed tenant.", _TOKEN_REMEDY)]
@@ -408,8 +397,8 @@ def _entra_fault(error: OnBehalfOfError) -> Finding:
     return _failed(fault, remedy or "Check ENTRA_AUTHORITY_HOST and the network.")
 
 
-def _acs_fault(error: CommunicationError) -> Finding:
-    if isinstance(error, CommunicationCredentialsRejected):
+def _acs_fault(error: AcsError) -> Finding:
+    if isinstance(error, AcsCredentialsRejected):
         return _failed(
             str(error),
             "Copy the connection string from the ACS resource's Keys page into ACS_CONNECTION_STRING: keys may have "

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from quart_app.auth.on_behalf_of_errors import OnBehalfOfError
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
 from storage.mapping import IdentityMapping, MappingExists, MappingStore, StoreError, StoreUnavailable, UserKey
 
 

@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from quart_app.auth.on_behalf_of_errors import OnBehalfOfError
-from quart_app.communication import Communication, CommunicationError, IdentityGone, IdentityNotOwned
+from quart_app.acs.interface import AcsClient, AcsError, IdentityGone, IdentityNotOwned
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
 from storage.mapping import IdentityMapping, MappingChanged, MappingStore, StoreError, UserKey
-
-PROBE_SCOPES = ("chat.join.limited",)
-PROBE_LIFETIME_MINUTES = 60
 
 
 class State(StrEnum):
@@ -101,27 +98,27 @@ class ReconciliationOptions:
 
 async def reconcile(
     store: MappingStore,
-    communication: Communication,
+    acs: AcsClient,
     options: ReconciliationOptions,
     progress: Callable[[ReconciliationReport], None] = lambda _: None,
 ) -> ReconciliationReport:
     """Look at every mapping first, then act; `progress` is told after each mapping and each repair.
 
-    `communication` should issue tokens with `PROBE_SCOPES` and `PROBE_LIFETIME_MINUTES`.
+    `acs` should issue tokens with the least scope and the shortest life (`open_acs_client`, `probing`).
     """
-    return await _Reconciliation(store, communication, options, progress).run()
+    return await _Reconciliation(store, acs, options, progress).run()
 
 
 class _Reconciliation:
     def __init__(
         self,
         store: MappingStore,
-        communication: Communication,
+        acs: AcsClient,
         options: ReconciliationOptions,
         progress: Callable[[ReconciliationReport], None],
     ) -> None:
         self._store = store
-        self._communication = communication
+        self._acs = acs
         self._options = options
         self._progress = progress
         self._reading = asyncio.Lock()
@@ -178,12 +175,12 @@ class _Reconciliation:
         if mapping.deleting:
             return State.IN_DELETION, None
         try:
-            await self._communication.issue_token(mapping.acs_user_id)
+            await self._acs.issue_token(mapping.acs_user_id)
         except IdentityGone:
             return State.GONE, None
         except IdentityNotOwned:
             return State.OTHER_RESOURCE, None
-        except CommunicationError as error:
+        except AcsError as error:
             return State.UNKNOWN, str(error)
         return State.LIVE, None
 
@@ -206,10 +203,10 @@ class _Reconciliation:
         try:
             marked = mapping if mapping.deleting else await self._store.mark_deleting(mapping)
             with suppress(IdentityNotOwned):  # the other resource keeps its identity
-                await self._communication.delete_identity(marked.acs_user_id)
+                await self._acs.delete_identity(marked.acs_user_id)
             await self._store.remove(marked)
         except MappingChanged:
             return Repair.CHANGED, None
-        except (StoreError, OnBehalfOfError, CommunicationError) as error:
+        except (StoreError, OnBehalfOfError, AcsError) as error:
             return Repair.FAILED, str(error)
         return Repair.REMOVED, None

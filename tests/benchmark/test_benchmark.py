@@ -13,14 +13,14 @@ from aiohttp import web
 from azure.communication.identity.aio import CommunicationIdentityClient
 from azure.core.exceptions import HttpResponseError
 
+from benchmark.load import Target, load, request_bytes
+from benchmark.throughput import Figures, Sample, percentile
+from benchmark.upstreams import NAMES, Repeating
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.keys import KeyFactory
-from storage.http_session import new_http_session
-from tests.benchmark.load import Target, load, request_bytes
-from tests.benchmark.throughput import Figures, Sample, percentile
-from tests.benchmark.upstreams import NAMES, Repeating
 from tests.conftest import LOGS
+from upstream.http_session import new_http_session
 
 
 class Server:
@@ -158,7 +158,7 @@ def test_percentiles_are_values_that_occurred(percent: float, expected: float) -
 
 async def test_a_small_run_prints_each_figure() -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.benchmark", "--quick"),
+        *(sys.executable, "-m", "benchmark", "--quick"),
         *("--only", "throughput", "--store", "sqlite", "--seconds", "0.1"),
         stdout=PIPE,
         stderr=PIPE,

@@ -17,9 +17,7 @@ from unittest import mock
 import yaml
 from quart import Quart
 
-from quart_app.readiness import Readiness
-from quart_app.routes.health import health_routes
-from quart_app.server import DRAIN_SECONDS
+from quart_app.serving.server import DRAIN_SECONDS
 from quart_app.settings import (
     CosmosSettings,
     EntraSettings,
@@ -30,6 +28,8 @@ from quart_app.settings import (
     load_settings,
     variable_names,
 )
+from quart_app.web.readiness import Readiness
+from quart_app.web.routes.health import health_routes
 from storage.cosmos import INDEXING_POLICY, PARTITION_KEY_PATH
 from tests.infra.bicep import Expression, Template, Value, at, texts
 
@@ -374,7 +374,7 @@ def the_image_holds_what_runs_and_nothing_else(files: Files) -> Iterator[str]:
     dockerfile = files["Dockerfile"]
     last = dockerfile.rpartition("\nFROM ")[2]
     kept = {line.strip("!/") for line in files[".dockerignore"].splitlines() if line.startswith("!")}
-    if kept != {"LICENSE", "README.md", "pyproject.toml", "quart_app", "requirements", "storage"}:
+    if kept != {"LICENSE", "README.md", "pyproject.toml", "quart_app", "requirements", "storage", "upstream"}:
         yield f"the build sees {sorted(kept)}"
     if "*" not in files[".dockerignore"].splitlines():
         yield "the build sees everything"

@@ -23,7 +23,7 @@ def metrics_asked_for(text: str) -> set[str]:
 
 def metrics_sent() -> set[str]:
     """The metrics that the service makes, read from its source: that needs no exporter."""
-    sources = [(ROOT / "quart_app" / name).read_text() for name in ("telemetry_export.py", "app.py")]
+    sources = [(ROOT / "quart_app" / name).read_text() for name in ("telemetry/opentelemetry.py", "app.py")]
     return {name for source in sources for name in re.findall(f'"({METRIC})"', source)} - {"acs_auth.request_id"}
 
 

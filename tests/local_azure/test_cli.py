@@ -16,7 +16,7 @@ from local_azure.cli import main
 from local_azure.entra.directory import TEAMS, USERS
 from local_azure.environment import LocalAzure
 from local_azure.service_process import ServiceEnded, environment
-from tests.local_azure.ports import PORT_OPTIONS, port_arguments, some_free_ports
+from tests.support.ports import PORT_OPTIONS, port_arguments, some_free_ports
 
 
 async def command(local_azure: LocalAzure, directory: Path, *arguments: str) -> Result:

@@ -24,7 +24,7 @@ from azure.cosmos.exceptions import (
 from local_azure.cosmos import Cosmos, throttled
 from local_azure.faults import Fault
 from tests.conftest import FakeClock
-from tests.local_azure.running_cosmos import running_cosmos
+from tests.support.running_cosmos import running_cosmos
 
 NOW = 1_700_000_000.0
 

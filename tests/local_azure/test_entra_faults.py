@@ -10,7 +10,7 @@ import requests
 from local_azure.entra.directory import BROWSER, USERS
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from tests.local_azure.entra_client import (
+from tests.support.entra_client import (
     TENANT,
     Browser,
     error_codes,

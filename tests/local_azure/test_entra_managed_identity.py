@@ -11,7 +11,7 @@ from azure.identity.aio import ManagedIdentityCredential
 
 from local_azure.entra.directory import MANAGED_IDENTITY, USERS
 from local_azure.environment import LocalAzure
-from tests.local_azure.entra_client import TENANT, on_behalf_of, read
+from tests.support.entra_client import TENANT, on_behalf_of, read
 
 EXCHANGE = "api://AzureADTokenExchange"
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from local_azure.entra.directory import API, OTHER_TENANT
 from local_azure.environment import LocalAzure, Ports
 from local_azure.keys import KeyFactory
-from tests.local_azure.entra_client import TENANT, read, with_msal
+from tests.support.entra_client import TENANT, read, with_msal
 
 MSA_TENANT = "9188040d-6c67-4c5b-b112-36a304b66dad"
 

@@ -19,7 +19,7 @@ from local_azure.entra.directory import API, BROWSER, DAEMON, HOME_TENANT, OTHER
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.keys import KeyFactory
-from tests.local_azure.entra_client import (
+from tests.support.entra_client import (
     GRAPH_SCOPES,
     TENANT,
     Browser,

@@ -11,7 +11,7 @@ from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT,
 from local_azure.environment import LocalAzure, Ports
 from local_azure.keys import KeyFactory
 from tests.conftest import FakeClock
-from tests.local_azure.entra_client import (
+from tests.support.entra_client import (
     API_SCOPE,
     ORIGIN,
     TENANT,

@@ -11,7 +11,7 @@ from local_azure.entra.directory import API, BROWSER, DAEMON, HOME_TENANT, OTHER
 from local_azure.environment import LocalAzure, Ports
 from local_azure.keys import KeyFactory
 from tests.conftest import FakeClock
-from tests.local_azure.entra_client import TENANT, read
+from tests.support.entra_client import TENANT, read
 
 NOW = 1_800_000_000
 BOTH = {"aud", "iss", "iat", "nbf", "exp", "aio", "name", "oid", "rh", "scp", "sub", "tid", "uti", "ver"}

@@ -10,7 +10,7 @@ import pytest
 from local_azure.faults import Fault
 from local_azure.graph import DirectoryUser
 from tests.conftest import FakeClock
-from tests.running_graph import AVERY, BLAKE, TENANT, RunningGraph, running_graph
+from tests.support.running_graph import AVERY, BLAKE, TENANT, RunningGraph, running_graph
 
 NAME = "com.contoso.identityMapping"
 EXTENSION = {

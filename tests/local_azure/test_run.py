@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.local_azure.ports import port_arguments, some_free_ports
+from tests.support.ports import port_arguments, some_free_ports
 
 READY = "Press Ctrl-C to stop."
 PATIENCE_SECONDS = 60

@@ -10,7 +10,7 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from tests.quart_app.service_process import acs_auth, environment_for, finished, serving
+from tests.support.service_process import acs_auth, environment_for, finished, serving
 
 
 @pytest.fixture

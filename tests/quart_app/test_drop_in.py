@@ -13,8 +13,8 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.environment import LocalAzure
 from quart_app.app import create_app
 from quart_app.settings import InvalidSettings, Settings, load_settings
-from tests.local_azure.entra_client import on_behalf_of
 from tests.quart_app.conftest import Bearer
+from tests.support.entra_client import on_behalf_of
 
 OURS = {
     "tenantId": "ENTRA_TENANT_ID",

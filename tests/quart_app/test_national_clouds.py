@@ -15,14 +15,13 @@ from local_azure.entra.directory import API, HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.app import create_app
-from quart_app.auth.clouds import CLOUDS, issuing_host
 from quart_app.auth.entra_tokens import EntraTokens
-from quart_app.auth.on_behalf_of import FederatedCredential
+from quart_app.auth.on_behalf_of.credentials import FederatedCredential, client_credential
 from quart_app.auth.signing_keys import SigningKeys
-from quart_app.mapping_store import on_behalf_of_settings
+from quart_app.clouds import CLOUDS, issuing_host
 from quart_app.settings import InvalidSettings, load_settings
-from storage.http_session import new_http_session
 from tests.quart_app.conftest import Bearer
+from upstream.http_session import new_http_session
 
 TENANT = HOME_TENANT.tenant_id
 CHINA_V1 = f"https://sts.chinacloudapi.cn/{TENANT}/"
@@ -90,9 +89,9 @@ async def test_a_v1_token_is_taken_whichever_address_of_its_cloud_is_configured(
         (key,) = await keys.find(entra.keys.current.kid)
         await keys.aclose()
     rules = EntraTokens([TENANT], issuing_host(host))
-    assert rules.is_of_issuer({"iss": CHINA_V1, "tid": TENANT}, key)
+    assert rules.issuer_matches_key({"iss": CHINA_V1, "tid": TENANT}, key)
     public = EntraTokens([TENANT], issuing_host("https://login.microsoftonline.com"))
-    assert not public.is_of_issuer({"iss": CHINA_V1, "tid": TENANT}, key)
+    assert not public.issuer_matches_key({"iss": CHINA_V1, "tid": TENANT}, key)
 
 
 @pytest.mark.parametrize("prefix", ["8:acs:", "8:dod-acs:", "8:gcch-acs:"])
@@ -135,7 +134,7 @@ async def test_a_managed_identity_proves_itself_with_the_audience_of_its_cloud(
         environment.setenv(name, value)
     body = {"access_token": "proof", "expires_on": "9999999999", "resource": audience, "token_type": "Bearer"}
     entra.faults.script("managed_identity_token", Fault(status=200, body=body))
-    credential = on_behalf_of_settings(load_settings(None).entra).credential
+    credential = client_credential(load_settings(None).entra)
     assert isinstance(credential, FederatedCredential)
     assert await asyncio.to_thread(credential.assertion) == "proof"
     (call,) = [call for call in entra.faults.calls if call.operation == "managed_identity_token"]

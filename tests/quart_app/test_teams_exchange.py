@@ -20,7 +20,7 @@ from local_azure.keys import new_rsa_key
 from quart_app.app import create_app
 from quart_app.settings import load_settings
 from tests.quart_app.conftest import Bearer
-from tests.quart_app.running_service import served
+from tests.support.running_service import served
 
 HEADER = "teams-user-aad-token"
 EXCHANGE = "exchange_teams_token"

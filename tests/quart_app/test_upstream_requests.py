@@ -8,8 +8,8 @@ from quart.typing import TestClientProtocol as Client
 
 from local_azure.environment import LocalAzure
 from quart_app.app import create_app
-from quart_app.readiness import Readiness
 from quart_app.settings import Settings, load_settings
+from quart_app.web.readiness import Readiness
 from tests.quart_app.conftest import Bearer
 
 READ = {"cosmos": {"read_item": 1}, "graph": {"get_me": 1}, "sqlite": {}}

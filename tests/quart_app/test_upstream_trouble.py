@@ -15,7 +15,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault, Faults
 from quart_app.app import create_app
 from quart_app.settings import load_settings
-from tests.quart_app.service_process import environment_for, serving
+from tests.support.service_process import environment_for, serving
 
 DEADLINE_SECONDS = 1.0
 SLACK_SECONDS = 1.0  # what a busy machine may add

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from storage.deadline import deadline
 from storage.mapping import MappingStore
-from tests.storage.contract import WRAPPERS, OpenStore
+from tests.support.store_contract import WRAPPERS, OpenStore
+from upstream.deadline import deadline
 
 
 @pytest.fixture(params=list(WRAPPERS))
@@ -17,7 +17,7 @@ def wrapper(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def repeats(wrapper: str) -> bool:
-    return "retrying" in wrapper
+    return wrapper == "guarded"
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from local_azure.cosmos import Cosmos, throttled
 from local_azure.faults import Fault
 from storage.cosmos import INDEXING_POLICY, CosmosMappingStore, item_id, open_cosmos_store
-from storage.cosmos_settings import CosmosSettings
+from storage.cosmos_options import CosmosOptions
 from storage.mapping import (
     MappingExists,
     MappingStore,
@@ -35,26 +35,26 @@ from storage.mapping import (
     StoreUnavailable,
     UserKey,
 )
-from tests.local_azure.running_cosmos import cosmos_in_a_thread, running_cosmos
-from tests.storage import contract
-from tests.storage.contract import ALICE, BOB, OpenStore, listed
+from tests.support import store_contract as contract
+from tests.support.running_cosmos import cosmos_in_a_thread, running_cosmos
+from tests.support.store_contract import ALICE, BOB, OpenStore, listed
 
 TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 USER = UserKey(TENANT, "4f0ab4a4-9d4b-4b4e-8f3c-0a4f6f9e0d11")
 
 
 @pytest.fixture(scope="module", params=["stand-in", *(["account"] if "COSMOS_TEST_ENDPOINT" in os.environ else [])])
-def account(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CosmosSettings]:
+def account(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CosmosOptions]:
     if request.param == "account":
         endpoint, key = os.environ["COSMOS_TEST_ENDPOINT"], os.environ["COSMOS_TEST_KEY"]
-        yield CosmosSettings(endpoint, "acs-auth-tests", "contract", key=key, create_if_missing=True)
+        yield CosmosOptions(endpoint, "acs-auth-tests", "contract", key=key, create_if_missing=True)
     else:
         with cosmos_in_a_thread(tmp_path_factory.mktemp("cosmos")) as cosmos:
             yield settings_for(cosmos)
 
 
 @pytest.fixture
-def open_back_end(account: CosmosSettings) -> OpenStore:
+def open_back_end(account: CosmosOptions) -> OpenStore:
     async def open_new() -> MappingStore:
         store = await open_cosmos_store(account)
         async for left in store.mappings():
@@ -70,7 +70,7 @@ class TestPlainUse(contract.PlainUse): ...
 class TestConcurrency(contract.Concurrency): ...
 
 
-@pytest.mark.parametrize("wrapper", ["bare", "deadline-retrying"])
+@pytest.mark.parametrize("wrapper", ["bare", "guarded"])
 class TestStateMachine(contract.StateMachine): ...
 
 
@@ -123,9 +123,9 @@ class WireFaults:
         self._faults.clear()
 
 
-def settings_for(cosmos: Cosmos, **changes: Any) -> CosmosSettings:
+def settings_for(cosmos: Cosmos, **changes: Any) -> CosmosOptions:
     environment = cosmos.service_environment()
-    settings = CosmosSettings(
+    settings = CosmosOptions(
         environment["COSMOS_ENDPOINT"],
         environment["COSMOS_DATABASE"],
         environment["COSMOS_CONTAINER"],
@@ -135,7 +135,7 @@ def settings_for(cosmos: Cosmos, **changes: Any) -> CosmosSettings:
 
 
 @asynccontextmanager
-async def opened(settings: CosmosSettings) -> AsyncIterator[CosmosMappingStore]:
+async def opened(settings: CosmosOptions) -> AsyncIterator[CosmosMappingStore]:
     store = await open_cosmos_store(settings)
     try:
         yield store
@@ -305,7 +305,7 @@ class TestOpening:
         assert not cosmos.counts
 
     def test_the_settings_do_not_show_the_key(self) -> None:
-        settings = CosmosSettings("https://account.documents.azure.com/", "acs", "identities", key="c2VjcmV0")
+        settings = CosmosOptions("https://account.documents.azure.com/", "acs", "identities", key="c2VjcmV0")
         assert "c2VjcmV0" not in repr(settings)
 
 

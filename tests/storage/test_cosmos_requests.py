@@ -13,11 +13,12 @@ import pytest
 from local_azure.cosmos import Cosmos, throttled
 from local_azure.faults import Fault
 from storage.cosmos import CosmosMappingStore, open_cosmos_store
-from storage.cosmos_settings import CosmosSettings
+from storage.cosmos_options import CosmosOptions
+from storage.guarded import GuardedStore
 from storage.mapping import StoreThrottled, StoreUnavailable, UserKey
-from storage.retrying import RetryingStore, RetryPolicy
-from tests.local_azure.running_cosmos import running_cosmos
-from tests.storage.contract import ALICE, BOB, listed, no_wait
+from tests.support.running_cosmos import running_cosmos
+from tests.support.store_contract import ALICE, BOB, listed, no_wait
+from upstream.retrying import RetryPolicy
 
 READ_TIMEOUT = 0.2
 
@@ -56,7 +57,7 @@ async def cosmos(state_directory: Path) -> AsyncIterator[Cosmos]:
 async def store(cosmos: Cosmos) -> AsyncIterator[CosmosMappingStore]:
     environment = cosmos.service_environment()
     opened = await open_cosmos_store(
-        CosmosSettings(
+        CosmosOptions(
             environment["COSMOS_ENDPOINT"],
             environment["COSMOS_DATABASE"],
             environment["COSMOS_CONTAINER"],
@@ -122,7 +123,7 @@ async def test_a_healthy_call_is_one_wire_request(cosmos: Cosmos, store: CosmosM
 async def test_the_retry_layer_alone_decides_how_often_a_call_is_sent(
     cosmos: Cosmos, store: CosmosMappingStore, fault: Fault
 ) -> None:
-    retrying = RetryingStore(store, RetryPolicy(attempts=3, sleep=no_wait))
+    retrying = GuardedStore(store, RetryPolicy(attempts=3, sleep=no_wait))
     cosmos.faults.script("*", fault)
     cosmos.counts.clear()
     with pytest.raises((StoreThrottled, StoreUnavailable)):

@@ -23,7 +23,8 @@ from storage.graph import (
     GraphMappingStore,
     open_graph_store,
 )
-from storage.graph_settings import GraphSettings
+from storage.graph_options import GraphOptions
+from storage.guarded import GuardedStore
 from storage.mapping import (
     ExtensionLimitReached,
     MappingChanged,
@@ -35,10 +36,10 @@ from storage.mapping import (
     StoreUnavailable,
     UserKey,
 )
-from storage.retrying import RetryingStore, RetryPolicy
-from tests.running_graph import RunningGraph, running_graph
-from tests.storage import contract
-from tests.storage.contract import ALICE, BOB, WRAPPERS, OpenStore, listed, no_wait
+from tests.support import store_contract as contract
+from tests.support.running_graph import RunningGraph, running_graph
+from tests.support.store_contract import ALICE, BOB, WRAPPERS, OpenStore, listed, no_wait
+from upstream.retrying import RetryPolicy
 
 NAME = "com.contoso.identityMapping"
 EXTENSION = {"@odata.type": "microsoft.graph.openTypeExtension", "extensionName": NAME}
@@ -82,7 +83,7 @@ class AppTokens:
 
 
 async def open_for(running: RunningGraph, **changes: Any) -> GraphMappingStore:
-    settings = GraphSettings(base_url=running.url, page_size=5, **changes)
+    settings = GraphOptions(base_url=running.url, page_size=5, **changes)
     return await open_graph_store(settings, UserTokens(running), AppTokens(running))
 
 
@@ -321,7 +322,7 @@ async def test_the_retry_layer_waits_a_lag_out(graph_store: GraphMappingStore, g
     graph.extensions.lag_reads = 4
     await graph_store.create(ALICE, "8:acs:one")
     with pytest.raises(MappingExists):
-        await RetryingStore(graph_store, RetryPolicy(sleep=no_wait)).create(ALICE, "8:acs:two")
+        await GuardedStore(graph_store, RetryPolicy(sleep=no_wait)).create(ALICE, "8:acs:two")
 
 
 async def test_a_user_with_more_extensions_than_an_expansion_shows_is_read_directly(
@@ -395,7 +396,7 @@ async def test_a_mapping_that_goes_between_the_reading_and_the_writing_is_not_ma
 
 
 async def test_a_missing_permission_is_named(running: RunningGraph) -> None:
-    store = await open_graph_store(GraphSettings(base_url=running.url), UserTokens(running, "User.Read"))
+    store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running, "User.Read"))
     assert await store.get(ALICE) is None
     with pytest.raises(StoreMisconfigured, match=r"User\.ReadWrite \(delegated\)"):
         await store.create(ALICE, "8:acs:one")
@@ -412,7 +413,7 @@ async def test_a_refused_token_is_access_denied(running: RunningGraph, graph: Gr
         def refused(self, user: UserKey) -> None:
             self.refusals.append(user)
 
-    store = await open_graph_store(GraphSettings(base_url=running.url), Garbage(running))
+    store = await open_graph_store(GraphOptions(base_url=running.url), Garbage(running))
     with pytest.raises(StoreAccessDenied) as error:
         await store.get(ALICE)
     assert error.value.claims is None
@@ -440,7 +441,7 @@ async def test_a_token_of_another_user_is_noticed_and_changes_nothing(running: R
 
     store = await open_for(running)
     created = await store.create(BOB, "8:acs:bob")
-    mixed = await open_graph_store(GraphSettings(base_url=running.url), Mixed(running))
+    mixed = await open_graph_store(GraphOptions(base_url=running.url), Mixed(running))
     with pytest.raises(StoreMisconfigured, match="another user"):
         await mixed.get(ALICE)
     with pytest.raises(StoreMisconfigured, match="another user"):
@@ -461,14 +462,14 @@ async def test_what_a_token_provider_raises_passes_through(running: RunningGraph
         def refused(self, user: UserKey) -> None:
             raise AssertionError
 
-    store = await open_graph_store(GraphSettings(base_url=running.url), Refusing())
+    store = await open_graph_store(GraphOptions(base_url=running.url), Refusing())
     with pytest.raises(ConsentMissing):
         await store.get(ALICE)
     await store.aclose()
 
 
 async def test_listing_needs_application_tokens(running: RunningGraph) -> None:
-    store = await open_graph_store(GraphSettings(base_url=running.url), UserTokens(running))
+    store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running))
     with pytest.raises(StoreMisconfigured, match=r"User\.Read\.All"):
         await listed(store)
     await store.aclose()
@@ -489,7 +490,7 @@ async def test_an_operator_without_users_works_on_all_mappings_as_the_applicatio
     users = [ALICE, BOB, strange]
     for user in users:
         await graph_store.create(user, f"8:acs:{user.subject}")
-    operator = await open_graph_store(GraphSettings(base_url=running.url), None, AppTokens(running))
+    operator = await open_graph_store(GraphOptions(base_url=running.url), None, AppTokens(running))
     async for mapping in operator.mappings():
         assert await operator.get(mapping.user) == mapping
         await operator.remove(await operator.mark_deleting(mapping))
@@ -533,7 +534,7 @@ async def test_mappings_in_several_processes_are_one_truth(running: RunningGraph
 
 async def test_a_mapping_keeps_the_time_of_its_creation(running: RunningGraph) -> None:
     noon = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
-    store = await open_graph_store(GraphSettings(base_url=running.url), UserTokens(running), now=lambda: noon)
+    store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running), now=lambda: noon)
     created = await store.create(ALICE, "8:acs:one")
     assert (await store.mark_deleting(created)).created_at == created.created_at == noon
     await store.aclose()
@@ -542,7 +543,7 @@ async def test_a_mapping_keeps_the_time_of_its_creation(running: RunningGraph) -
 @pytest.mark.parametrize("url", ["http://graph.microsoft.com", "https://graph.microsoft.com/v1.0", "graph", ""])
 async def test_only_an_https_host_is_accepted(url: str) -> None:
     with pytest.raises(StoreMisconfigured):
-        await open_graph_store(GraphSettings(base_url=url), None)
+        await open_graph_store(GraphOptions(base_url=url), None)
 
 
 async def test_a_ping_needs_no_token_and_fails_when_graph_is_away(graph_store: GraphMappingStore, graph: Graph) -> None:
@@ -577,7 +578,7 @@ async def test_each_attempt_is_one_request(running: RunningGraph, graph: Graph, 
     request = WRITES.get(operation, FIRST_REQUESTS[operation])
     graph.faults.script(request, fault)
     graph.faults.counts.clear()
-    retrying = RetryingStore(store, RetryPolicy(attempts=3, sleep=no_wait))
+    retrying = GuardedStore(store, RetryPolicy(attempts=3, sleep=no_wait))
     with pytest.raises(raised) as error:
         await contract._call(retrying, operation, created)
     assert getattr(error.value, "retry_after", None) == retry_after

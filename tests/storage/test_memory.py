@@ -3,9 +3,9 @@
 import pytest
 
 from storage.mapping import MappingStore
-from tests.storage import contract
-from tests.storage.contract import OpenStore
-from tests.storage.memory import MemoryMappingStore
+from tests.support import store_contract as contract
+from tests.support.memory_store import MemoryMappingStore
+from tests.support.store_contract import OpenStore
 
 
 @pytest.fixture

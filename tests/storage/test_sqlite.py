@@ -16,9 +16,9 @@ import pytest
 
 from storage.mapping import IdentityMapping, MappingStore, StoreError, StoreMisconfigured, StoreUnavailable, UserKey
 from storage.sqlite import SqliteMappingStore, open_sqlite_store
-from tests.storage import contract
-from tests.storage.contract import ALICE, BOB, OpenStore, listed
-from tests.storage.sqlite_process import USERS
+from tests.support import store_contract as contract
+from tests.support.sqlite_process import USERS
+from tests.support.store_contract import ALICE, BOB, OpenStore, listed
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -347,7 +347,7 @@ async def _start(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.storage.sqlite_process",
+        "tests.support.sqlite_process",
         *arguments,
         cwd=_PROJECT,
         stdin=asyncio.subprocess.PIPE,

@@ -19,7 +19,7 @@ from quart_app.app import create_app
 from quart_app.settings import InvalidSettings, load_settings
 from storage.mapping import UserKey
 from storage.sqlite import open_sqlite_store
-from tests.oidc_issuer import OidcIssuer, running_oidc_issuer
+from tests.support.oidc_issuer import OidcIssuer, running_oidc_issuer
 
 GUID = "11112222-bbbb-3333-cccc-4444dddd5555"
 API = "00001111-aaaa-2222-bbbb-3333cccc4444"

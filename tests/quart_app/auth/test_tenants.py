@@ -17,9 +17,9 @@ from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
 from quart_app.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from quart_app.settings import load_settings
-from storage.http_session import new_http_session
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
+from upstream.http_session import new_http_session
 
 HOME, OTHER = HOME_TENANT.tenant_id, OTHER_TENANT.tenant_id
 BOTH = f"{HOME},{OTHER}"

@@ -13,7 +13,7 @@ from quart_app.cli import main
 from storage.graph import IDENTITY
 from storage.mapping import MappingStore
 from storage.sqlite import open_sqlite_store
-from tests.quart_app.service_process import environment_for
+from tests.support.service_process import environment_for
 
 EXTENSION = "com.contoso.identityMapping"
 

@@ -21,10 +21,10 @@ from local_azure.certificates import LocalAuthority
 from local_azure.entra.directory import API, HOME_TENANT, MANAGED_IDENTITY
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from tests.local_azure.running_cosmos import running_cosmos
 from tests.quart_app.cli.conftest import AcsAuth
-from tests.quart_app.service_process import acs_auth as start
-from tests.quart_app.service_process import finished
+from tests.support.running_cosmos import running_cosmos
+from tests.support.service_process import acs_auth as start
+from tests.support.service_process import finished
 
 Environment = dict[str, str | None]
 

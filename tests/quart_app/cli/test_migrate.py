@@ -13,8 +13,8 @@ from quart_app.operations.migration import MigrationOptions, migrate
 from storage.graph import DELETING
 from storage.mapping import MappingStore, StoreThrottled, StoreUnavailable, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
-from tests.quart_app.cli.killed_migration import killed_migration
-from tests.storage.memory import MemoryMappingStore
+from tests.support.killed_migration import killed_migration
+from tests.support.memory_store import MemoryMappingStore
 
 Environment = dict[str, str | None]
 

@@ -11,12 +11,12 @@ from click.testing import Result
 from local_azure.entra.directory import HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.communication import AcsToken
+from quart_app.acs.interface import AcsToken
 from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
 from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
-from tests.quart_app.memory_communication import MemoryCommunication
-from tests.storage.memory import MemoryMappingStore
+from tests.support.memory_acs import MemoryAcsClient
+from tests.support.memory_store import MemoryMappingStore
 
 LIVE, BEGUN, GONE, FOREIGN = (UserKey("tenant", name) for name in ("live", "begun", "gone", "foreign"))
 
@@ -132,12 +132,12 @@ async def test_graph_is_reconciled_by_application_permission(
 
 
 async def test_a_mapping_that_someone_replaced_meanwhile_is_left_alone() -> None:
-    store, acs = MemoryMappingStore(), MemoryCommunication()
+    store, acs = MemoryMappingStore(), MemoryAcsClient()
     dead = await acs.create_identity()
     await acs.delete_identity(dead)
     mapping = await store.create(LIVE, dead)
 
-    class Meanwhile(MemoryCommunication):
+    class Meanwhile(MemoryAcsClient):
         """The user deletes and signs up again right after ACS was asked."""
 
         async def issue_token(self, acs_user_id: str) -> AcsToken:
@@ -162,6 +162,6 @@ async def test_a_store_that_can_not_be_read_to_the_end_is_told() -> None:
 
             return none()
 
-    report = await reconcile(Breaking(), MemoryCommunication(), ReconciliationOptions())
+    report = await reconcile(Breaking(), MemoryAcsClient(), ReconciliationOptions())
     assert report.stopped is not None
     assert (report.clean, report.partial) == (False, True)

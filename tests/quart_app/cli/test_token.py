@@ -13,7 +13,7 @@ import pytest
 from local_azure.entra.directory import BROWSER, COMMAND_LINE
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from tests.quart_app.service_process import acs_auth as start
+from tests.support.service_process import acs_auth as start
 
 Environment = dict[str, str | None]
 
@@ -27,7 +27,7 @@ async def finished(process: Process) -> tuple[int | None, str, str]:
 
 @pytest.fixture
 def process_environment(environment: Environment) -> dict[str, str]:
-    browser = f"{shlex.quote(sys.executable)} -m tests.quart_app.cli.browser %s &"
+    browser = f"{shlex.quote(sys.executable)} -m tests.support.browser %s &"
     return {name: value for name, value in environment.items() if value is not None} | {
         "BROWSER": browser,
         "DOCS_CLIENT_ID": COMMAND_LINE.client_id,

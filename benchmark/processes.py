@@ -1,0 +1,215 @@
+"""The processes of a benchmark: what is measured has a core of its own, everything else shares the others."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote
+
+import aiohttp
+import psutil
+
+from benchmark.floor import CALLED, CONNECTION_STRING, IDENTITY
+from benchmark.upstreams import NAMES
+from local_azure.service_process import environment
+
+START_SECONDS = 30.0
+POLL_SECONDS = 0.002
+
+SETTINGS = {
+    "HOST": "127.0.0.1",
+    # So few users send all the load that the usual limit would refuse nearly all of it. It is still counted.
+    "RATE_LIMIT_REQUESTS_PER_MINUTE": "100000000",
+}
+
+
+class BenchmarkFailed(Exception):
+    """Something that is needed for a measurement did not work; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which cores the measured process and the helpers run on; empty where they can't be chosen."""
+
+    measured: tuple[int, ...]
+    helpers: tuple[int, ...]
+
+    @classmethod
+    def of_machine(cls) -> "Cores":
+        """The last core for what is measured; no choice on a machine with one core, or other than Linux."""
+        available = _affinity() if hasattr(psutil.Process, "cpu_affinity") else []
+        return cls(tuple(available[-1:]), tuple(available[:-1])) if len(available) > 1 else cls((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A running process."""
+
+    url: str
+    process: Process
+
+    def cpu_seconds(self) -> float:
+        """CPU time it has used, in user and system mode."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
+
+    def resident_mebibytes(self) -> float:
+        """Memory it holds now."""
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """The stand-ins' process. `environment` points the service at it."""
+
+    child: Child
+    environment: Mapping[str, str]
+
+    @property
+    def acs_url(self) -> str:
+        """The ACS stand-in's own."""
+        return self.environment["ACS_CONNECTION_STRING"].partition(";")[0].removeprefix("endpoint=").rstrip("/")
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """How a client recognises the stand-ins."""
+        return ssl.create_default_context(cafile=self.environment["SSL_CERT_FILE"])
+
+    async def calls(self) -> int:
+        """How many requests have arrived at all of them together."""
+        counts = await self._control("GET", "/calls")
+        return sum(counts.values())
+
+    async def delay(self, seconds: Mapping[str, float]) -> None:
+        """From now on delay each answer of the named ones, and of no other."""
+        await self._control("PUT", "/delays", {name: seconds.get(name, 0.0) for name in NAMES})
+
+    async def tokens(self, object_ids: Sequence[str]) -> list[str]:
+        """A new access token for the service for each user."""
+        return list(await self._control("POST", "/tokens", list(object_ids)))
+
+    async def remembered_paths(self, name: str) -> list[str]:
+        """What is answered from memory by now."""
+        return list(await self._control("GET", f"/paths/{name}"))
+
+    async def _control(self, method: str, path: str, body: Any = None) -> Any:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, self.child.url + path, json=body) as answer,
+        ):
+            answer.raise_for_status()
+            return await answer.json() if answer.status == 200 else None
+
+
+@asynccontextmanager
+async def upstreams(directory: Path) -> AsyncIterator[Upstreams]:
+    """Run the stand-ins; their state is in `directory`."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmark.upstreams", str(directory), stdin=PIPE, stdout=PIPE
+    )
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline() if process.stdout else b""
+        if not line:
+            raise BenchmarkFailed("The stand-ins did not start; their message is above.")
+        told = json.loads(line)
+        yield Upstreams(Child(told["control"], process), told["environment"])
+    finally:
+        await _stop(process)
+
+
+@asynccontextmanager
+async def service(settings: Mapping[str, str], cores: Cores, log: Path) -> AsyncIterator[Child]:
+    """Run `acs-auth serve` until it is ready. What it logs goes to the file `log`, as it would in production."""
+    async with starting_service(settings, cores, log) as child:
+        await answered(child, "GET", "/health/ready", {}, 200)
+        yield child
+
+
+@asynccontextmanager
+async def starting_service(settings: Mapping[str, str], cores: Cores, log: Path) -> AsyncIterator[Child]:
+    """Run `acs-auth serve`; it has only just been started."""
+    async with _serving(
+        ["quart_app.cli", "serve"], environment(os.environ, {**SETTINGS, **settings}), cores, log
+    ) as child:
+        yield child
+
+
+@asynccontextmanager
+async def floor(upstreams: Upstreams, path: str, cores: Cores, log: Path) -> AsyncIterator[Child]:
+    """Run the floor; its calls of ACS go to `path`, which names an identity."""
+    names = ("SSL_CERT_FILE", CONNECTION_STRING)
+    called = {CALLED: upstreams.acs_url + path, IDENTITY: unquote(path.split("/")[2])}
+    variables = environment(os.environ, {**{name: upstreams.environment[name] for name in names}, **called})
+    async with _serving(["benchmark.floor"], variables, cores, log) as child:
+        await answered(child, "GET", "/nothing", {}, 200)
+        yield child
+
+
+async def answered(child: Child, method: str, path: str, headers: Mapping[str, str], status: int) -> Any:
+    """Ask again and again until the answer has `status`; its JSON."""
+    give_up = time.monotonic() + START_SECONDS
+    last: object = "nothing"
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < give_up:
+            if child.process.returncode is not None:
+                raise BenchmarkFailed(f"The process ended with status {child.process.returncode}.")
+            try:
+                async with session.request(method, child.url + path, headers=headers) as answer:
+                    if answer.status == status:
+                        return await answer.json()
+                    last = answer.status
+            except aiohttp.ClientError as error:
+                last = type(error).__name__
+            await asyncio.sleep(POLL_SECONDS)
+    raise BenchmarkFailed(f"{method} {path} was not answered {status} in {START_SECONDS} s; at last: {last}.")
+
+
+@asynccontextmanager
+async def _serving(
+    command: Sequence[str], variables: Mapping[str, str], cores: Cores, log: Path
+) -> AsyncIterator[Child]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with log.open("ab") as file:
+        process = await _start(command, {**variables, "PORT": str(port)}, file, log.parent)
+    try:
+        if cores.measured:
+            psutil.Process(process.pid).cpu_affinity(list(cores.measured))
+        yield Child(f"http://127.0.0.1:{port}", process)
+    finally:
+        await _stop(process)
+
+
+async def _start(command: Sequence[str], variables: Mapping[str, str], log: IO[bytes], directory: Path) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *command, env=dict(variables), cwd=directory, stdin=DEVNULL, stdout=log, stderr=log
+    )
+
+
+async def _stop(process: Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    elif process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _affinity() -> list[int]:
+    return sorted(psutil.Process().cpu_affinity() or [])

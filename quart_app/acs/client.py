@@ -1,0 +1,298 @@
+"""The ACS Identity client over the Azure SDK: one client, one connection pool, no retries below our own policy."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import aiohttp
+from azure.communication.identity import CommunicationUserIdentifier
+from azure.communication.identity.aio import CommunicationIdentityClient
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    DecodeError,
+    HttpResponseError,
+    IncompleteReadError,
+)
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
+from azure.core.pipeline.transport import AioHttpTransport
+from azure.core.rest import AsyncHttpResponse, HttpRequest
+
+from quart_app.acs.interface import (
+    AcsCredentialsRejected,
+    AcsError,
+    AcsThrottled,
+    AcsToken,
+    AcsUnavailable,
+    IdentityGone,
+    IdentityNotOwned,
+    TeamsTokenRefused,
+    UnexpectedAnswer,
+)
+from upstream.http_session import new_http_session
+from upstream.retry_after import retry_after
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+_DEFAULT_LIFETIME_MINUTES = 1440  # azure-rest-api-specs: CommunicationIdentity.json 2023-10-01
+
+
+@dataclass(frozen=True, slots=True)
+class AcsOptions:
+    """Which ACS resource is used and how; either `connection_string`, or `endpoint` (https) with `credential`.
+
+    token_scopes            what issued tokens are good for (`chat`, `voip`, …), at least one
+    token_lifetime_minutes  60 to 1440 (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)
+    connect_seconds         for a connection, TLS included
+    read_seconds            between two pieces of an answer
+    connections             the most connections at once
+
+    The credential stays the caller's own: whoever made it closes it. Raises `ValueError`.
+    """
+
+    token_scopes: tuple[str, ...]
+    token_lifetime_minutes: int = _DEFAULT_LIFETIME_MINUTES
+    connection_string: str | None = field(default=None, repr=False)
+    endpoint: str | None = None
+    credential: AsyncTokenCredential | None = field(default=None, repr=False)
+    connect_seconds: float = 3.0
+    read_seconds: float = 8.0
+    connections: int = 100
+
+    def __post_init__(self) -> None:
+        by_key = self.connection_string is not None
+        by_credential = self.endpoint is not None and self.credential is not None
+        if by_key == by_credential:
+            raise ValueError("Give either a connection string or an endpoint with a credential.")
+        if not self.token_scopes:
+            raise ValueError("Give at least one token scope.")
+        if not 60 <= self.token_lifetime_minutes <= 1440:
+            raise ValueError("The token lifetime must be 60 to 1440 minutes.")
+
+
+class SdkAcsClient:
+    """`AcsClient` over azure-communication-identity. Make it inside the running event loop, once per process.
+
+    Every call is one request, bounded by the options' times. What repeats it is `acs.guarded`. `clock` (seconds since
+    the epoch) is for `Retry-After` dates.
+    """
+
+    def __init__(self, options: AcsOptions, *, clock: Callable[[], float] = time.time) -> None:
+        self._scopes = list(options.token_scopes)
+        minutes = options.token_lifetime_minutes
+        # ACS's own default is not named: the SDK writes a number by compiling an expression each time.
+        self._lifetime = timedelta(minutes=minutes) if minutes != _DEFAULT_LIFETIME_MINUTES else None
+        self._attempt_seconds = options.connect_seconds + options.read_seconds
+        self._clock = clock
+        self._session = new_http_session(options.connections)
+        transport = AioHttpTransport(
+            session=self._session,
+            session_owner=False,
+            connection_timeout=options.connect_seconds,
+            read_timeout=options.read_seconds,
+        )
+        # The SDK's own way to sign requests has no public name.
+        signing = _client(options, transport=transport)._identity_service_client._config.authentication_policy  # noqa: SLF001
+        self._client = _client(options, transport=transport, policies=[_ReadJson(), signing])
+
+    async def create_identity(self) -> str:
+        """See `AcsClient.create_identity`."""
+
+        async def create() -> str:
+            created = await self._client.create_user()
+            return created.properties["id"]
+
+        return await self._call("create_identity", create, _about_service)
+
+    async def delete_identity(self, acs_user_id: str) -> None:
+        """See `AcsClient.delete_identity`."""
+        user = CommunicationUserIdentifier(acs_user_id)
+        try:
+            await self._call("delete_identity", lambda: self._client.delete_user(user), _about_identity)
+        except IdentityGone:
+            return
+
+    async def issue_token(self, acs_user_id: str) -> AcsToken:
+        """See `AcsClient.issue_token`."""
+        user = CommunicationUserIdentifier(acs_user_id)
+
+        async def issue() -> AcsToken:
+            issued = await self._client.get_token(user, list(self._scopes), token_expires_in=self._lifetime)
+            return _acs_token(issued)
+
+        return await self._call("issue_token", issue, _about_identity)
+
+    async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
+        """See `AcsClient.exchange_teams_token`."""
+
+        async def exchange() -> AcsToken:
+            return _acs_token(await self._client.get_token_for_teams_user(teams_token, client_id, user_object_id))
+
+        return await self._call("exchange_teams_token", exchange, _about_teams_token)
+
+    async def aclose(self) -> None:
+        """See `AcsClient.aclose`."""
+        await self._client.close()
+        await self._session.close()
+
+    async def _call(
+        self,
+        name: str,
+        operation: Callable[[], Awaitable[T]],
+        describe: Callable[["_Answer"], AcsError | None],
+    ) -> T:
+        try:
+            async with asyncio.timeout(self._attempt_seconds):
+                return await operation()
+        except Exception as error:  # whatever the SDK raises ends here
+            # Causes are cut off because the texts of lower layers hold URLs, and so the user's ACS id.
+            raise self._translate(name, error, describe) from None
+
+    def _translate(self, name: str, error: Exception, describe: Callable[["_Answer"], AcsError | None]) -> AcsError:
+        answer = _answer(error)
+        logger.info(
+            "ACS did not carry out a call",
+            extra={
+                "operation": name,
+                "cause": type(error).__name__,
+                "status": answer and answer.status,
+                "acs_error": answer and answer.code,
+                "ms_cv": answer and answer.headers.get("MS-CV"),
+            },
+        )
+        if answer is None:
+            return _without_answer(error)
+        return describe(answer) or _about_any(answer, self._clock) or UnexpectedAnswer(answer.status)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer other than success: `{"error": {"code", "message", "target"}}` with its status and headers."""
+
+    status: int
+    headers: Mapping[str, str]
+    code: str | None
+    message: str
+    target: str
+
+
+class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
+    """Reads what ACS answers. With signing it is all that a request passes through.
+
+    The SDK's other twelve policies take longer than sending the request (docs/performance.md), and do what is done here
+    elsewhere, or not at all: they would send a failed create up to four times, follow redirects with the request's
+    signature, and log request URLs, which hold ACS ids.
+    """
+
+    async def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
+        response = await self.next.send(request)
+        if response.http_response.status_code in (200, 201):
+            response.context[ContentDecodePolicy.CONTEXT_NAME] = json.loads(response.http_response.content)
+        return response
+
+
+def _client(options: AcsOptions, **keywords: Any) -> CommunicationIdentityClient:
+    if options.connection_string is not None:
+        return CommunicationIdentityClient.from_connection_string(options.connection_string, **keywords)
+    assert options.endpoint is not None  # noqa: S101 (AcsOptions)
+    assert options.credential is not None  # noqa: S101 (AcsOptions)
+    return CommunicationIdentityClient(options.endpoint.rstrip("/"), options.credential, **keywords)
+
+
+def _acs_token(issued: object) -> AcsToken:
+    # The SDK's AccessToken says that `expires_on` is an int, but holds what ACS wrote.
+    token, expires_on = getattr(issued, "token", None), getattr(issued, "expires_on", None)
+    if not isinstance(token, str) or not token or expires_on is None:
+        raise ValueError("ACS answered without a token.")
+    return AcsToken(token, str(expires_on))
+
+
+def _answer(error: Exception) -> _Answer | None:
+    """What ACS answered; `None` when it did not answer, or not to the end."""
+    response = getattr(error, "response", None)
+    if not isinstance(error, HttpResponseError) or isinstance(error, IncompleteReadError) or response is None:
+        return None
+    if isinstance(error, ClientAuthenticationError) and error.status_code != 401:
+        return None  # Entra ID's answer to the credential; the SDK raises this for ACS's own answers only at 401
+    details = error.error
+    return _Answer(
+        status=error.status_code or 0,
+        headers=response.headers,
+        code=(details and details.code) or None,
+        message=(details and details.message) or "",
+        target=(details and details.target) or "",
+    )
+
+
+def _without_answer(error: Exception) -> AcsError:
+    if isinstance(error, ClientAuthenticationError):  # no token for ACS, so ACS was not asked
+        if _token_was_refused(error):
+            return AcsCredentialsRejected("No access token for ACS could be obtained.")
+        return AcsUnavailable(nothing_happened=True)
+    if isinstance(error, TimeoutError):
+        return AcsUnavailable()
+    if isinstance(error, AzureError) and (not isinstance(error, DecodeError) or isinstance(error, IncompleteReadError)):
+        # azure-core raises ServiceRequestError also for connections that broke after the request was sent; only
+        # aiohttp's own exception tells that there never was a connection.
+        never_connected = isinstance(error.inner_exception, _NO_CONNECTION)
+        return AcsUnavailable(nothing_happened=never_connected)
+    return UnexpectedAnswer(None)
+
+
+def _token_was_refused(error: ClientAuthenticationError) -> bool:
+    """Whether the credential is to blame, and not its token endpoint's health; azure-identity may hide the answer as a
+    cause. https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
+    """
+    for failure in (error, error.__cause__):
+        answer = getattr(failure, "response", None)
+        if answer is not None:
+            return answer.status_code in (400, 401, 403)
+    return error.__cause__ is None
+
+
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def _about_service(_: _Answer) -> AcsError | None:
+    return None
+
+
+def _about_identity(answer: _Answer) -> AcsError | None:
+    if answer.code == "IdentityNotOwned":
+        return IdentityNotOwned()
+    # The status that a deleted identity gets is not on record, only the message. A 404 counts when it is ACS's own (the
+    # specification gives every error a code), not when some gateway knows nothing of the path.
+    if answer.code and (answer.status == 404 or answer.message.startswith("Provided identity doesn't exist")):
+        return IdentityGone()
+    return None
+
+
+def _about_teams_token(answer: _Answer) -> AcsError | None:
+    if answer.code == "InvalidAccessToken":
+        return TeamsTokenRefused("token")
+    if answer.status == 400 and (part := _TEAMS_PARTS.get(answer.target.lower())):
+        return TeamsTokenRefused(part)
+    return None
+
+
+_TEAMS_PARTS = {"appid": "client", "userid": "user", "token": "token"}
+
+
+def _about_any(answer: _Answer, clock: Callable[[], float]) -> AcsError | None:
+    if answer.status == 429:
+        return AcsThrottled(retry_after(answer.headers, clock))
+    if answer.status == 408 or 500 <= answer.status <= 599:
+        return AcsUnavailable(retry_after(answer.headers, clock))
+    if answer.status in (401, 403):
+        return AcsCredentialsRejected("ACS refused the service's own credential.")
+    return None

@@ -1,0 +1,104 @@
+"""The ACS Identity client: identities, access tokens, the Teams exchange. Its SDK's exceptions never cross it."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from upstream.errors import Throttled, Unavailable, UpstreamError
+
+ACS = "acs"
+"""The name of Azure Communication Services in metrics and logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcsToken:
+    """An ACS access token. `expires_on` is the ISO 8601 time exactly as ACS wrote it."""
+
+    token: str = field(repr=False)
+    expires_on: str
+
+
+class AcsError(UpstreamError):
+    """ACS did not do what was asked. Messages never hold an id, a token or an upstream body."""
+
+    upstream: ClassVar[str] = ACS
+
+
+class IdentityGone(AcsError):
+    """ACS knows no such identity (any more)."""
+
+    outcome: ClassVar[str] = "refused"
+
+
+class IdentityNotOwned(AcsError):
+    """The identity belongs to another ACS resource (401 `IdentityNotOwned`)."""
+
+    outcome: ClassVar[str] = "refused"
+
+
+class TeamsTokenRefused(AcsError):
+    """ACS refused the Teams user's token. `part` names what is wrong: `token`, `client` or `user`."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, part: str) -> None:
+        super().__init__(f"ACS refused the Teams token because of its {part}.")
+        self.part = part
+
+
+class AcsThrottled(Throttled, AcsError):
+    """429: nothing was done. `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float | None = None) -> None:
+        super().__init__("ACS is throttling requests.", retry_after)
+
+
+class AcsUnavailable(Unavailable, AcsError):
+    """ACS could not be reached or failed. `retry_after` is in seconds.
+
+    `nothing_happened` is true only when the request was provably not carried out (the connection was never made).
+    """
+
+    def __init__(self, retry_after: float | None = None, *, nothing_happened: bool = False) -> None:
+        super().__init__("ACS is unavailable.", retry_after)
+        self.nothing_happened = nothing_happened
+
+
+class AcsCredentialsRejected(AcsError):
+    """ACS refused this service's own credential."""
+
+
+class UnexpectedAnswer(AcsError):
+    """ACS answered with something that the API does not describe. `status` is the HTTP status, if there was one.
+
+    Whether the request was carried out is unknown.
+    """
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__("ACS gave an unexpected answer.")
+        self.status = status
+
+
+class AcsClient(Protocol):
+    """What the service needs of ACS. Every method may raise `AcsThrottled`, `AcsUnavailable`,
+    `AcsCredentialsRejected`, `UnexpectedAnswer`.
+    """
+
+    async def create_identity(self) -> str:
+        """Mint an identity and return its id. Never repeated unless nothing was made: minting is not idempotent."""
+        ...
+
+    async def delete_identity(self, acs_user_id: str) -> None:
+        """Delete the identity and revoke its tokens; already gone is success. Raises `IdentityNotOwned`."""
+        ...
+
+    async def issue_token(self, acs_user_id: str) -> AcsToken:
+        """Issue an access token with the configured scopes and lifetime. Raises `IdentityGone`, `IdentityNotOwned`."""
+        ...
+
+    async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
+        """Exchange a Teams user's Entra access token. Raises `TeamsTokenRefused`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the client and its connections."""
+        ...

@@ -1,0 +1,62 @@
+"""From settings to the ACS client, for the service, the operators' commands and `doctor` alike."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from quart_app.acs.client import AcsOptions, SdkAcsClient
+from quart_app.acs.guarded import GuardedAcsClient
+from quart_app.credentials import managed_identity
+from quart_app.settings import AcsSettings, EntraSettings
+from upstream.measuring import Measure, unmeasured
+from upstream.retrying import RetryPolicy
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+PROBE_SCOPES = ("chat.join.limited",)
+PROBE_LIFETIME_MINUTES = 60
+
+
+@asynccontextmanager
+async def open_acs_client(
+    acs: AcsSettings,
+    entra: EntraSettings,
+    retry: RetryPolicy,
+    credential: "AsyncTokenCredential | None" = None,
+    *,
+    probing: bool = False,
+    measure: Measure = unmeasured,
+    on_minted: Callable[[], None] = lambda: None,
+    on_deleted: Callable[[], None] = lambda: None,
+) -> AsyncIterator[GuardedAcsClient]:
+    """The client of the configured ACS resource, closed at the end.
+
+    `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
+    With `probing`, tokens that it issues have the least scope and the shortest life: whoever asks only wants to know
+    whether an identity lives.
+    """
+    async with AsyncExitStack() as stack:
+        if acs.connection_string is None and credential is None:
+            credential = await stack.enter_async_context(managed_identity(entra))
+        client = SdkAcsClient(
+            AcsOptions(
+                token_scopes=PROBE_SCOPES if probing else acs.token_scopes,
+                token_lifetime_minutes=PROBE_LIFETIME_MINUTES if probing else acs.token_lifetime_minutes,
+                connection_string=acs.connection_string.get_secret_value() if acs.connection_string else None,
+                endpoint=acs.endpoint,
+                credential=credential if acs.endpoint else None,
+            )
+        )
+        guarded = GuardedAcsClient(client, retry, measure, on_minted=on_minted, on_deleted=on_deleted)
+        stack.push_async_callback(guarded.aclose)
+        yield guarded
+
+
+def acs_endpoint(acs: AcsSettings) -> tuple[str, str]:
+    """Where the ACS resource is, after the name of the setting that says so."""
+    if acs.connection_string is None:
+        return "ACS_ENDPOINT", str(acs.endpoint)
+    parts = dict(part.partition("=")[::2] for part in acs.connection_string.get_secret_value().split(";"))
+    named = {name.strip().lower(): value for name, value in parts.items()}
+    return "the endpoint in ACS_CONNECTION_STRING", named["endpoint"]

@@ -1,0 +1,73 @@
+"""Why there is no token on behalf of the caller; apart from MSAL, which only some stores need."""
+
+from typing import ClassVar
+
+from quart_app.clouds import ENTRA
+from upstream.errors import Throttled, Unavailable, UpstreamError
+
+
+class OnBehalfOfError(UpstreamError):
+    """There is no token. Messages hold no token, secret, user or upstream text."""
+
+    upstream: ClassVar[str] = ENTRA
+
+
+class ClaimsChallengeRequired(OnBehalfOfError):
+    """The caller must sign in again and prove more. `claims` is the challenge for the client, as JSON.
+
+    https://learn.microsoft.com/entra/identity-platform/v2-conditional-access-dev-guide
+    """
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, claims: str) -> None:
+        super().__init__("Signing in again with further claims is required.")
+        self.claims = claims
+
+
+class ConsentRequired(OnBehalfOfError):
+    """Nobody has consented that this service acts for the caller (AADSTS65001)."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self) -> None:
+        super().__init__("The user or an administrator must consent to this service's permissions.")
+
+
+class AssertionRefused(OnBehalfOfError):
+    """Entra ID does not accept the caller's token: expired, revoked, or for another audience (AADSTS50013, 500133)."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, codes: tuple[int, ...] = ()) -> None:
+        super().__init__(f"The caller's token was refused{named(codes)}.")
+
+
+class OnBehalfOfCredentialsRejected(OnBehalfOfError):
+    """Entra ID refuses this service's own credential or registration."""
+
+    def __init__(self, codes: tuple[int, ...] = ()) -> None:
+        super().__init__(f"This service's credential was rejected{named(codes)}.")
+
+
+class OnBehalfOfMisconfigured(OnBehalfOfError):
+    """It can't work until an operator changes something; the message says what."""
+
+
+class OnBehalfOfThrottled(Throttled, OnBehalfOfError):
+    """429: nothing was done. `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float | None = None) -> None:
+        super().__init__("Entra ID is throttling requests.", retry_after)
+
+
+class OnBehalfOfUnavailable(Unavailable, OnBehalfOfError):
+    """Entra ID could not be reached or failed. `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float | None = None) -> None:
+        super().__init__("Entra ID is unavailable.", retry_after)
+
+
+def named(codes: tuple[int, ...]) -> str:
+    """Entra ID's error codes as they go into a message."""
+    return f" ({', '.join(f'AADSTS{code}' for code in codes)})" if codes else ""

@@ -1,0 +1,288 @@
+"""Access tokens for other APIs on behalf of the caller: OAuth 2.0 on-behalf-of with MSAL.
+
+https://learn.microsoft.com/entra/identity-platform/v2-oauth2-on-behalf-of-flow
+
+MSAL for Python is synchronous, and on this path it neither reads its token cache nor keeps users apart: its HTTP cache
+answers every user with one user's 429 or 5xx, for as long as `Retry-After` says, and repeats a 400 for 60 seconds, also
+after the consent that was missing is given. Its token cache, in turn, grows with every user and is never read. Hence:
+
+- It runs on a bounded pool of threads, behind a bounded cache of our own and a single flight per token.
+- Its two caches remember nothing. Discovery is still asked for once per tenant: each application object keeps the
+  result itself.
+- Its HTTP client is ours (`msal_http`).
+
+https://learn.microsoft.com/entra/msal/python
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msal
+from cachetools import LRUCache, TLRUCache
+
+from quart_app.auth.caller import Caller
+from quart_app.auth.on_behalf_of.credentials import ClientCredential, msal_credential
+from quart_app.auth.on_behalf_of.errors import (
+    AssertionRefused,
+    ClaimsChallengeRequired,
+    ConsentRequired,
+    OnBehalfOfCredentialsRejected,
+    OnBehalfOfError,
+    OnBehalfOfMisconfigured,
+    OnBehalfOfUnavailable,
+    named,
+)
+from quart_app.auth.on_behalf_of.msal_http import HttpClient, KeepsNoTokens, RemembersNothing
+from quart_app.clouds import ENTRA
+from storage.mapping import UserKey
+from upstream.calls import UpstreamCalls
+from upstream.measuring import Measure, unmeasured
+from upstream.retrying import RetryPolicy
+from upstream.single_flight import SingleFlight
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalfOfOptions:
+    """How tokens are asked for.
+
+    authority_host   the root of Entra ID, which differs in national clouds
+    client_id        this service's app registration: the audience of the callers' tokens
+    timeout          seconds for connecting, and for each silence after that
+    threads          how many requests run at the same time
+    pending          how many may run or wait; more are refused at once with `OnBehalfOfUnavailable`
+    cached_tokens    how many tokens are kept
+    expiry_margin    seconds before its expiry at which a token is no longer used
+    """
+
+    authority_host: str
+    client_id: str
+    credential: ClientCredential
+    timeout: float = 5.0
+    threads: int = 16
+    pending: int = 512
+    cached_tokens: int = 10_000
+    expiry_margin: float = 300.0
+
+
+class OnBehalfOf:
+    """Gets tokens and remembers them. One per process; close it with `aclose`.
+
+    `clock` returns seconds since the epoch. Getting a token that is not there already is one upstream call, made by
+    `retry` and `measure`; `on_lookup` is called with whether it was there. Raises `OnBehalfOfMisconfigured` for a
+    certificate that can't be used.
+    """
+
+    def __init__(
+        self,
+        settings: OnBehalfOfOptions,
+        retry: RetryPolicy | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        measure: Measure = unmeasured,
+        on_lookup: Callable[[bool], None] = lambda hit: None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._calls = UpstreamCalls(ENTRA, lambda begun: OnBehalfOfUnavailable(), retry or RetryPolicy(), measure)
+        self._on_lookup = on_lookup
+        self._credential = msal_credential(settings.credential)
+        self._http = HttpClient(settings.timeout, settings.threads)
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="on-behalf-of")
+        self._applications: LRUCache[str, Any] = LRUCache(_TENANTS)
+        self._building: SingleFlight[str, Any] = SingleFlight()
+        self._tokens: TLRUCache[Hashable, _Token] = TLRUCache(
+            settings.cached_tokens, ttu=lambda _key, token, _now: token.useful_until, timer=clock
+        )
+        self._asking: SingleFlight[Hashable, str] = SingleFlight()
+
+    async def access_token(self, caller: Caller, scopes: tuple[str, ...]) -> str:
+        """A token for `scopes` (all of one API) that acts for the caller.
+
+        The API may revoke it at once by a claims challenge (continuous access evaluation) only if the caller's client
+        understands one: nobody else could answer it.
+        https://learn.microsoft.com/entra/identity-platform/claims-challenge#client-capabilities
+
+        Kept until `expiry_margin` before its own expiry or until the caller's token expires, whichever is first.
+        Raises `ClaimsChallengeRequired`, `ConsentRequired`, `AssertionRefused`, `OnBehalfOfCredentialsRejected`,
+        `OnBehalfOfMisconfigured`, `OnBehalfOfThrottled`, `OnBehalfOfUnavailable`.
+        """
+
+        def ask(application: Any) -> Any:
+            capabilities = _CLAIMS_CHALLENGES if caller.understands_claims_challenges else None
+            return application.acquire_token_on_behalf_of(caller.access_token, list(scopes), capabilities)
+
+        key = (_digest(caller), scopes)
+        return await self._token(key, caller.user.issuer, ask, useful_until=float(caller.expires_at))
+
+    async def application_token(self, tenant_id: str, scope: str) -> str:
+        """A token of this service itself, by client credentials, for operators. `scope` ends with `/.default`.
+
+        Raises what `access_token` raises.
+        """
+
+        def ask(application: Any) -> Any:
+            return application.acquire_token_for_client([scope])
+
+        return await self._token((tenant_id, scope), tenant_id, ask)
+
+    def forget(self, caller: Caller, scopes: tuple[str, ...]) -> None:
+        """Drop the caller's token: the API refused it."""
+        self._tokens.pop((_digest(caller), scopes), None)
+
+    async def aclose(self) -> None:
+        """End what waits, let running requests finish (they are bounded by their time limit), close connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._asking.cancel()
+        self._building.cancel()
+        await asyncio.to_thread(self._threads.shutdown)
+        self._http.close()
+
+    async def _token(
+        self, key: Hashable, tenant_id: str, ask: Callable[[Any], Any], useful_until: float = float("inf")
+    ) -> str:
+        kept = self._tokens.get(key)
+        self._on_lookup(kept is not None)
+        if kept is not None:
+            return kept.value
+        if key not in self._asking and len(self._asking) >= self._settings.pending:
+            raise OnBehalfOfUnavailable(_CROWDED_PAUSE)
+
+        async def acquire() -> _Token:
+            application = await self._application(tenant_id)
+            answer = await self._in_thread(lambda: ask(application))
+            return _Token.of(answer, self._clock(), self._settings.expiry_margin, useful_until)
+
+        async def get() -> str:
+            token = await self._calls.call("token", acquire)
+            self._tokens[key] = token
+            return token.value
+
+        return await self._asking.do(key, get)
+
+    async def _application(self, tenant_id: str) -> Any:
+        """MSAL's application object for a tenant; making it asks for the tenant's metadata."""
+        known = self._applications.get(tenant_id)
+        if known is not None:
+            return known
+
+        async def build() -> Any:
+            built = await self._in_thread(
+                lambda: msal.ConfidentialClientApplication(
+                    self._settings.client_id,
+                    client_credential=self._credential,
+                    authority=f"{self._settings.authority_host.rstrip('/')}/{tenant_id}",
+                    instance_discovery=False,
+                    http_client=self._http,
+                    http_cache=RemembersNothing(),
+                    token_cache=KeepsNoTokens(),
+                    exclude_scopes=["offline_access"],
+                )
+            )
+            self._applications[tenant_id] = built
+            return built
+
+        return await self._building.do(tenant_id, build)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except ValueError as error:
+            # MSAL's way to say that an answer of Entra ID, or the authority's address, makes no sense to it.
+            raise OnBehalfOfMisconfigured(
+                "Entra ID's answer could not be understood. Check the authority host and the tenant."
+            ) from error
+
+
+class CallerTokens:
+    """Tokens of whoever is being served, for stores that act as their user (`GraphAccessTokens`).
+
+    `current_caller` returns the caller whose request is being served, `None` outside of one. Raises what
+    `OnBehalfOf.access_token` raises, and `LookupError` for anybody but that caller.
+    """
+
+    def __init__(
+        self,
+        on_behalf_of: OnBehalfOf,
+        scopes: tuple[str, ...],
+        current_caller: Callable[[], Caller | None],
+    ) -> None:
+        self._on_behalf_of = on_behalf_of
+        self._scopes = scopes
+        self._current_caller = current_caller
+
+    async def access_token(self, user: UserKey) -> str:
+        """The token of the caller, who must be `user`."""
+        return await self._on_behalf_of.access_token(self._caller(user), self._scopes)
+
+    def refused(self, user: UserKey) -> None:
+        """Forget the token of the caller, who must be `user`: the API refused it."""
+        self._on_behalf_of.forget(self._caller(user), self._scopes)
+
+    def _caller(self, user: UserKey) -> Caller:
+        caller = self._current_caller()
+        if caller is None or caller.user != user:
+            raise LookupError("There is no token for a user other than the caller.")
+        return caller
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationTokens:
+    """App-only tokens for Microsoft Graph (`GraphApplicationTokens`). Raises what `OnBehalfOf` raises."""
+
+    on_behalf_of: OnBehalfOf
+    tenants: tuple[str, ...]
+    scope: str
+
+    async def access_token(self, tenant_id: str) -> str:
+        """See `GraphApplicationTokens.access_token`."""
+        return await self.on_behalf_of.application_token(tenant_id, self.scope)
+
+
+_CLAIMS_CHALLENGES = '{"access_token":{"xms_cc":{"values":["cp1"]}}}'
+_TENANTS = 100
+_CROWDED_PAUSE = 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str = field(repr=False)
+    useful_until: float
+
+    @classmethod
+    def of(cls, answer: Any, now: float, margin: float, at_most: float) -> "_Token":
+        """The token of MSAL's answer; raises what else the answer means."""
+        if not isinstance(answer, dict):
+            raise OnBehalfOfUnavailable
+        if "access_token" not in answer:
+            raise _refusal(answer)
+        return cls(str(answer["access_token"]), min(now + float(answer.get("expires_in", 0)) - margin, at_most))
+
+
+def _refusal(answer: Mapping[str, Any]) -> OnBehalfOfError:
+    # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+    codes = tuple(code for code in answer.get("error_codes") or () if isinstance(code, int))
+    error, claims = answer.get("error"), answer.get("claims")
+    if isinstance(claims, str) and claims:
+        return ClaimsChallengeRequired(claims)
+    if 65001 in codes or "consent_required" in (error, answer.get("suberror")):
+        return ConsentRequired()
+    if error in ("invalid_client", "unauthorized_client"):
+        return OnBehalfOfCredentialsRejected(codes)
+    if error in ("invalid_grant", "interaction_required", "login_required"):
+        return AssertionRefused(codes)
+    if error in ("temporarily_unavailable", "server_error"):
+        return OnBehalfOfUnavailable()
+    return OnBehalfOfMisconfigured(
+        f"Entra ID refused the request{named(codes)}. Check the app registration and the permissions it asks for."
+    )
+
+
+def _digest(caller: Caller) -> bytes:
+    return hashlib.sha256(caller.access_token.encode()).digest()

@@ -1,0 +1,1 @@
+"""Running the application: Hypercorn on uvloop, start and stop. May import `app` and all below."""

@@ -1,0 +1,88 @@
+"""Faults between settings that are each sound by themselves."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from quart_app.clouds import CLOUDS, cloud_of
+from quart_app.settings.groups import (
+    CLIENT_CREDENTIALS,
+    AcsSettings,
+    EntraSettings,
+    Environment,
+    OidcSettings,
+    StorageBackend,
+    variable_name,
+)
+
+
+def contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
+    """Faults between concerns; of those whose own settings are sound."""
+    yield from _other_issuer_contradictions(groups)
+    yield from _cloud_contradictions(groups)
+    server, entra, storage, cosmos = (groups.get(name) for name in ("server", "entra", "storage", "cosmos"))
+    backend = storage.backend if storage else None
+    oidc = groups.get("oidc")
+    if entra and not (oidc and oidc.issuer):
+        given = entra.client_credentials
+        if backend is StorageBackend.GRAPH and len(given) != 1:
+            yield f"STORAGE_BACKEND=graph needs exactly one of {', '.join(CLIENT_CREDENTIALS)}."
+        elif entra.client_secret and entra.client_certificate_path:
+            yield "Set only one of ENTRA_CLIENT_SECRET and ENTRA_CLIENT_CERTIFICATE_PATH."
+        path = entra.client_certificate_path
+        if path is not None and not path.is_file():
+            yield "ENTRA_CLIENT_CERTIFICATE_PATH names no file."
+    if backend is StorageBackend.COSMOS and cosmos and not cosmos.endpoint:
+        yield "STORAGE_BACKEND=cosmos needs COSMOS_ENDPOINT, such as https://NAME.documents.azure.com."
+    if cosmos and cosmos.create_if_missing and (not server or server.environment is not Environment.DEVELOPMENT):
+        yield "COSMOS_CREATE_IF_MISSING is for ENVIRONMENT=development alone; elsewhere, deploy the container."
+    if acs := groups.get("acs"):
+        yield from _acs_faults(acs)
+    if entra and not entra.managed_identity_client_id:
+        if acs and acs.endpoint and not acs.connection_string:
+            yield "ACS_ENDPOINT needs ENTRA_MANAGED_IDENTITY_CLIENT_ID, the managed identity that ACS is called with."
+        if backend is StorageBackend.COSMOS and cosmos and not cosmos.key:
+            yield "STORAGE_BACKEND=cosmos needs COSMOS_KEY or, better, ENTRA_MANAGED_IDENTITY_CLIENT_ID."
+
+
+def _other_issuer_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
+    oidc, entra, teams, storage = (groups.get(name) for name in ("oidc", "entra", "teams", "storage"))
+    if oidc is None:
+        return
+    if oidc.issuer is None:
+        for field in sorted(oidc.model_fields_set - {"issuer"}):
+            name = variable_name(OidcSettings, field)
+            yield f"{name} is for another issuer than Microsoft Entra ID; set OIDC_ISSUER."
+        return
+    if not oidc.audience:
+        yield "OIDC_ISSUER needs OIDC_AUDIENCE, the `aud` of access tokens for this API."
+    if not oidc.required_scope and not oidc.required_role:
+        yield "OIDC_ISSUER needs OIDC_REQUIRED_SCOPE or OIDC_REQUIRED_ROLE: an audience alone is no permission to call."
+    if storage and storage.backend is StorageBackend.GRAPH:
+        yield (
+            "STORAGE_BACKEND=graph works with users of Microsoft Entra ID alone, because their own tokens reach "
+            "Microsoft Graph; with OIDC_ISSUER use cosmos or sqlite."
+        )
+    # The managed identity is also the service's own for other Azure resources.
+    excluded = sorted(entra.model_fields_set - {"managed_identity_client_id"}) if entra else []
+    if excluded:
+        names = ", ".join(variable_name(EntraSettings, field) for field in excluded)
+        yield f"With OIDC_ISSUER leave out {names}: callers come from that issuer or from Microsoft Entra ID, not both."
+    if teams and teams.model_fields_set:
+        yield "The TEAMS_ settings are for users of Microsoft Entra ID; leave them out with OIDC_ISSUER."
+
+
+def _cloud_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
+    entra, storage, graph = (groups.get(name) for name in ("entra", "storage", "graph"))
+    if entra and graph and storage and storage.backend is StorageBackend.GRAPH:
+        cloud = cloud_of(entra.authority_host)
+        known = {host for each in CLOUDS for host in each.graph_hosts}
+        if cloud and graph.base_url in known and graph.base_url not in cloud.graph_hosts:
+            hosts = " or ".join(cloud.graph_hosts)
+            yield f"GRAPH_BASE_URL is in another cloud than ENTRA_AUTHORITY_HOST, whose Microsoft Graph is {hosts}."
+
+
+def _acs_faults(acs: AcsSettings) -> Iterable[str]:
+    if (acs.connection_string is None) == (acs.endpoint is None):
+        yield "Set exactly one of ACS_CONNECTION_STRING and ACS_ENDPOINT."
+    if acs.token_reuse_minutes >= acs.token_lifetime_minutes:
+        yield "ACS_TOKEN_REUSE_MINUTES must be less than ACS_TOKEN_LIFETIME_MINUTES."

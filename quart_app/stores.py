@@ -1,0 +1,164 @@
+"""From settings to the open mapping store, for the service, the operators' commands and `doctor` alike.
+
+A new store is one entry in `_BACKENDS`, beside its module in `storage` and its settings.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from quart_app.auth.caller import current_caller
+from quart_app.clouds import ENTRA
+from quart_app.credentials import managed_identity
+from quart_app.settings import CLIENT_CREDENTIALS, Settings, StorageBackend
+from quart_app.telemetry.instruments import Telemetry
+from storage.guarded import GuardedStore
+from storage.mapping import STORE, MappingStore
+from upstream.retrying import RetryPolicy
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+logger = logging.getLogger(__name__)
+
+
+class ActingAs(Enum):
+    """For whom a store is opened, which matters to Microsoft Graph only.
+
+    CALLER       each call acts as the user who is being served, by a token on behalf of that user
+    APPLICATION  each call acts as the service itself, for operators: it needs the application permission
+                 User.ReadWrite.All (User.Read.All to read only)
+    """
+
+    CALLER = "caller"
+    APPLICATION = "application"
+
+
+@asynccontextmanager
+async def open_mapping_store(
+    settings: Settings,
+    retry: RetryPolicy,
+    *,
+    backend: StorageBackend | None = None,
+    acting_as: ActingAs = ActingAs.CALLER,
+    credential: "AsyncTokenCredential | None" = None,
+    telemetry: Telemetry | None = None,
+) -> AsyncIterator[GuardedStore]:
+    """The store `backend`, by default the one that `STORAGE_BACKEND` names, closed at the end.
+
+    Only what it needs is imported. What opening finds out about a set-up that works less well than it could is logged.
+    `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
+    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`, and `OnBehalfOfMisconfigured` for a certificate
+    that can't be used.
+    """
+    async with open_with_warnings(
+        settings, retry, backend=backend, acting_as=acting_as, credential=credential, telemetry=telemetry
+    ) as (store, warnings):
+        for warning in warnings:
+            logger.warning("%s", warning)
+        yield store
+
+
+@asynccontextmanager
+async def open_with_warnings(
+    settings: Settings,
+    retry: RetryPolicy,
+    *,
+    backend: StorageBackend | None = None,
+    acting_as: ActingAs = ActingAs.CALLER,
+    credential: "AsyncTokenCredential | None" = None,
+    telemetry: Telemetry | None = None,
+) -> AsyncIterator[tuple[GuardedStore, tuple[str, ...]]]:
+    """As `open_mapping_store`, with the warnings instead of logging them: a fault and its remedy each."""
+    backend = backend or settings.storage.backend
+    telemetry = telemetry or Telemetry()
+    async with AsyncExitStack() as stack:
+        opening = _Opening(settings, stack, retry, acting_as, credential, telemetry)
+        opened, warnings = await _BACKENDS[backend](opening)
+        store = GuardedStore(opened, retry, telemetry.upstream(STORE))
+        stack.push_async_callback(store.aclose)
+        yield store, warnings
+
+
+def missing_settings(settings: Settings, backend: StorageBackend) -> Iterable[str]:
+    """What `backend` needs beyond what every start checks: one sentence for each thing that is missing."""
+    if backend is StorageBackend.COSMOS and not settings.cosmos.endpoint:
+        yield "COSMOS_ENDPOINT is not set, such as https://NAME.documents.azure.com."
+    if backend is StorageBackend.GRAPH and len(settings.entra.client_credentials) != 1:
+        yield f"Microsoft Graph needs exactly one of {', '.join(CLIENT_CREDENTIALS)}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What a back end may need while it is opened. `stack` closes what is opened on the way."""
+
+    settings: Settings
+    stack: AsyncExitStack
+    retry: RetryPolicy
+    acting_as: ActingAs
+    credential: "AsyncTokenCredential | None"
+    telemetry: Telemetry
+
+
+_Opened = tuple[MappingStore, tuple[str, ...]]
+
+
+async def _sqlite(opening: _Opening) -> _Opened:
+    from storage.sqlite import open_sqlite_store
+
+    store = await open_sqlite_store(opening.settings.sqlite.path)
+    return store, store.warnings
+
+
+async def _cosmos(opening: _Opening) -> _Opened:
+    from storage.cosmos import open_cosmos_store
+    from storage.cosmos_options import CosmosOptions
+
+    cosmos, credential = opening.settings.cosmos, opening.credential
+    if cosmos.key is not None:
+        credential = None
+    elif credential is None:
+        credential = await opening.stack.enter_async_context(managed_identity(opening.settings.entra))
+    store = await open_cosmos_store(
+        CosmosOptions(
+            endpoint=str(cosmos.endpoint),
+            database=cosmos.database,
+            container=cosmos.container,
+            key=cosmos.key.get_secret_value() if cosmos.key else None,
+            credential=credential,
+            create_if_missing=cosmos.create_if_missing,
+        )
+    )
+    return store, store.warnings
+
+
+async def _graph(opening: _Opening) -> _Opened:
+    from quart_app.auth.on_behalf_of.credentials import client_credential
+    from quart_app.auth.on_behalf_of.tokens import ApplicationTokens, CallerTokens, OnBehalfOf, OnBehalfOfOptions
+    from storage.graph import open_graph_store
+    from storage.graph_options import GraphOptions
+
+    entra, graph, telemetry = opening.settings.entra, opening.settings.graph, opening.telemetry
+    on_behalf_of = OnBehalfOf(
+        OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra)),
+        opening.retry,
+        measure=telemetry.upstream(ENTRA),
+        on_lookup=telemetry.cache("on_behalf_of"),
+    )
+    opening.stack.push_async_callback(on_behalf_of.aclose)
+    options = GraphOptions(graph.base_url, graph.extension_name)
+    if opening.acting_as is ActingAs.CALLER:
+        tokens = CallerTokens(on_behalf_of, (f"{graph.base_url}/User.ReadWrite",), current_caller)
+        return await open_graph_store(options, tokens), ()
+    application = ApplicationTokens(on_behalf_of, entra.tenants, f"{graph.base_url}/.default")
+    return await open_graph_store(options, None, application), ()
+
+
+_BACKENDS: Mapping[StorageBackend, Callable[[_Opening], Awaitable[_Opened]]] = {
+    StorageBackend.SQLITE: _sqlite,
+    StorageBackend.COSMOS: _cosmos,
+    StorageBackend.GRAPH: _graph,
+}

@@ -1,0 +1,234 @@
+"""Traces and metrics by OpenTelemetry, to Azure Monitor, an OTLP collector or both; imported only when asked for.
+
+Spans and metrics carry route templates, operation names, outcomes and the request id: never a path, a URL, a message, a
+token or an id of a user. For that reason no library is instrumented automatically, and no provider is registered for
+the whole process: the URLs that azure-core and aiohttp would write into spans hold ACS ids. Names of spans, metrics and
+attributes follow https://opentelemetry.io/docs/specs/semconv/http/ where they exist there.
+"""
+
+import asyncio
+import os
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.sdk import metrics as sdk_metrics
+from opentelemetry.sdk import trace as sdk_trace
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, format_trace_id, use_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from quart_app.telemetry.instruments import Telemetry
+from quart_app.telemetry.served_request import ServedRequest, current_request
+from upstream.errors import UpstreamError
+from upstream.measuring import outcome_of
+
+NAME = "acs-auth"
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+"""Histogram bounds; those that the semantic conventions advise for request durations."""
+
+SHUTDOWN_SECONDS = 5.0
+
+
+class OpenTelemetry(Telemetry):
+    """Makes a server span of each request with a child span for each upstream call, and the metrics below.
+
+    Upstream calls outside of a request (readiness, background work) are measured and have no span. `timer` is in
+    seconds.
+    """
+
+    def __init__(
+        self, tracers: TracerProvider, meters: MeterProvider, timer: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._tracer = tracers.get_tracer(NAME)
+        self._timer = timer
+        meter = self._meter = meters.get_meter(NAME)
+        self._requests = meter.create_histogram(
+            "http.server.request.duration", "s", "Requests", explicit_bucket_boundaries_advisory=SECONDS
+        )
+        self._active = meter.create_up_down_counter("http.server.active_requests", "{request}", "Requests now")
+        self._upstream = meter.create_histogram(
+            "acs_auth.upstream.duration",
+            "s",
+            "Calls of upstreams, their retries included",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self._retries = meter.create_counter("acs_auth.upstream.retries", "{retry}", "Calls that were repeated")
+        self._throttles = meter.create_counter(
+            "acs_auth.upstream.throttles", "{answer}", "Answers by which an upstream said that it is too busy"
+        )
+        self._lookups = meter.create_counter("acs_auth.cache.lookups", "{lookup}", "Look-ups in the service's caches")
+        self._minted = meter.create_counter("acs_auth.identities.minted", "{identity}", "ACS identities made")
+        self._deleted = meter.create_counter("acs_auth.identities.deleted", "{identity}", "ACS identities deleted")
+
+    @contextmanager
+    def serving(self, request: ServedRequest, headers: Iterable[tuple[bytes, bytes]]) -> Iterator[None]:
+        """See `Telemetry.serving`. A W3C `traceparent` of the client is continued."""
+        method = request.method if request.method in _METHODS else "_OTHER"
+        started = self._timer()
+        self._active.add(1, {"http.request.method": method})
+        carrier = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+        span = self._tracer.start_span(method, _TRACE_CONTEXT.extract(carrier), SpanKind.SERVER)
+        try:
+            with _inside(span), super().serving(request, headers):
+                if span.is_recording():
+                    request.trace_id = format_trace_id(span.get_span_context().trace_id)
+                yield
+        finally:
+            described: dict[str, str | int] = {"http.request.method": method}
+            if request.route is not None:
+                described["http.route"] = request.route
+                span.update_name(f"{method} {request.route}")
+            if request.status is not None:
+                described["http.response.status_code"] = request.status
+            if request.error is not None:
+                described["error.type"] = request.error
+            span.set_attributes({**described, "acs_auth.request_id": request.request_id})
+            if request.status is None or request.status >= 500:
+                span.set_status(StatusCode.ERROR)
+            span.end()
+            self._active.add(-1, {"http.request.method": method})
+            self._requests.record(self._timer() - started, described)
+
+    def retried(self, error: Exception, attempt: int, wait: float) -> None:
+        """See `Telemetry.retried`."""
+        super().retried(error, attempt, wait)
+        upstream = error.upstream if isinstance(error, UpstreamError) else UpstreamError.upstream
+        outcome = outcome_of(error)
+        self._retries.add(1, {"upstream": upstream, "outcome": outcome})
+        if outcome == "throttled":
+            self._throttles.add(1, {"upstream": upstream})
+
+    def cache(self, name: str) -> Callable[[bool], None]:
+        """See `Telemetry.cache`."""
+
+        def on_lookup(hit: bool) -> None:
+            self._lookups.add(1, {"cache": name, "result": "hit" if hit else "miss"})
+
+        return on_lookup
+
+    def minted(self) -> None:
+        """See `Telemetry.minted`."""
+        self._minted.add(1)
+
+    def deleted(self) -> None:
+        """See `Telemetry.deleted`."""
+        self._deleted.add(1)
+
+    def gauge(self, name: str, unit: str, description: str, read: Callable[[], int]) -> None:
+        """See `Telemetry.gauge`."""
+
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(read())]
+
+        self._meter.create_observable_gauge(name, [observe], unit, description)
+
+    @contextmanager
+    def _call(self, upstream: str, operation: str) -> Iterator[None]:
+        started = self._timer()
+        outcome = "ok"
+        described = {"upstream": upstream, "operation": operation}
+        span: Span | None = None
+        if current_request() is not None:
+            span = self._tracer.start_span(f"{upstream} {operation}", kind=SpanKind.CLIENT, attributes=described)
+        try:
+            with _inside(span) if span is not None else nullcontext():
+                yield
+        except BaseException as error:
+            outcome = outcome_of(error)
+            # Another upstream's error was counted by its own call, which this one contains.
+            if outcome == "throttled" and isinstance(error, UpstreamError) and error.upstream == upstream:
+                self._throttles.add(1, {"upstream": upstream})
+            if span is not None:
+                span.set_attribute("error.type", type(error).__name__)
+                if outcome != "refused":
+                    span.set_status(StatusCode.ERROR)
+            raise
+        finally:
+            if span is not None:
+                span.set_attribute("outcome", outcome)
+                span.end()
+            self._upstream.record(self._timer() - started, {**described, "outcome": outcome})
+
+
+@dataclass(frozen=True, slots=True)
+class Exporters:
+    """Where spans and metrics go."""
+
+    spans: tuple[SpanProcessor, ...]
+    metrics: tuple[MetricReader, ...]
+
+
+def azure_monitor(connection_string: str) -> Exporters:
+    """Application Insights. Nothing is kept on disk while it can't be reached.
+
+    The exporter's reports about itself to Microsoft, its remote configuration and its metric about the process (which
+    needs a provider for the whole process) are off unless the environment says otherwise.
+    """
+    for name in ("STATSBEAT_DISABLED_ALL", "CONTROLPLANE_DISABLED", "OPENTELEMETRY_RESOURCE_METRIC_DISABLED"):
+        os.environ.setdefault(f"APPLICATIONINSIGHTS_{name}", "true")
+    from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
+
+    options = {"connection_string": connection_string, "disable_offline_storage": True}
+    return Exporters(
+        (BatchSpanProcessor(AzureMonitorTraceExporter(**options)),),
+        (PeriodicExportingMetricReader(AzureMonitorMetricExporter(**options)),),
+    )
+
+
+def otlp(*, spans: bool, metrics: bool) -> Exporters:
+    """An OTLP collector by HTTP, as the standard variables `OTEL_EXPORTER_OTLP_*` describe it.
+
+    https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+    """
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return Exporters(
+        (BatchSpanProcessor(OTLPSpanExporter()),) if spans else (),
+        (PeriodicExportingMetricReader(OTLPMetricExporter()),) if metrics else (),
+    )
+
+
+@asynccontextmanager
+async def exporting(*exporters: Exporters) -> AsyncIterator[OpenTelemetry]:
+    """Telemetry that goes to `exporters`; leaving the context sends what is left, for `SHUTDOWN_SECONDS` at most."""
+    resource = Resource(
+        {"service.name": NAME, "service.version": version("acs-auth-server"), "service.instance.id": str(uuid.uuid4())}
+    ).merge(OTELResourceDetector().detect())
+    tracers = sdk_trace.TracerProvider(resource=resource, shutdown_on_exit=False)
+    for exporter in exporters:
+        for processor in exporter.spans:
+            tracers.add_span_processor(processor)
+    meters = sdk_metrics.MeterProvider(
+        [reader for exporter in exporters for reader in exporter.metrics], resource, shutdown_on_exit=False
+    )
+
+    def shut_down() -> None:
+        tracers.shutdown()
+        meters.shutdown(timeout_millis=SHUTDOWN_SECONDS * 1000)
+
+    try:
+        yield OpenTelemetry(tracers, meters)
+    finally:
+        # A daemon thread: an exporter that can't reach its collector may hang on, and the process must still end.
+        thread = threading.Thread(target=shut_down, name="shut telemetry down", daemon=True)
+        thread.start()
+        await asyncio.to_thread(thread.join, SHUTDOWN_SECONDS)
+
+
+def _inside(span: Span) -> AbstractContextManager[Span]:
+    # What an exception says stays out of spans.
+    return use_span(span, record_exception=False, set_status_on_exception=False)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+_TRACE_CONTEXT = TraceContextTextMapPropagator()

@@ -1,0 +1,45 @@
+"""The request that is being served, as far as telemetry knows it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ServedRequest:
+    """One request, as far as it is known while it is being served. Nothing in it tells who called.
+
+    method, route   `route` is the template; `None` when no route fits
+    user            a keyed hash of the caller, when known
+    error           the stable name of the error it was answered with
+    trace_id        of its trace, if it is recorded
+    """
+
+    method: str
+    request_id: str = ""
+    route: str | None = None
+    status: int | None = None
+    user: str | None = None
+    error: str | None = None
+    trace_id: str | None = None
+    upstream_calls: int = 0
+    retries: int = 0
+
+
+def current_request() -> ServedRequest | None:
+    """The request that is being served, also in tasks that it started; `None` outside of one."""
+    return _current.get()
+
+
+@contextmanager
+def serving(request: ServedRequest) -> Iterator[None]:
+    """Everything inside is done for this request."""
+    reset = _current.set(request)
+    try:
+        yield
+    finally:
+        _current.reset(reset)
+
+
+_current: ContextVar[ServedRequest | None] = ContextVar("served_request", default=None)

@@ -1,0 +1,101 @@
+"""What one user, and all of them together, may ask for at once; more is refused early, with when to come back.
+
+The rate limit is ours because the libraries do not fit: quart-rate-limiter decides before the caller is known, and the
+memory storage of `limits` walks through every user's entry on each request.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cachetools import TTLCache
+from quart import request
+
+from quart_app.web.middleware import Application
+from storage.mapping import UserKey
+
+MINUTE = 60.0
+REMEMBERED_USERS = 50_000
+BUSY_RETRY_AFTER_SECONDS = 1.0
+
+
+class TooManyRequests(Exception):
+    """The user asks too often; `retry_after` says in how many seconds the next request will be served."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("The user sends too many requests.")
+        self.retry_after = retry_after
+
+
+class TooBusy(Exception):
+    """As many requests as the process takes are being served; `retry_after` is in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many requests are being served.")
+        self.retry_after = BUSY_RETRY_AFTER_SECONDS
+
+
+class RateLimit:
+    """Each user's requests: `per_minute` at once, then as many a minute, evenly (GCRA, ITU-T I.371, appendix I).
+
+    Of each user one number is kept, for a minute at most, and of `users` users at most; whoever was seen longest ago is
+    forgotten first. `clock` is monotonic, in seconds.
+    """
+
+    def __init__(
+        self, per_minute: int, *, users: int = REMEMBERED_USERS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._spacing = MINUTE / per_minute
+        self._clock = clock
+        self._paid_until: TTLCache[UserKey, float] = TTLCache(users, MINUTE, clock)
+
+    def __len__(self) -> int:
+        """How many users are remembered."""
+        return len(self._paid_until)
+
+    def count(self, user: UserKey) -> None:
+        """Count one request of the user. Raises `TooManyRequests`; a refused request is not counted."""
+        now = self._clock()
+        paid_until = max(now, self._paid_until.get(user, now)) + self._spacing
+        excess = paid_until - now - MINUTE
+        if excess > _ROUNDING:
+            raise TooManyRequests(excess)
+        self._paid_until[user] = paid_until
+
+
+class ConcurrencyLimit:
+    """Counts the requests being served, and refuses those beyond `maximum` before anything is done for them.
+
+    Paths that begin with `exempt` are served nevertheless and not counted: the platform must not take a busy process
+    for a dead one.
+    """
+
+    def __init__(self, maximum: int, exempt: str = "/health/") -> None:
+        self._maximum = maximum
+        self._exempt = exempt
+        self.serving = 0
+
+    def __call__(self, application: Application) -> Application:
+        """The middleware that counts. A request whose client left is subtracted: it stands around the application."""
+
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http" or scope["path"].startswith(self._exempt):
+                return await application(scope, receive, send)
+            if self.serving >= self._maximum:
+                return await application({**scope, _EXCESSIVE: True}, receive, send)
+            self.serving += 1
+            try:
+                return await application(scope, receive, send)
+            finally:
+                self.serving -= 1
+
+        return counted
+
+    async def refuse(self) -> None:
+        """To be called before each request is served. Raises `TooBusy`."""
+        if request.scope.get(_EXCESSIVE):
+            raise TooBusy
+
+
+_EXCESSIVE = "acs_auth.excessive"
+_ROUNDING = 1e-6  # seconds

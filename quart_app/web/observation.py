@@ -1,0 +1,71 @@
+"""Observing requests: an id for each, its measurement, and its access line."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from quart import Quart, Response, g, request
+
+from quart_app.telemetry.instruments import Telemetry
+from quart_app.telemetry.logs import AccessLog
+from quart_app.telemetry.served_request import ServedRequest, current_request
+from quart_app.web.middleware import Application, Middleware
+
+REQUEST_ID_HEADER = "X-Request-Id"
+
+
+def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_counter) -> Middleware:
+    """Measure every request and log one line for it, except the platform's probes of `/health`.
+
+    It stands around the whole application: a request whose client goes away is cancelled and gets its line too.
+    `timer` is in seconds.
+    """
+    access_log = AccessLog()
+
+    def around(application: Application) -> Application:
+        async def observed(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http" or scope["path"].startswith("/health/"):
+                return await application(scope, receive, send)
+            served = ServedRequest(scope["method"])
+            started = timer()
+
+            async def note_status(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    served.status = message["status"]
+                await send(message)
+
+            try:
+                with telemetry.serving(served, scope["headers"]):
+                    await application(scope, receive, note_status)
+            finally:
+                access_log.write(served, timer() - started)
+
+        return observed
+
+    return around
+
+
+def identify_requests(app: Quart) -> None:
+    """Give every request an id, taken from `X-Request-Id` when that is well-formed, and answer with it."""
+
+    @app.before_request
+    async def begin() -> None:
+        given = request.headers.get(REQUEST_ID_HEADER, "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        served = current_request()
+        if served is not None:
+            served.request_id = g.request_id
+            served.route = request.url_rule.rule if request.url_rule else None
+
+    @app.after_request
+    async def end(response: Response) -> Response:
+        response.headers[REQUEST_ID_HEADER] = g.request_id
+        served = current_request()
+        if served is not None:
+            served.error = g.get("error")
+        return response
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")

@@ -1,0 +1,57 @@
+"""What the answers look like, member for member as they stand in the JSON."""
+
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from quart_app.web.error_names import ErrorName
+
+
+class AcsUser(TypedDict):
+    """The caller's ACS identity."""
+
+    acsUserIdentity: Annotated[
+        str,
+        Field(examples=["8:acs:016a7064-0581-40b9-be73-6dde64d69d72_0000000f-31c8-6f1e-d68a-0848220037ba"]),
+    ]
+
+
+class CommunicationUser(TypedDict):
+    """Whose token it is."""
+
+    communicationUserId: str
+
+
+class AcsUserToken(TypedDict):
+    """An ACS access token for the caller's identity."""
+
+    token: str
+    expiresOn: Annotated[str, Field(examples=["2026-11-23T09:48:02.7233445+00:00"])]
+    user: CommunicationUser
+
+
+class TeamsUserToken(TypedDict):
+    """An ACS access token for the caller as a Teams user."""
+
+    token: str
+    expiresOn: str
+
+
+class Error(TypedDict):
+    """Every refusal and failure."""
+
+    code: Annotated[int, Field(description="The HTTP status.")]
+    error: Annotated[
+        str, Field(description="A stable name to branch on.", json_schema_extra={"enum": [*map(str, ErrorName)]})
+    ]
+    message: Annotated[str, Field(description="What to do.")]
+    requestId: Annotated[str, Field(description="Quote it when you report a problem.")]
+    stack_trace: NotRequired[Annotated[str, Field(description="Only in development.")]]
+
+
+class Health(TypedDict):
+    """The state of the service, and of each part that was checked."""
+
+    status: Annotated[str, Field(examples=["ok", "unavailable"])]
+    checks: NotRequired[dict[str, str]]

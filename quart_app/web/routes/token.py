@@ -1,0 +1,82 @@
+"""`/api/token`: ACS access tokens for the caller."""
+
+from quart import Blueprint, Response, request
+from werkzeug.datastructures import RequestCacheControl
+from werkzeug.http import parse_cache_control_header
+
+from quart_app.auth.caller import Caller
+from quart_app.auth.guard import Guard
+from quart_app.auth.teams_exchange import TeamsExchange
+from quart_app.identities import IdentityService
+from quart_app.web.json_answers import json_response
+from quart_app.web.routes.description import Answer, HeaderParameter, describes
+from quart_app.web.routes.models import AcsUserToken, TeamsUserToken
+
+TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
+
+TOKEN_DESCRIPTION = (
+    Answer(
+        201,
+        "An ACS access token: a new one, or one of the last minutes where the operator allows reuse. Cache-Control: "
+        "no-cache asks for a new one.",
+        AcsUserToken,
+    ),
+    Answer(404, "The caller has no ACS identity yet."),
+    Answer(409, "The identity belongs to another ACS resource, or no longer exists there."),
+    Answer(502, "ACS or the store refused the service's own credential."),
+)
+TEAMS_DESCRIPTION = (
+    HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS."),
+    Answer(201, "A new ACS access token for the Teams user.", TeamsUserToken),
+    Answer(400, "The Teams token is missing, or was issued to another application."),
+    Answer(401, "No valid access token for this API, or a Teams token that is not valid or not for ACS."),
+    Answer(403, "A scope is missing in either token, or the Teams token is another user's."),
+    Answer(501, "No Teams client is configured, or the callers are not users of Microsoft Entra ID."),
+    Answer(502, "ACS refused the service's own credential."),
+)
+
+
+class TokenAnswers:
+    """Issues and exchanges tokens and writes the answers; shared by both names of each route."""
+
+    def __init__(self, identities: IdentityService, teams: TeamsExchange) -> None:
+        self._identities = identities
+        self._teams = teams
+
+    async def user_token(self, caller: Caller) -> Response:
+        """An ACS access token for the caller's own identity. Clients bypass kept ones (RFC 9111, section 5.2.1)."""
+        asked = parse_cache_control_header(request.headers.get("Cache-Control", "").lower(), cls=RequestCacheControl)
+        fresh = bool(asked.no_cache or asked.no_store or asked.max_age == 0)
+        issued = await self._identities.issue_token(caller.user, fresh=fresh, keep=not asked.no_store)
+        body: AcsUserToken = {
+            "token": issued.token.token,
+            "expiresOn": issued.token.expires_on,
+            "user": {"communicationUserId": issued.acs_user_id},
+        }
+        return json_response(body, 201)
+
+    async def teams_token(self, caller: Caller) -> Response:
+        """An ACS access token for the caller as a Teams user."""
+        teams_token = ",".join(request.headers.getlist(TEAMS_TOKEN_HEADER))  # several are no token: RFC 9110, 5.3
+        token = await self._teams.exchange(teams_token, caller)
+        body: TeamsUserToken = {"token": token.token, "expiresOn": token.expires_on}
+        return json_response(body, 201)
+
+
+def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
+    """The routes of the caller's tokens."""
+    blueprint = Blueprint("token", __name__, url_prefix="/api/token")
+
+    @blueprint.get("")
+    @describes("Get an ACS access token for the caller", *TOKEN_DESCRIPTION)
+    @guard.authenticated
+    async def get_token(caller: Caller) -> Response:
+        return await answers.user_token(caller)
+
+    @blueprint.get("/teams")
+    @describes("Exchange the caller's Teams token for an ACS access token", *TEAMS_DESCRIPTION)
+    @guard.authenticated
+    async def get_teams_token(caller: Caller) -> Response:
+        return await answers.teams_token(caller)
+
+    return blueprint

@@ -1,0 +1,63 @@
+"""`/api/user`: the caller's ACS identity."""
+
+from quart import Blueprint, Response
+
+from quart_app.auth.caller import Caller
+from quart_app.auth.guard import Guard
+from quart_app.identities import IdentityService
+from quart_app.web.json_answers import json_response, no_content
+from quart_app.web.routes.description import Answer, describes
+from quart_app.web.routes.models import AcsUser
+
+CREATION_DESCRIPTION = (
+    Answer(200, "The caller had an ACS identity already.", AcsUser),
+    Answer(201, "The caller's new ACS identity.", AcsUser),
+    Answer(409, "The store can't hold the mapping."),
+    Answer(502, "ACS or the store refused the service's own credential."),
+)
+
+
+def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
+    """The routes of the caller's identity."""
+    blueprint = Blueprint("user", __name__, url_prefix="/api/user")
+
+    @blueprint.get("")
+    @describes(
+        "Tell the caller's ACS identity",
+        Answer(200, "The caller's ACS identity.", AcsUser),
+        Answer(404, "The caller has no ACS identity yet."),
+    )
+    @guard.authenticated
+    async def get_user(caller: Caller) -> Response:
+        return user_answer(await identities.find(caller.user))
+
+    @blueprint.post("")
+    @describes("Create the caller's ACS identity, if there is none", *CREATION_DESCRIPTION)
+    @guard.authenticated
+    async def create_user(caller: Caller) -> Response:
+        return await created_user_answer(identities, caller)
+
+    @blueprint.delete("")
+    @describes(
+        "Delete the caller's ACS identity, its tokens and its data",
+        Answer(204, "The caller has no ACS identity any more."),
+        Answer(502, "ACS or the store refused the service's own credential."),
+    )
+    @guard.authenticated
+    async def delete_user(caller: Caller) -> Response:
+        await identities.delete(caller.user)
+        return no_content()
+
+    return blueprint
+
+
+def user_answer(acs_user_id: str, status: int = 200) -> Response:
+    """The answer that tells an ACS identity."""
+    body: AcsUser = {"acsUserIdentity": acs_user_id}
+    return json_response(body, status)
+
+
+async def created_user_answer(identities: IdentityService, caller: Caller) -> Response:
+    """Make sure that the caller has an identity, and tell it: 201 when it is new, else 200."""
+    identity = await identities.get_or_create(caller.user)
+    return user_answer(identity.acs_user_id, 201 if identity.created else 200)

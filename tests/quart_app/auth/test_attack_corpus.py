@@ -1,0 +1,248 @@
+"""Every attack of the corpus against `acs-auth serve` in a process of its own, over real sockets."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
+
+from local_azure.environment import LocalAzure, Ports
+from tests.support.attack_corpus import ATTACKS, CONTROLS, Attack, Forger, bearer, good, http
+from tests.support.service_process import environment_for, serving
+
+PATIENCE_SECONDS = 20
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+INTERNALS = re.compile(
+    r"Traceback|\.py\b|8:acs|(?i:jwt|jose|signature|segment|padding|\bkid\b|exception|hypercorn|quart|werkzeug|python)|"
+    r"RSA|[a-z]Error\b|localhost:\d|127\.0\.0\.1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The first final answer on a connection, and how many answers came altogether."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    count: int
+
+    @property
+    def error(self) -> str | None:
+        """The name of the error; `None` when the HTTP layer answered without a body."""
+        if not self.body:
+            return None
+        found = json.loads(self.body)
+        return str(found["error"]) if "error" in found else "none"
+
+
+@dataclass(slots=True)
+class World:
+    """The running service, the attacker, and what was seen of both."""
+
+    port: int
+    forger: Forger
+    attacker_requests: list[str]
+    log: list[str] = field(default_factory=list)
+
+    async def send(self, request: bytes) -> Answer:
+        """Write the bytes as they are; read until the service closes the connection."""
+        return parsed(await self.exchange(request))
+
+    async def exchange(self, request: bytes) -> bytes:
+        """What the service writes until it closes the connection."""
+        loop = asyncio.get_running_loop()
+        received = bytearray()
+        with socket.socket() as connection:
+            connection.setblocking(False)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await loop.sock_connect(connection, ("127.0.0.1", self.port))
+                with suppress(ConnectionError):  # the service may answer and close before it has read everything
+                    await loop.sock_sendall(connection, request)
+                with suppress(ConnectionError):
+                    while piece := await loop.sock_recv(connection, 65536):
+                        received += piece
+        return bytes(received)
+
+    async def send_over_http2(self, *headers: tuple[str, str], upgrade: bool = False) -> tuple[int | None, bytes]:
+        """Status and body of a request over HTTP/2 without TLS; the status is `None` when the stream is refused."""
+        connection = H2Connection(H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            if upgrade:
+                settings = (connection.initiate_upgrade_connection() or b"").decode()
+                request = http("Upgrade: h2c", f"HTTP2-Settings: {settings}")
+                writer.write(request.replace(b"Connection: close", b"Connection: Upgrade, HTTP2-Settings"))
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            else:
+                connection.initiate_connection()
+                basics = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/api/user")]
+                connection.send_headers(1, [*basics, *headers], end_stream=True)
+            status, body = None, b""
+            while True:
+                writer.write(connection.data_to_send())
+                piece = await reader.read(65536)
+                events = connection.receive_data(piece) if piece else [ConnectionTerminated()]
+                for event in events:
+                    if isinstance(event, ResponseReceived):
+                        status = int(dict(event.headers)[b":status"])
+                    elif isinstance(event, DataReceived):
+                        body += event.data
+                    elif isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
+                        writer.close()
+                        return status, body
+
+    async def serves_a_good_caller(self) -> bool:
+        """Whether a good caller gets what is his."""
+        return (await self.send(http(good(self.forger)))).status == 200
+
+
+def parsed(raw: bytes) -> Answer:
+    answers = len(re.findall(rb"HTTP/1\.1 [2-5]\d\d ", raw))
+    while raw.startswith(b"HTTP/1.1 1"):
+        raw = raw.partition(b"\r\n\r\n")[2]
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.lower(): value.strip() for name, _, value in pairs}
+    return Answer(int(first.split(" ")[1]), headers, body[: int(headers.get("content-length", "0"))], answers)
+
+
+@asynccontextmanager
+async def attackers_server(azure: LocalAzure, seen: list[str]) -> AsyncIterator[str]:
+    """A server that offers keys over TLS that the service trusts, and notes who asks."""
+
+    async def note(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.json_response({"keys": []})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", note)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=azure.authority.server_context())
+    await site.start()
+    try:
+        yield f"https://localhost:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def follow(process: Process, log: list[str]) -> None:
+    assert process.stderr is not None
+    while line := await process.stderr.readline():
+        log.append(line.decode())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(
+    signing_keys: list[rsa.RSAPrivateKey], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    """One service for the whole corpus. At the end, its log is looked through."""
+    directory = tmp_path_factory.mktemp("attacks")
+    shutil.copytree(Path(os.environ["SSL_CERT_FILE"]).parent, directory / "local-azure")
+    personal, first, second, strangers = signing_keys
+    keys = iter([personal, first, second, first])
+    seen: list[str] = []
+    async with (
+        LocalAzure(directory / "local-azure", Ports(0, 0, 0, 0), new_key=lambda: next(keys)) as azure,
+        attackers_server(azure, seen) as attacker_url,
+    ):
+        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "3"}
+        async with serving(environment) as (process, _):
+            log: list[str] = []
+            following = asyncio.create_task(follow(process, log))
+            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen, log)
+            for user in ("alex", "guest"):
+                created = await world.send(http(bearer(azure.entra.access_token(user)), method="POST"))
+                assert created.status == 201
+            issued = await world.send(http(good(world.forger), target="/api/token"))
+            world.forger = Forger(azure, strangers, attacker_url, json.loads(issued.body)["token"])
+            yield world
+            process.terminate()
+            await asyncio.wait_for(following, PATIENCE_SECONDS)
+    written = "".join(log)
+    assert '"status": 401' in written, "the log was not read"
+    for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token"):
+        assert unwanted not in written, unwanted
+
+
+@in_one_loop
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+async def test_an_attack_gets_the_answer_it_must_get(
+    world: World, attack: Attack, record_property: Callable[[str, object], None]
+) -> None:
+    request = attack.request(world.forger)
+    answer = await world.send(request)
+    record_property("attack", "accepted" if answer.status < 400 else "refused")
+    assert (answer.status, answer.error) == (attack.status, attack.error)
+    assert answer.count == 1
+    if answer.status in (401, 403):
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.headers["cache-control"] == "no-store"
+    told = "\n".join([*answer.headers.values(), answer.body.decode()])
+    assert not INTERNALS.search(told), told
+    sent = re.findall(r"[A-Za-z0-9_-]{40,}", request.decode("latin-1"))
+    assert not [part for part in sent if part in told]
+    assert world.attacker_requests == []
+    assert await world.serves_a_good_caller()
+
+
+@in_one_loop
+@pytest.mark.parametrize("control", CONTROLS)
+async def test_what_is_good_is_accepted(
+    world: World, control: str, record_property: Callable[[str, object], None]
+) -> None:
+    answer = await world.send(CONTROLS[control](world.forger))
+    record_property("control", "accepted" if answer.status == 200 else "refused")
+    assert answer.status == 200
+    assert set(json.loads(answer.body)) == {"acsUserIdentity"}
+
+
+def test_the_corpus_is_large_and_names_each_attack_once() -> None:
+    names = [attack.name for attack in ATTACKS]
+    assert len(names) == len(set(names))
+    assert len(names) >= 200
+
+
+@in_one_loop
+async def test_http2_without_tls_is_guarded_in_the_same_way(world: World) -> None:
+    """Hypercorn speaks it to whoever begins with it; an ingress may."""
+    token = f"Bearer {world.forger.token()}"
+    expected: dict[tuple[tuple[str, str], ...], int | None] = {
+        (): 401,
+        (("authorization", token),): 200,
+        (("authorization", "Bearer x"),): 401,
+        (("authorization", token), ("authorization", token)): 401,
+        (("Authorization", token),): None,
+        (("authorization", token), ("connection", "upgrade")): None,
+        (("authorization", token), ("transfer-encoding", "chunked")): None,
+        (("authorization", token), (":path", "/api/token")): None,
+        (("authorization", f"{token}\r\nx: y"),): None,
+        (("authorization", "Bearer " + "A" * 100_000),): None,
+    }
+    for headers, status in expected.items():
+        answered, body = await world.send_over_http2(*headers)
+        assert answered == status, [name for name, _ in headers]
+        assert answered == 200 or not INTERNALS.search(body.decode())
+        assert await world.serves_a_good_caller()
+
+
+@in_one_loop
+async def test_a_connection_upgraded_to_http2_is_guarded_in_the_same_way(world: World) -> None:
+    assert (await world.send_over_http2(upgrade=True))[0] == 401
+    assert await world.serves_a_good_caller()

@@ -1,0 +1,746 @@
+"""The 1:1 rule, case by case: races, lost answers, interrupted deletions, stale caches."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from quart_app.acs.interface import AcsUnavailable, IdentityGone
+from quart_app.identities import (
+    Identity,
+    IdentityNotFound,
+    IdentityService,
+    MappedIdentityGone,
+    MappedIdentityNotOwned,
+)
+from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
+from storage.guarded import GuardedStore
+from storage.mapping import (
+    ExtensionLimitReached,
+    MappingExists,
+    StoreError,
+    StoreMisconfigured,
+    StoreThrottled,
+    StoreUnavailable,
+    UserKey,
+)
+from tests.conftest import FakeClock
+from tests.support import virtual_time
+from tests.support.memory_acs import MemoryAcsClient
+from tests.support.memory_store import MemoryMappingStore
+from tests.support.scripted import FailAfter, FailBefore, Gate, Hang, ScriptedStore
+from tests.support.store_contract import no_wait
+from upstream.deadline import deadline
+from upstream.retrying import RetryPolicy
+
+ALICE = UserKey("11111111-1111-1111-1111-111111111111", "alice")
+BOB = UserKey("11111111-1111-1111-1111-111111111111", "bob")
+FOREIGN = "8:acs:foreign_1"
+
+
+class World:
+    """One store and one ACS resource, shared by any number of processes of the service."""
+
+    def __init__(self) -> None:
+        self.stored = MemoryMappingStore()
+        self.store = ScriptedStore(self.stored)
+        self.acs = MemoryAcsClient()
+        self.services: list[IdentityService] = []
+
+    def process(self, **options: Any) -> IdentityService:
+        """Start another process of the service."""
+        service = IdentityService(GuardedStore(self.store, RetryPolicy(attempts=1)), self.acs, **options)
+        self.services.append(service)
+        return service
+
+    def mapped(self, user: UserKey = ALICE) -> str | None:
+        mapping = self.stored.stored.get(user)
+        return None if mapping is None else mapping.acs_user_id
+
+    async def aclose(self) -> None:
+        self.store.clear()
+        self.acs.clear()
+        for service in self.services:
+            await service.aclose()
+
+
+def passing() -> Gate:
+    """Lets a call through: for the calls that come before a scripted fault."""
+    gate = Gate()
+    gate.opened.set()
+    return gate
+
+
+@asynccontextmanager
+async def a_world() -> AsyncIterator[World]:
+    world = World()
+    try:
+        yield world
+    finally:
+        await world.aclose()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with a_world() as opened:
+        yield opened
+
+
+@pytest.fixture
+def service(world: World) -> IdentityService:
+    return world.process()
+
+
+class TestCreation:
+    async def test_a_new_user_gets_a_new_identity(self, world: World, service: IdentityService) -> None:
+        identity = await service.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[0], created=True)
+        assert world.mapped() == identity.acs_user_id
+        assert await service.find(ALICE) == identity.acs_user_id
+
+    async def test_a_known_user_gets_the_same_identity_again(self, world: World, service: IdentityService) -> None:
+        first = await service.get_or_create(ALICE)
+        assert await service.get_or_create(ALICE) == Identity(first.acs_user_id, created=False)
+        assert len(world.acs.minted) == 1
+
+    async def test_two_users_get_two_identities(self, service: IdentityService) -> None:
+        alice, bob = await asyncio.gather(service.get_or_create(ALICE), service.get_or_create(BOB))
+        assert alice.created
+        assert bob.created
+        assert alice.acs_user_id != bob.acs_user_id
+
+    async def test_simultaneous_calls_mint_once_and_only_one_of_them_created(
+        self, world: World, service: IdentityService
+    ) -> None:
+        identities = await asyncio.gather(*(service.get_or_create(ALICE) for _ in range(200)))
+        assert {identity.acs_user_id for identity in identities} == set(world.acs.minted) == world.acs.live
+        assert len(world.acs.minted) == 1
+        assert [identity.created for identity in identities].count(True) == 1
+        assert world.store.counts["get"] == 1
+
+    async def test_a_cancelled_leader_does_not_fail_its_followers(self, world: World, service: IdentityService) -> None:
+        world.acs.script("create_identity", gate := Gate())
+        leader = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        follower = asyncio.create_task(service.get_or_create(ALICE))
+        await asyncio.sleep(0)
+        leader.cancel()
+        await asyncio.wait({leader})
+        gate.opened.set()
+        assert (await follower).acs_user_id == world.mapped()
+        assert leader.cancelled()
+
+    async def test_the_work_goes_on_when_every_caller_is_cancelled(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.acs.script("create_identity", gate := Gate(after=True))
+        caller = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        caller.cancel()
+        await asyncio.wait({caller})
+        gate.opened.set()
+        await service.aclose()
+        assert {world.mapped()} == world.acs.live
+
+    async def test_an_error_that_nobody_waits_for_is_not_reported_as_lost(
+        self, world: World, service: IdentityService
+    ) -> None:
+        reports: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        world.acs.script("create_identity", gate := Gate())
+        world.store.script("create", FailBefore(StoreMisconfigured("no container")))
+        caller = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        caller.cancel()
+        await asyncio.wait({caller})
+        gate.opened.set()
+        await service.aclose()
+        gc.collect()
+        assert reports == []
+
+    async def test_an_error_reaches_all_who_share_the_work_and_the_next_call_starts_afresh(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.acs.script("create_identity", FailBefore(AcsUnavailable(nothing_happened=True)))
+        outcomes = await asyncio.gather(*(service.get_or_create(ALICE) for _ in range(3)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [AcsUnavailable] * 3
+        assert (await service.get_or_create(ALICE)).created
+
+    async def test_a_failed_read_never_mints(self, world: World, service: IdentityService) -> None:
+        world.store.script("get", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        assert world.acs.minted == []
+
+    async def test_the_loser_of_a_race_answers_the_winners_identity_and_deletes_its_own(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        world.store.script("create", gate := Gate())
+        loser = asyncio.create_task(one.get_or_create(ALICE))
+        await gate.reached.wait()
+        winner = await other.get_or_create(ALICE)
+        gate.opened.set()
+        assert await loser == Identity(winner.acs_user_id, created=False)
+        assert world.acs.live == {winner.acs_user_id}
+        assert len(world.acs.minted) == 2
+
+    async def test_a_winner_in_deletion_is_finished_and_then_the_own_identity_is_mapped(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        world.store.script("create", gate := Gate())
+        creating = asyncio.create_task(one.get_or_create(ALICE))
+        await gate.reached.wait()
+        await other.get_or_create(ALICE)
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        with pytest.raises(AcsUnavailable):
+            await other.delete(ALICE)
+        gate.opened.set()
+        identity = await creating
+        assert identity.created
+        assert world.acs.live == {identity.acs_user_id} == {world.mapped()}
+        assert len(world.acs.minted) == 2
+
+    async def test_it_gives_up_in_the_end_when_the_mapping_never_holds_still(
+        self, world: World, service: IdentityService
+    ) -> None:
+        async def always_in_deletion(user: UserKey, _: str) -> Any:
+            mapping = await world.stored.create(user, FOREIGN)
+            raise MappingExists(await world.stored.mark_deleting(mapping))
+
+        world.store.create = always_in_deletion  # type: ignore[method-assign,assignment]
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        assert len(world.acs.minted) == 1
+        del world.store.create
+
+
+class TestUnknownOutcomes:
+    @pytest.mark.parametrize("error", [StoreUnavailable(), StoreThrottled(), StoreMisconfigured("?")])
+    async def test_a_write_whose_answer_was_lost_is_recognised_as_our_own(
+        self, world: World, service: IdentityService, error: StoreError
+    ) -> None:
+        world.store.script("create", FailAfter(error))
+        identity = await service.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[0], created=True)
+        assert world.acs.live == {world.mapped()}
+
+    async def test_a_conflict_with_our_own_earlier_write_is_success(
+        self, world: World, service: IdentityService
+    ) -> None:
+        async def create_twice(user: UserKey, acs_user_id: str) -> Any:
+            await world.stored.create(user, acs_user_id)
+            return await world.stored.create(user, acs_user_id)
+
+        world.store.create = create_twice  # type: ignore[method-assign]
+        identity = await service.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[0], created=True)
+        assert world.acs.live == {identity.acs_user_id}
+
+    @pytest.mark.parametrize("fault", [FailBefore(StoreUnavailable()), FailAfter(StoreUnavailable())])
+    async def test_a_write_that_may_be_repeated_hides_a_short_outage(
+        self, world: World, fault: FailBefore | FailAfter
+    ) -> None:
+        service = world.process(retry=RetryPolicy(sleep=no_wait))
+        world.store.script("create", fault, times=2)
+        identity = await service.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[0], created=True)
+        assert world.acs.live == {world.mapped()} == {identity.acs_user_id}
+
+    async def test_a_repeated_write_never_revives_what_another_process_deleted_in_between(self, world: World) -> None:
+        other = world.process()
+
+        async def delete_meanwhile(_: float) -> None:
+            await other.delete(ALICE)
+
+        service = world.process(retry=RetryPolicy(sleep=delete_meanwhile))
+        world.store.script("create", FailAfter(StoreUnavailable()))
+        identity = await service.get_or_create(ALICE)
+        assert identity.acs_user_id != world.acs.minted[0]
+        assert world.acs.live == {world.mapped()} == {identity.acs_user_id}
+
+    @pytest.mark.parametrize("fault", [FailBefore(StoreUnavailable(3)), FailAfter(StoreUnavailable(3))])
+    async def test_what_can_not_be_decided_fails_with_the_first_error_and_the_next_call_goes_on_with_the_same_identity(
+        self, world: World, service: IdentityService, fault: FailBefore | FailAfter
+    ) -> None:
+        world.store.script("create", fault)
+        world.store.script("get", passing())
+        world.store.script("get", FailBefore(StoreUnavailable(9)))
+        with pytest.raises(StoreUnavailable) as caught:
+            await service.get_or_create(ALICE)
+        assert caught.value.retry_after == 3
+        assert world.acs.live == set(world.acs.minted)
+        identity = await service.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[0], created=True)
+        assert len(world.acs.minted) == 1
+        assert world.acs.live == {world.mapped()}
+
+    @pytest.mark.parametrize(
+        "fault", [FailBefore(StoreUnavailable()), FailAfter(StoreUnavailable()), Hang(), Hang(True)]
+    )
+    def test_after_an_outage_the_user_is_mapped_without_a_further_request(
+        self, fault: FailBefore | FailAfter | Hang
+    ) -> None:
+        async def main() -> None:
+            async with a_world() as world:
+                service = world.process()
+                with deadline(5):
+                    await service.get_or_create(BOB)
+                    world.store.script("get", passing())
+                    world.store.script("create", fault)
+                    world.store.script("*", FailBefore(StoreUnavailable()), None)
+                    with pytest.raises(StoreUnavailable):
+                        await service.get_or_create(ALICE)
+                await asyncio.sleep(200)
+                world.store.clear()
+                await asyncio.sleep(60)
+                assert world.mapped() == world.acs.minted[1]
+                assert world.acs.live == {world.mapped(), world.mapped(BOB)}
+                assert await service.reconcile() == 0
+
+        virtual_time.run(main())
+
+    async def test_an_identity_that_another_process_deleted_meanwhile_is_not_mapped_again(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        world.store.script("create", FailAfter(StoreUnavailable()))
+        world.store.script("get", passing())
+        world.store.script("get", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await one.get_or_create(ALICE)
+        await other.delete(ALICE)
+        assert world.acs.live == set()
+        identity = await one.get_or_create(ALICE)
+        assert identity == Identity(world.acs.minted[1], created=True)
+        assert world.acs.live == {world.mapped()}
+
+    async def test_the_background_does_not_bring_a_deleted_user_back(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        world.store.script("create", FailAfter(StoreUnavailable()))
+        world.store.script("get", passing())
+        world.store.script("get", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await one.get_or_create(ALICE)
+        await other.delete(ALICE)
+        assert await one.reconcile() == 0
+        assert world.mapped() is None
+        assert world.acs.live == set()
+        assert len(world.acs.minted) == 1
+
+    async def test_deleting_settles_first_so_nothing_stays_behind(self, world: World, service: IdentityService) -> None:
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        assert len(world.acs.live) == 1
+        await service.delete(ALICE)
+        assert world.acs.live == set()
+        assert world.mapped() is None
+        assert await service.reconcile() == 0
+
+    async def test_a_surplus_identity_that_could_not_be_deleted_is_deleted_later(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        world.store.script("create", gate := Gate())
+        loser = asyncio.create_task(one.get_or_create(ALICE))
+        await gate.reached.wait()
+        winner = await other.get_or_create(ALICE)
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        gate.opened.set()
+        assert (await loser).acs_user_id == winner.acs_user_id
+        assert len(world.acs.live) == 2
+        assert await one.reconcile() == 0
+        assert world.acs.live == {winner.acs_user_id}
+
+    async def test_when_the_mapping_can_not_be_held_the_identity_is_deleted(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", FailBefore(ExtensionLimitReached()))
+        with pytest.raises(ExtensionLimitReached):
+            await service.get_or_create(ALICE)
+        assert world.acs.live == set()
+        assert await service.reconcile() == 0
+
+    async def test_a_limit_reported_after_our_own_write_does_not_delete_the_mapped_identity(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", FailAfter(ExtensionLimitReached()))
+        identity = await service.get_or_create(ALICE)
+        assert world.acs.live == {identity.acs_user_id} == {world.mapped()}
+
+    async def test_a_limit_found_while_deleting_leaves_nothing(self, world: World, service: IdentityService) -> None:
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        world.store.script("create", FailBefore(ExtensionLimitReached()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        await service.delete(ALICE)
+        assert world.acs.live == set()
+
+    async def test_an_error_of_another_kind_keeps_the_identity_too(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", FailBefore(PermissionError("the caller must consent")))
+        with pytest.raises(PermissionError):
+            await service.get_or_create(ALICE)
+        assert (await service.get_or_create(ALICE)).acs_user_id == world.acs.minted[0]
+        assert len(world.acs.minted) == 1
+
+    async def test_no_more_is_minted_than_can_be_remembered(self, world: World) -> None:
+        service = world.process(pending_limit=1)
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(BOB)
+        assert len(world.acs.minted) == 1
+        await service.reconcile()
+        assert (await service.get_or_create(BOB)).created
+
+    async def test_closing_settles_what_is_open(self, world: World) -> None:
+        service = world.process()
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        await service.aclose()
+        assert world.acs.live == {world.mapped()}
+
+    def test_closing_does_not_wait_for_ever(self, caplog: pytest.LogCaptureFixture) -> None:
+        async def main() -> float:
+            async with a_world() as world:
+                service = world.process(close_seconds=5)
+                world.store.script("create", Hang(), None)
+                creating = asyncio.create_task(service.get_or_create(ALICE))
+                await asyncio.sleep(1)
+                started = asyncio.get_running_loop().time()
+                await service.aclose()
+                with pytest.raises(StoreUnavailable):
+                    await creating
+                world.services.clear()
+                return asyncio.get_running_loop().time() - started
+
+        with caplog.at_level(logging.INFO):
+            assert virtual_time.run(main()) == 10
+        closed = caplog.records[-1]
+        assert (closed.getMessage(), closed.pending, closed.orphaned) == ("closed", 1, 0)  # type: ignore[attr-defined]
+        assert "alice" not in caplog.text
+        assert "8:acs" not in caplog.text
+
+
+class TestDeletion:
+    async def test_identity_and_mapping_are_gone(self, world: World, service: IdentityService) -> None:
+        await service.get_or_create(ALICE)
+        await service.delete(ALICE)
+        assert world.acs.live == set()
+        assert world.mapped() is None
+        with pytest.raises(IdentityNotFound):
+            await service.find(ALICE)
+
+    async def test_nothing_to_delete_is_success(self, world: World, service: IdentityService) -> None:
+        await service.delete(ALICE)
+        assert world.acs.counts["delete_identity"] == 0
+
+    async def test_afterwards_the_user_gets_a_new_identity(self, world: World, service: IdentityService) -> None:
+        first = await service.get_or_create(ALICE)
+        await service.delete(ALICE)
+        second = await service.get_or_create(ALICE)
+        assert second.created
+        assert second.acs_user_id != first.acs_user_id
+        assert world.acs.live == {second.acs_user_id}
+
+    @pytest.mark.parametrize(
+        ("where", "operation"),
+        [("store", "get"), ("store", "mark_deleting"), ("acs", "delete_identity"), ("store", "remove")],
+    )
+    @pytest.mark.parametrize("fault", [FailBefore, FailAfter])
+    @pytest.mark.parametrize("resume", ["delete", "get_or_create", "delete elsewhere"])
+    async def test_interrupted_anywhere_it_is_resumed(
+        self, world: World, where: str, operation: str, fault: type[FailBefore | FailAfter], resume: str
+    ) -> None:
+        service, elsewhere = world.process(), world.process()
+        first = await service.get_or_create(ALICE)
+        if where == "store":
+            world.store.script(operation, fault(StoreUnavailable()))
+        else:
+            world.acs.script(operation, fault(AcsUnavailable()))
+        with pytest.raises((StoreUnavailable, AcsUnavailable)):
+            await service.delete(ALICE)
+        if resume == "get_or_create":
+            identity = await service.get_or_create(ALICE)
+            assert world.acs.live == {identity.acs_user_id} == {world.mapped()}
+            # What had not begun is not a deletion: then the user keeps the identity.
+            begun = (operation, fault) not in [("get", FailBefore), ("get", FailAfter), ("mark_deleting", FailBefore)]
+            assert (identity.acs_user_id != first.acs_user_id) == begun
+        else:
+            await (service if resume == "delete" else elsewhere).delete(ALICE)
+            assert world.acs.live == set()
+            assert world.mapped() is None
+
+    async def test_a_mapping_in_deletion_counts_as_absent(self, world: World, service: IdentityService) -> None:
+        await service.get_or_create(ALICE)
+        await world.stored.mark_deleting(world.stored.stored[ALICE])
+        with pytest.raises(IdentityNotFound):
+            await service.find(ALICE)
+        with pytest.raises(IdentityNotFound):
+            await service.issue_token(ALICE)
+
+    async def test_an_identity_of_another_resource_does_not_keep_the_mapping(
+        self, world: World, service: IdentityService
+    ) -> None:
+        await world.stored.create(ALICE, FOREIGN)
+        await service.delete(ALICE)
+        assert world.mapped() is None
+
+    async def test_two_processes_may_delete_at_once(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        await asyncio.gather(one.delete(ALICE), other.delete(ALICE), one.delete(ALICE))
+        assert world.acs.live == set()
+        assert world.mapped() is None
+
+    async def test_a_user_who_came_back_meanwhile_keeps_the_new_identity(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        world.store.script("mark_deleting", gate := Gate())
+        deleting = asyncio.create_task(one.delete(ALICE))
+        await gate.reached.wait()
+        await other.delete(ALICE)
+        second = await other.get_or_create(ALICE)
+        gate.opened.set()
+        await deleting
+        assert world.acs.live == {second.acs_user_id} == {world.mapped()}
+
+    async def test_creation_and_deletion_of_one_user_follow_one_another(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", gate := Gate())
+        creating = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        deleting = asyncio.create_task(service.delete(ALICE))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not deleting.done()
+        gate.opened.set()
+        assert (await creating).created
+        await deleting
+        assert world.acs.live == set()
+        assert world.mapped() is None
+
+    def test_waiting_for_another_request_of_the_same_user_ends_at_the_deadline(self) -> None:
+        async def main() -> None:
+            async with a_world() as world:
+                service = world.process()
+                world.acs.script("create_identity", gate := Gate())
+                creating = asyncio.create_task(service.get_or_create(ALICE))
+                await gate.reached.wait()
+                operations: list[Callable[[UserKey], Awaitable[object]]] = [service.delete, service.get_or_create]
+                for operation in operations:
+                    started = asyncio.get_running_loop().time()
+                    with deadline(5), pytest.raises(StoreUnavailable):
+                        await operation(ALICE)
+                    assert asyncio.get_running_loop().time() - started == 5
+                gate.opened.set()
+                assert (await creating).created
+
+        virtual_time.run(main())
+
+    async def test_nothing_is_remembered_of_users_who_are_done(self, world: World, service: IdentityService) -> None:
+        for number in range(20):
+            user = UserKey("tenant", str(number))
+            await service.get_or_create(user)
+            await service.delete(user)
+        gc.collect()
+        kept: list[Sized] = [service._locks, service._flights, service._pending, service._orphans, service._cache]
+        assert [len(each) for each in kept] == [0] * 5
+
+
+class TestTokens:
+    async def test_a_token_is_issued_for_the_mapped_identity(self, world: World, service: IdentityService) -> None:
+        identity = await service.get_or_create(ALICE)
+        issued = await service.issue_token(ALICE)
+        assert issued.acs_user_id == identity.acs_user_id
+        assert issued.token.token == f"token of {identity.acs_user_id}"
+
+    async def test_without_a_mapping_there_is_no_token(self, service: IdentityService) -> None:
+        with pytest.raises(IdentityNotFound):
+            await service.issue_token(ALICE)
+
+    async def test_the_mapping_is_read_once_while_it_is_remembered(self, world: World) -> None:
+        clock = FakeClock(0)
+        service = world.process(cache_seconds=60, timer=clock)
+        await world.process().get_or_create(ALICE)
+        world.store.counts.clear()
+        await service.issue_token(ALICE)
+        clock.advance(59)
+        await service.issue_token(ALICE)
+        assert world.store.counts["get"] == 1
+        clock.advance(2)
+        await service.issue_token(ALICE)
+        assert world.store.counts["get"] == 2
+
+    async def test_after_the_mapping_was_made_or_told_a_token_needs_no_read(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        await other.find(ALICE)
+        world.store.counts.clear()
+        await one.issue_token(ALICE)
+        await other.issue_token(ALICE)
+        assert world.store.counts["get"] == 0
+
+    async def test_a_process_that_saw_a_deletion_begin_issues_nothing_more(self, world: World) -> None:
+        one = world.process()
+        await one.get_or_create(ALICE)
+        await world.stored.mark_deleting(world.stored.stored[ALICE])
+        with pytest.raises(IdentityNotFound):
+            await one.find(ALICE)
+        with pytest.raises(IdentityNotFound):
+            await one.issue_token(ALICE)
+
+    async def test_with_zero_seconds_nothing_is_remembered(self, world: World) -> None:
+        service = world.process(cache_seconds=0, timer=FakeClock(0))
+        await service.get_or_create(ALICE)
+        world.store.counts.clear()
+        await service.issue_token(ALICE)
+        await service.issue_token(ALICE)
+        assert world.store.counts["get"] == 2
+
+    async def test_no_more_mappings_are_remembered_than_allowed(self, world: World) -> None:
+        service = world.process(cache_size=1)
+        for user in (ALICE, BOB):
+            await service.get_or_create(user)
+            await service.issue_token(user)
+        assert len(service._cache) == 1
+
+    async def test_after_a_deletion_here_the_store_is_asked(self, service: IdentityService) -> None:
+        await service.get_or_create(ALICE)
+        await service.issue_token(ALICE)
+        await service.delete(ALICE)
+        with pytest.raises(IdentityNotFound):
+            await service.issue_token(ALICE)
+
+    async def test_after_a_deletion_elsewhere_acs_tells(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        await one.issue_token(ALICE)
+        await other.delete(ALICE)
+        with pytest.raises(IdentityNotFound):
+            await one.issue_token(ALICE)
+
+    async def test_a_new_identity_from_elsewhere_is_found_by_repeating_once(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        await one.issue_token(ALICE)
+        await other.delete(ALICE)
+        second = await other.get_or_create(ALICE)
+        world.acs.counts.clear()
+        assert (await one.issue_token(ALICE)).acs_user_id == second.acs_user_id
+        assert world.acs.counts["issue_token"] == 2
+        assert (await one.issue_token(ALICE)).acs_user_id == second.acs_user_id
+        assert world.acs.counts["issue_token"] == 3
+
+    @pytest.mark.parametrize("remembered", [True, False])
+    async def test_an_identity_that_acs_lost_is_reported_and_can_be_replaced(
+        self, world: World, service: IdentityService, *, remembered: bool
+    ) -> None:
+        first = await service.get_or_create(ALICE)
+        if remembered:
+            await service.issue_token(ALICE)
+        world.acs.live.discard(first.acs_user_id)
+        with pytest.raises(MappedIdentityGone):
+            await service.issue_token(ALICE)
+        await service.delete(ALICE)
+        second = await service.get_or_create(ALICE)
+        assert (await service.issue_token(ALICE)).acs_user_id == second.acs_user_id
+
+    async def test_an_identity_of_another_resource_is_reported(self, world: World, service: IdentityService) -> None:
+        await world.stored.create(ALICE, FOREIGN)
+        with pytest.raises(MappedIdentityNotOwned):
+            await service.issue_token(ALICE)
+
+    async def test_a_second_refusal_is_reported_and_not_repeated(self, world: World) -> None:
+        one, other = world.process(), world.process()
+        await one.get_or_create(ALICE)
+        await one.issue_token(ALICE)
+        await other.delete(ALICE)
+        await other.get_or_create(ALICE)
+        world.acs.counts.clear()
+        world.acs.script("issue_token", FailBefore(IdentityGone()), 2)
+        with pytest.raises(MappedIdentityGone):
+            await one.issue_token(ALICE)
+        assert world.acs.counts["issue_token"] == 2
+
+    async def test_acs_trouble_is_passed_on_and_the_mapping_stays_remembered(
+        self, world: World, service: IdentityService
+    ) -> None:
+        await service.get_or_create(ALICE)
+        await service.issue_token(ALICE)
+        world.store.counts.clear()
+        world.acs.script("issue_token", FailBefore(AcsUnavailable()))
+        with pytest.raises(AcsUnavailable):
+            await service.issue_token(ALICE)
+        await service.issue_token(ALICE)
+        assert world.store.counts["get"] == 0
+
+
+class TestSettler:
+    def test_the_pauses_double_up_to_the_longest_and_the_attempts_are_bounded(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> list[float]:
+            tries: list[float] = []
+
+            async def reconcile() -> int:
+                tries.append(asyncio.get_running_loop().time())
+                return 2
+
+            reconciler = Reconciler(reconcile, ReconcilerOptions(first_pause=1, longest_pause=5, attempts=5))
+            reconciler.wake()
+            reconciler.wake()
+            await asyncio.sleep(1000)
+            return tries
+
+        assert virtual_time.run(main()) == [1, 3, 7, 12, 17]
+        assert caplog.records[-1].count == 2  # type: ignore[attr-defined]
+
+    def test_it_rests_when_nothing_is_left_and_can_be_woken_again(self) -> None:
+        async def main() -> list[float]:
+            tries: list[float] = []
+
+            async def reconcile() -> int:
+                tries.append(asyncio.get_running_loop().time())
+                return 0
+
+            reconciler = Reconciler(reconcile, ReconcilerOptions())
+            reconciler.wake()
+            await asyncio.sleep(100)
+            reconciler.wake()
+            await asyncio.sleep(100)
+            await reconciler.aclose()
+            return tries
+
+        assert virtual_time.run(main()) == [1, 101]
+
+    def test_the_deadline_of_the_request_that_woke_it_does_not_stop_it(self) -> None:
+        async def main() -> None:
+            async with a_world() as world:
+                service = world.process()
+                with deadline(0.5):
+                    world.store.script("create", FailBefore(StoreUnavailable()))
+                    with pytest.raises(StoreUnavailable):
+                        await service.get_or_create(ALICE)
+                await asyncio.sleep(2)
+                assert world.acs.live == {world.mapped()}
+
+        virtual_time.run(main())
+
+    async def test_one_users_trouble_does_not_keep_the_others_from_being_settled(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", FailBefore(StoreUnavailable()), 2)
+        for user in (ALICE, BOB):
+            with pytest.raises(StoreUnavailable):
+                await service.get_or_create(user)
+        world.store.script("get", FailBefore(RuntimeError("a fault of the program")))
+        assert await service.reconcile() == 1
+        assert world.mapped(ALICE) is None
+        assert world.mapped(BOB) is not None
+        with contextlib.suppress(StoreError):
+            assert await service.reconcile() == 0

@@ -1,0 +1,235 @@
+"""Logs and readiness: what a request's line says, what never gets into it, and how readiness follows the store."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from quart import Quart
+from quart.typing import TestClientProtocol as Client
+
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from quart_app.app import create_app
+from quart_app.settings import Environment, load_settings
+from quart_app.telemetry.instruments import Telemetry
+from quart_app.telemetry.logs import configure_logging
+from quart_app.telemetry.pseudonyms import Pseudonyms
+from quart_app.web.observation import identify_requests, observing
+from quart_app.web.readiness import Readiness
+from storage.mapping import StoreUnavailable, UserKey
+from tests.conftest import LOGS
+from tests.quart_app.conftest import Bearer
+from tests.support.log_check import LogCheck
+
+ACS_ID = "8:acs:016a7064-0581-40b9-be73-6dde64d69d72_0000000f-31c8-6f1e-d68a-0848220037ba"
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiJzb21lb25lIn0.c2lnbmF0dXJl"
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
+    """What the production configuration writes to standard error."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    configure_logging(getattr(request, "param", Environment.PRODUCTION))
+    yield stream
+    configure_logging(Environment.PRODUCTION, LOGS)
+    LOGS.read(stream.getvalue())
+
+
+def access_lines(written: io.StringIO) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    return [line for line in lines if line["event"] == "request"]
+
+
+async def test_each_request_has_one_line_that_says_what_an_operator_asks_first(
+    written: io.StringIO, client: Client, bearer: Bearer, local_azure: LocalAzure
+) -> None:
+    throttled = Fault(status=429, headers={"Retry-After": "0"}, times=2)
+    local_azure.acs.faults.script("create_identity", throttled)
+    await client.get("/api/token", headers={**bearer("alex"), "X-Request-Id": "request-1"})
+    await client.post("/api/user", headers=bearer("alex"))
+    await client.get("/api/token", headers=bearer("alex"))
+    await client.get("/nowhere")
+    missing, created, issued, nowhere = access_lines(written)
+    assert missing["request_id"] == "request-1"
+    assert (missing["method"], missing["route"], missing["status"]) == ("GET", "/api/token", 404)
+    assert missing["error"] == "identity_not_found"
+    assert (created["route"], created["status"], created["retries"]) == ("/api/user", 201, 2)
+    assert created["upstream_calls"] == 3  # read, mint, write
+    assert (issued["upstream_calls"], issued["retries"]) == (1, 0)  # issue
+    assert (nowhere["route"], nowhere["status"], nowhere["upstream_calls"]) == ("(none)", 404, 0)
+    assert "user" not in nowhere
+    assert missing["user"] == created["user"] == issued["user"]
+    assert all(line["duration_ms"] >= 0 and line["logger"] == "quart_app.access" for line in access_lines(written))
+
+
+async def test_simultaneous_requests_do_not_mix_their_counts(
+    written: io.StringIO, client: Client, bearer: Bearer
+) -> None:
+    names = ["alex", "megan", "pradeep", "zoe"]
+    await asyncio.gather(*(client.post("/api/user", headers=bearer(name)) for name in names))
+    lines = access_lines(written)
+    assert len({line["user"] for line in lines}) == len(names)
+    assert len({line["request_id"] for line in lines}) == len(names)
+    calls = [line["upstream_calls"] for line in lines]
+    assert sorted(calls)[:3] == [3, 3, 3]  # the first one may also have fetched the signing keys
+
+
+async def test_the_platforms_probes_leave_no_line(written: io.StringIO, client: Client) -> None:
+    for path in ("live", "ready", "startup"):
+        await client.get(f"/health/{path}")
+    assert access_lines(written) == []
+
+
+async def test_a_request_whose_client_goes_away_has_its_line(written: io.StringIO) -> None:
+    app = Quart(__name__)
+    app.asgi_app = observing(Telemetry())(app.asgi_app)  # type: ignore[assignment,method-assign]
+    identify_requests(app)
+    arrived = asyncio.Event()
+
+    @app.get("/slow")
+    async def slow() -> str:
+        arrived.set()
+        await asyncio.Event().wait()
+        return ""
+
+    async with app.test_client().request("/slow") as connection:
+        await arrived.wait()
+        await connection.disconnect()
+    (line,) = access_lines(written)
+    assert (line["route"], line["status"]) == ("/slow", 499)
+
+
+@pytest.mark.parametrize("written", list(Environment), indirect=True)
+def test_a_librarys_careless_message_loses_its_secrets(written: io.StringIO) -> None:
+    error = RuntimeError(f"https://acs.example/identities/{ACS_ID.replace(':', '%3A')}?token={JWT}")
+    logging.getLogger("some.library").error("failed for %s with %s", ACS_ID, JWT, exc_info=error)
+    text = written.getvalue()
+    assert "RuntimeError" in text
+    assert "016a7064" not in text
+    assert "eyJ" not in text
+
+
+@pytest.mark.parametrize("written", [Environment.DEVELOPMENT], indirect=True)
+async def test_in_development_lines_are_for_people(written: io.StringIO, client: Client) -> None:
+    await client.get("/nowhere")
+    line = next(line for line in written.getvalue().splitlines() if "request" in line)
+    assert not line.startswith("{")
+    assert "status=404" in line
+
+
+def test_what_a_call_adds_to_a_line_is_written(written: io.StringIO) -> None:
+    logging.getLogger("quart_app.x").warning("told", extra={"operation": "create_identity"})
+    assert json.loads(written.getvalue())["operation"] == "create_identity"
+
+
+def test_libraries_that_log_urls_are_kept_quiet(written: io.StringIO) -> None:
+    logging.getLogger("azure.core.pipeline.policies.http_logging_policy").info("Request URL: https://…")
+    logging.getLogger("azure.cosmos._GlobalEndpointManager").error("Database account could not be read")
+    logging.getLogger("urllib3.connectionpool").warning("Connection pool is full")
+    assert written.getvalue() == ""
+
+
+def test_the_same_key_names_a_user_alike_and_another_key_otherwise() -> None:
+    alex, megan = UserKey("tenant", "alex"), UserKey("tenant", "megan")
+    first, same, other = Pseudonyms("key"), Pseudonyms("key"), Pseudonyms("another key")
+    assert first.of(alex) == same.of(alex)
+    assert len({first.of(alex), first.of(megan), other.of(alex), Pseudonyms().of(alex), Pseudonyms().of(alex)}) == 5
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [f"issued {JWT}", f"user {ACS_ID}", "endpoint=https://x/;accesskey=c2VjcmV0", "the object id abc"],
+)
+def test_the_check_of_all_log_lines_notices(careless: str) -> None:
+    check = LogCheck()
+    check.known.add("object id abc")
+    logger = logging.Logger("careless")
+    logger.addHandler(check)
+    logger.warning("%s", careless)
+    logger.warning("nothing", extra={"detail": careless})
+    logger.error("failed", exc_info=RuntimeError(careless))
+    check.read(careless)
+    assert len({line.partition(": ")[2] for line in check.told()}) >= 4
+    logger.warning("a harmless line")
+    assert check.told() == []
+
+
+class Switch:
+    """A part that works or not, as told."""
+
+    works = True
+
+    async def check(self) -> None:
+        if not self.works:
+            raise StoreUnavailable
+
+
+async def test_readiness_turns_false_with_a_broken_part_and_back() -> None:
+    store, keys = Switch(), Switch()
+    readiness = Readiness({"store": store.check, "keys": keys.check})
+    assert not readiness.checked
+    assert readiness.states() == {"store": "unknown", "keys": "unknown"}
+    await readiness.check()
+    assert readiness.ready
+    store.works = False
+    await readiness.check()
+    assert not readiness.ready
+    assert readiness.checked
+    assert readiness.states() == {"store": "unavailable", "keys": "ok"}
+    store.works = True
+    await readiness.check()
+    assert readiness.ready
+
+
+async def test_a_part_that_hangs_is_not_ready() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    readiness = Readiness({"store": hang}, timeout=0)
+    await readiness.check()
+    assert not readiness.ready
+
+
+@pytest.fixture(params=["cosmos", "graph"])
+async def broken_store(
+    request: pytest.FixtureRequest, settings: object, local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Client, Any, Readiness]]:
+    monkeypatch.setenv("STORAGE_BACKEND", request.param)
+    made: list[Readiness] = []
+
+    class Watched(Readiness):
+        """Checks when the test says so."""
+
+        def start(self) -> None:
+            made.append(self)
+
+    monkeypatch.setattr("quart_app.app.Readiness", Watched)
+    faults = (local_azure.cosmos if request.param == "cosmos" else local_azure.graph).faults
+    async with create_app(load_settings(None)) as app:
+        yield app.test_client(), faults, made[0]
+
+
+async def test_ready_follows_the_store_without_a_restart_and_live_does_not(
+    broken_store: tuple[Client, Any, Readiness],
+) -> None:
+    client, faults, readiness = broken_store
+
+    async def states() -> tuple[int, int, int]:
+        return tuple([(await client.get(f"/health/{path}")).status_code for path in ("live", "startup", "ready")])  # type: ignore[return-value]
+
+    assert await states() == (200, 503, 503)
+    await readiness.check()
+    assert await states() == (200, 200, 200)
+    faults.script("*", Fault(status=503, times=None))
+    await readiness.check()
+    assert await states() == (200, 200, 503)
+    answer = await (await client.get("/health/ready")).get_json()
+    assert answer == {"status": "unavailable", "checks": {"signing_keys": "ok", "mapping_store": "unavailable"}}
+    faults.clear()
+    await readiness.check()
+    assert await states() == (200, 200, 200)

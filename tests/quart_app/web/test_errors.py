@@ -1,0 +1,98 @@
+"""The public error contract: names, their statuses, who documents them, and that describing never fails."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quart import Quart
+from quart.typing import TestClientProtocol as Client
+
+from quart_app.web import errors
+from quart_app.web.error_names import ErrorName, names_of
+from quart_app.web.errors import describe, register_error_handlers
+from storage.mapping import StoreError, StoreThrottled
+from tests.support.running_service import served
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_an_error_is_answered_by_the_nearest_of_its_bases() -> None:
+    class OddStoreError(StoreError):
+        pass
+
+    class OddThrottled(StoreThrottled):
+        pass
+
+    assert describe(OddThrottled(9), "").headers == {"Retry-After": "9"}
+    assert describe(OddStoreError(), "").message == describe(StoreError(), "").message
+    assert describe(LookupError(), "") is errors.INTERNAL_ERROR
+
+
+def test_the_answer_does_not_depend_on_the_order_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [kind for kind, answer in errors._ANSWERS.items() if isinstance(answer, errors.ErrorResponse)]
+    raised = [BaseException.__new__(kind) for kind in kinds if issubclass(kind, BaseException)]
+    before = [describe(error, "") for error in raised]
+    monkeypatch.setattr(errors, "_ANSWERS", dict(reversed(list(errors._ANSWERS.items()))))
+    assert [describe(error, "") for error in raised] == before
+
+
+def test_the_documentation_tells_every_name_with_its_status_cause_and_remedy() -> None:
+    text = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    assert {(name, int(status)) for name, status, _, _ in rows} == {(name.value, name.status) for name in ErrorName}
+    assert len(rows) == len(ErrorName)
+
+
+async def test_openapi_publishes_the_names_that_each_status_may_carry(client: Client) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    published = {}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+                if "allOf" in schema:
+                    published[int(status)] = schema["allOf"][1]["properties"]["error"]["enum"]
+    assert {401, 403, 404, 409, 429, 502, 503} <= set(published)
+    for status, names in published.items():
+        assert names == [name.value for name in names_of(status)]
+    assert document["components"]["schemas"]["Error"]["properties"]["error"]["enum"] == [*map(str, ErrorName)]
+
+
+async def test_an_error_while_describing_an_error_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise RuntimeError("a bug in the description")
+
+    monkeypatch.setattr(errors, "describe", fail)
+    app = Quart(__name__)
+    register_error_handlers(app, "", stack_traces=False)
+    answer = await app.test_client().get("/nothing")
+    assert (answer.status_code, (await answer.get_json())["error"]) == (500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "name"),
+    [
+        (b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "bad_request"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "not_implemented"),
+        (b"GET / HTTP/1.1\r\nA: " + b"x" * 70_000, 431, "request_header_fields_too_large"),
+    ],
+    ids=["header", "length", "encoding", "size"],
+)
+async def test_what_the_server_refuses_by_itself_has_the_same_form(request_: bytes, status: int, name: str) -> None:
+    async with served(Quart(__name__)) as address, asyncio.timeout(10):
+        host, _, port = address.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request_)
+        answer = await reader.read()
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"content-type: application/json" in head.lower()
+    assert b"x-content-type-options: nosniff" in head.lower()
+    described = json.loads(body)
+    assert set(described) == {"code", "error", "message", "requestId"}
+    assert (described["code"], described["error"]) == (status, name)

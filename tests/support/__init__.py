@@ -1,0 +1,1 @@
+"""Helpers of the tests: every other file below `tests` is a test, or its fixtures."""

@@ -1,0 +1,113 @@
+"""A migration from Graph to Cosmos DB that is killed twice and throttled: for a test, and as a program.
+
+    python -m tests.support.killed_migration 10000
+
+prints what each run did. It takes minutes on a small machine, most of it in the stand-ins.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from asyncio.subprocess import PIPE, Process
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_azure.cosmos import throttled
+from local_azure.entra.directory import HOME_TENANT, User
+from local_azure.environment import LocalAzure, Ports
+from local_azure.faults import Fault
+from local_azure.graph.open_extensions import OpenExtension
+from tests.support.service_process import environment_for
+
+TENANT = HOME_TENANT.tenant_id
+PATIENCE_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class KilledMigration:
+    """How many mappings the target held after each run, what the last run printed, and whether all is as it must be."""
+
+    after_each_run: tuple[int, ...]
+    last_run: dict[str, Any]
+    exact: bool
+
+
+async def killed_migration(local_azure: LocalAzure, directory: Path, mappings: int) -> KilledMigration:
+    """Migrate so many mappings; the process is killed at a third and at two thirds of the way."""
+    expected = _seed(local_azure, mappings)
+    cosmos, graph = local_azure.cosmos.faults, local_azure.graph.faults
+    environment = environment_for(local_azure, directory)
+    held = []
+    for third in (1, 2):
+        _throttle(local_azure)
+        process = await _start(environment)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(local_azure.cosmos.items()) < mappings * third // 3:
+                await cosmos.arrived("create_item", cosmos.counts["create_item"] + max(mappings // 50, 1))
+        process.kill()
+        await process.communicate()
+        assert process.returncode == -9, "the run must have been killed under way"
+        held.append(len(local_azure.cosmos.items()))
+    graph.clear()
+    cosmos.clear()
+    _throttle(local_azure)
+    process = await _start(environment)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    items = local_azure.cosmos.items()
+    copied = {(item["issuer"], item["subject"]): item["acsUserId"] for item in items}
+    untouched = all(local_azure.graph.extensions.get(*user, _NAME) is not None for user in expected)
+    exact = copied == expected and len(items) == mappings and untouched
+    return KilledMigration((*held, len(items)), json.loads(out), exact)
+
+
+_NAME = "com.contoso.identityMapping"
+
+
+def _seed(local_azure: LocalAzure, mappings: int) -> dict[tuple[str, str], str]:
+    """Users in the directory, each with an extension as the samples wrote it."""
+    objects = [f"00000000-0000-4000-8000-{number:012d}" for number in range(mappings)]
+    local_azure.entra.users = {  # type: ignore[assignment]
+        each: User(each, TENANT, each, "Somebody", f"{each}@contoso.localhost", TENANT) for each in objects
+    }
+    expected = {(TENANT, each): f"8:acs:00000000-0000-4000-8000-000000000000_{each}" for each in objects}
+    database = local_azure.state.database
+    database.execute("BEGIN")
+    for user, identity in expected.items():
+        local_azure.graph.extensions.create(*user, "sample", OpenExtension(_NAME, {"acsUserIdentity": identity}))
+    database.execute("COMMIT")
+    return expected
+
+
+def _throttle(local_azure: LocalAzure) -> None:
+    local_azure.graph.faults.script("list_users", Fault(status=429, headers={"Retry-After": "1"}))
+    local_azure.cosmos.faults.script("create_item", *[throttled(20) for _ in range(40)])
+
+
+async def _start(environment: dict[str, str]) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "quart_app.cli", "migrate", "--from", "graph", "--to", "cosmos", "--json"),
+        env=environment,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+
+
+async def _main(mappings: int) -> int:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        async with LocalAzure(Path(directory), Ports(0, 0, 0, 0)) as local_azure:
+            outcome = await killed_migration(local_azure, Path(directory), mappings)
+    print(f"{mappings} mappings; in the target after each run: {outcome.after_each_run}")
+    print(f"last run: {json.dumps(outcome.last_run)}")
+    print(f"exact: {outcome.exact}; {time.monotonic() - started:.0f} s altogether")
+    return 0 if outcome.exact else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main(int(sys.argv[1]))))
