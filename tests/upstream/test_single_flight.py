@@ -29,7 +29,8 @@ async def test_each_key_has_a_flight_of_its_own() -> None:
         await asyncio.sleep(0)
         return key
 
-    assert await asyncio.gather(flights.do("a", lambda: work("a")), flights.do("b", lambda: work("b"))) == ["a", "b"]
+    outcomes = await asyncio.gather(flights.do("a", lambda: work("a")), flights.do("b", lambda: work("b")))
+    assert list(outcomes) == ["a", "b"]
 
 
 async def test_an_error_reaches_every_caller_and_is_not_remembered() -> None:
