@@ -100,12 +100,12 @@ Request = Callable[[Forger], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One hostile request. `error` is the error's name in the answer."""
+    """One hostile request. `error` is the error's name in the answer, `None` where there is no body (HEAD)."""
 
     name: str
     request: Request = field(repr=False)
     status: int = 401
-    error: str = "invalid_token"
+    error: str | None = "invalid_token"
 
 
 def changed_members(members: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -640,7 +640,7 @@ CREDENTIALS: dict[str, Request] = {
 NOT_FOUND, NOT_ALLOWED = (404, "not_found"), (405, "method_not_allowed")
 BY_THE_HTTP_LAYER = (400, "bad_request")
 
-ROUTES: dict[str, tuple[Request, tuple[int, str]]] = {
+ROUTES: dict[str, tuple[Request, tuple[int, str | None]]] = {
     "a slash behind": (headers(target="/api/user/"), (401, "invalid_token")),
     "two slashes in front": (headers(target="//api/user"), (401, "invalid_token")),
     "two slashes and a host in front": (headers(target="//evil.example/api/user"), NOT_FOUND),
@@ -699,7 +699,7 @@ ROUTES: dict[str, tuple[Request, tuple[int, str]]] = {
 CHUNKED = "Transfer-Encoding: chunked"
 PIPELINED = b"GET /api/token HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
-PROTOCOL: dict[str, tuple[Request, tuple[int, str]]] = {
+PROTOCOL: dict[str, tuple[Request, tuple[int, str | None]]] = {
     # The limit of 64 KiB is looked at between two reads of up to 64 KiB each.
     "headers of 200 KiB": (headers("X-Filler: " + "x" * 200 * 1024), (431, "request_header_fields_too_large")),
     "a token of 200 KiB": (lambda f: http(bearer("A" * 200 * 1024)), (431, "request_header_fields_too_large")),
