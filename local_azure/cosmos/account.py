@@ -17,7 +17,7 @@ from local_azure.cosmos.authorization import Authorization
 from local_azure.cosmos.errors import CosmosError, bad_request
 from local_azure.cosmos.queries import parse
 from local_azure.cosmos.storage import Container, Storage, StoredItem
-from local_azure.faults import Fault, Faults
+from local_azure.faults import Faults
 from local_azure.state import State
 
 _KEY_BYTES = 64
@@ -38,15 +38,6 @@ _CHARGES = {"read_item": 1.0, "create_item": 6.29, "replace_item": 10.29, "delet
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Body = dict[str, Any]
-
-
-def throttled(retry_after_ms: int | None = 100, *, times: int | None = 1) -> Fault:
-    """The 429 of an account that is out of request units; `None` leaves `x-ms-retry-after-ms` out."""
-    headers = {"x-ms-substatus": "3200", "x-ms-request-charge": "0.38"}
-    if retry_after_ms is not None:
-        headers["x-ms-retry-after-ms"] = str(retry_after_ms)
-    message = "Request rate is large. More Request Units may be needed, so no changes were made."
-    return Fault(status=429, headers=headers, body={"code": "429", "message": message}, times=times)
 
 
 class Cosmos:
