@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import jwt
 
+from local_azure.acs import DeletedIdentityAnswer
 from local_azure.entra.directory import USERS
 from local_azure.environment import LOOPBACK, LocalAzure, Ports
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
@@ -36,7 +37,7 @@ class Options:
     """What to run.
 
     `state_directory` is absolute; `command` is how the user started this program. Without `secrets` the service has the
-    managed identity alone.
+    managed identity alone. `deleted_identity` is what ACS answers for a deleted identity.
     """
 
     state_directory: Path
@@ -46,6 +47,7 @@ class Options:
     with_service: bool
     command: tuple[str, ...]
     secrets: bool = True
+    deleted_identity: DeletedIdentityAnswer | None = None
 
 
 async def run(options: Options, echo: Echo) -> None:
@@ -102,7 +104,7 @@ def _open(options: Options) -> LocalAzure:
         used.append((options.port, "--port"))
     _require_free(used)
     try:
-        return LocalAzure(options.state_directory, options.ports)
+        return LocalAzure(options.state_directory, options.ports, deleted_identity=options.deleted_identity)
     except OSError as error:
         raise CannotRun(f"The stand-ins can't start in {options.state_directory}: {error.strerror}.") from error
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from local_azure.acs import errors
+from local_azure.acs.deleted import DeletedIdentities
 from local_azure.clock import Clock
 from local_azure.keys import KeyFactory
 from local_azure.state import State
@@ -28,11 +29,13 @@ _EPOCH_SECONDS = 1_577_865_600  # 2020-01-01T08:00:00Z
 class Identities:
     """The resource's data in the shared state; a restart finds it again.
 
-    `id_prefix` is that of the cloud: `8:dod-acs:` and `8:gcch-acs:` in those of the US government
-    (azure-communication-identity: `ACS_USER_DOD_CLOUD_PREFIX`, `ACS_USER_GCCH_CLOUD_PREFIX`).
+    `deleted` says what is answered for a deleted identity. `id_prefix` is that of the cloud: `8:dod-acs:` and
+    `8:gcch-acs:` in those of the US government (azure-communication-identity: `ACS_USER_DOD_CLOUD_PREFIX`,
+    `ACS_USER_GCCH_CLOUD_PREFIX`).
     """
 
-    def __init__(self, state: State, clock: Clock, new_key: KeyFactory) -> None:
+    def __init__(self, state: State, clock: Clock, new_key: KeyFactory, deleted: DeletedIdentities) -> None:
+        self._deleted = deleted
         self.id_prefix = "8:acs:"
         self._database = state.database
         self._clock = clock
@@ -59,7 +62,7 @@ class Identities:
             raise errors.not_owned()
         row = self._database.execute("SELECT deleted FROM acs_identities WHERE id = ?", (identity,)).fetchone()
         if row is None or row["deleted"]:
-            raise errors.not_found()
+            raise self._deleted.answer.error()
 
     def revoke_tokens(self, identity: str) -> None:
         """No token issued for the identity until now is good any more."""

@@ -17,7 +17,7 @@ DEFAULT = ".default"
 
 _TEAMS_NAMES = (TEAMS_RESOURCE, TEAMS_RESOURCE_ID)
 _GRAPH_ID = "00000003-0000-0000-c000-000000000000"
-_API_NAMES = (API.client_id, str(API.app_id_uri))
+API_NAMES = (API.client_id, str(API.app_id_uri))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Requested:
     @property
     def for_api(self) -> bool:
         """Whether the resource is the API registration."""
-        return self.resource in _API_NAMES
+        return self.resource in API_NAMES
 
     def audience(self, version: int) -> str:
         """The `aud` of the access token: as asked for in v1.0, the client id in v2.0 (Entra docs, "Access token claims
@@ -111,7 +111,7 @@ def _known(requested: Requested, exposed: tuple[str, ...], client: Application) 
 
 
 def _resolve(resource: str, tenant: str) -> str:
-    if resource in (*_API_NAMES, *_TEAMS_NAMES, TOKEN_EXCHANGE):
+    if resource in (*API_NAMES, *_TEAMS_NAMES, TOKEN_EXCHANGE):
         return resource
     if resource == _GRAPH_ID:
         return GRAPH

@@ -30,6 +30,7 @@ from local_azure.graph.open_extensions import (
     TooManyExtensions,
 )
 from local_azure.state import State
+from local_azure.user_states import Mark, UserStates
 
 AUDIENCES = ("https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000")
 THROTTLE_WINDOW = 10.0
@@ -50,6 +51,7 @@ class Graph:
     `verify` returns the claims of an access token whose signature and times are good, else `None`. `users` lists the
     directory. Set `extensions.lag_reads` for replication lag. Set `throttle_limit` to answer 429 to more extension
     requests than that in 10 s per app and tenant (Graph's own limit is `DOCUMENTED_THROTTLE_LIMIT`); `None` is off.
+    `user_states` marks users who hold a directory role, whom no application may change.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Graph:
     ) -> None:
         self.faults = Faults()
         self.extensions = OpenExtensions(state)
+        self.user_states = UserStates(state, clock)
         self.throttle_limit: int | None = None
         self._requests: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
         self._url = url
@@ -188,7 +191,9 @@ class Graph:
         if "/extensions" in request.path:
             self._throttle(token)
         for user in self._directory():
-            if (user.tenant_id, user.object_id) == (token.tenant, wanted):
+            if (user.tenant_id, user.object_id) == (token.tenant, wanted) and not self.user_states.is_deleted(user):
+                if write and token.user is None and self.user_states.has(user, Mark.DIRECTORY_ROLE):
+                    raise _denied()
                 return user
         raise _Refusal(
             404,

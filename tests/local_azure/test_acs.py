@@ -25,10 +25,13 @@ from azure.core.credentials import AccessToken, AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from yarl import URL
 
-from local_azure.acs import Acs
+from local_azure.acs import IDENTITY_OPERATIONS, Acs, DeletedIdentityAnswer
 from local_azure.certificates import LocalAuthority
+from local_azure.environment import LocalAzure, Ports
+from local_azure.faults import Fault
 from local_azure.keys import KeyFactory
 from local_azure.state import State
+from local_azure.user_states import Mark, UserKey
 from tests.conftest import FakeClock
 
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -183,6 +186,85 @@ async def test_a_deleted_identity_is_not_found(
     with pytest.raises(ResourceNotFoundError) as raised:
         await getattr(client, operation)(*arguments)
     assert error_of(raised) == (404, "IdentityNotFound", "Provided identity doesn't exist.", None)
+
+
+ANSWERS = [
+    DeletedIdentityAnswer(404, "ResourceNotFound", "Identity not found."),
+    DeletedIdentityAnswer(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource."),
+    DeletedIdentityAnswer(400, "InvalidIdentity", "Provided identity doesn't exist."),
+]
+
+
+async def refusals(client: CommunicationIdentityClient, identity: CommunicationUserIdentifier) -> list[Any]:
+    """The errors of every operation on an identity."""
+    found = []
+    for call in (lambda: client.get_token(identity, ["chat"]), lambda: client.revoke_tokens(identity)):
+        with pytest.raises(HttpResponseError) as raised:
+            await call()
+        found.append(error_of(raised))
+    with pytest.raises(HttpResponseError) as raised:
+        await client.delete_user(identity)
+    return [*found, error_of(raised)]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_the_answer_for_a_deleted_identity_can_be_chosen(
+    running: Running, client: CommunicationIdentityClient, answer: DeletedIdentityAnswer
+) -> None:
+    deleted = await client.create_user()
+    await client.delete_user(deleted)
+    running.acs.deleted_identities.answer = answer
+    assert await refusals(client, deleted) == [(answer.status, answer.code, answer.message, None)] * 3
+    foreign = await refusals(client, user(running.acs.foreign_id()))
+    assert foreign == [(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource.", None)] * 3
+    await client.get_token(await client.create_user(), ["chat"])
+
+
+async def test_the_answer_for_a_deleted_identity_can_be_chosen_at_the_start(
+    state_directory: Path, new_key: KeyFactory
+) -> None:
+    async with LocalAzure(
+        state_directory, Ports(0, 0, 0, 0), new_key=new_key, deleted_identity=ANSWERS[0]
+    ) as local_azure:
+        given = local_azure.service_environment()["ACS_CONNECTION_STRING"]
+        async with CommunicationIdentityClient.from_connection_string(given, retry_total=0) as client:
+            deleted = await client.create_user()
+            await client.delete_user(deleted)
+            assert (await refusals(client, deleted))[0][:2] == (404, "ResourceNotFound")
+
+
+async def test_the_answer_for_a_deleted_identity_can_be_chosen_over_http(
+    running: Running, client: CommunicationIdentityClient
+) -> None:
+    deleted = await client.create_user()
+    await client.delete_user(deleted)
+    url = f"{running.url}/local/deleted-identity"
+    async with aiohttp.ClientSession() as session:
+        await session.put(url, json={"status": 401, "code": "Gone"})
+        assert (await refusals(client, deleted))[0] == (401, "Gone", "Provided identity doesn't exist.", None)
+        async with session.get(url) as answer:
+            assert (await answer.json())["status"] == 401
+        await session.delete(url)
+        assert (await refusals(client, deleted))[0][:2] == (404, "IdentityNotFound")
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"status": 200}', '{"status": "404"}', '{"code": 1}', '{"other": 1}'])
+async def test_what_is_no_answer_for_a_deleted_identity_is_refused(running: Running, body: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        answer = await session.put(f"{running.url}/local/deleted-identity", data=body)
+        assert answer.status == 400
+    assert running.acs.deleted_identities.answer == DeletedIdentityAnswer()
+
+
+async def test_another_server_may_know_no_identity_at_all(
+    running: Running, client: CommunicationIdentityClient
+) -> None:
+    created = await client.create_user()
+    body = {"error": {"code": "ResourceNotFound", "message": "Resource not found"}}
+    for operation in IDENTITY_OPERATIONS:
+        running.acs.faults.script(operation, Fault(status=404, body=body, times=None))
+    assert await refusals(client, created) == [(404, "ResourceNotFound", "Resource not found", None)] * 3
+    assert running.acs.live_identities() == [created.properties["id"]]
 
 
 @pytest.mark.parametrize("operation", ["get_token", "revoke_tokens", "delete_user"])
@@ -591,6 +673,20 @@ async def test_exchanging_mints_no_identity(
 ) -> None:
     await client.get_token_for_teams_user(teams_token, CLIENT, USER)
     assert running.acs.all_identities() == []
+
+
+async def test_users_without_teams_are_forbidden_to_exchange(
+    running: Running, client: CommunicationIdentityClient, teams_token: str
+) -> None:
+    running.acs.user_states.mark(UserKey(TENANT, USER), Mark.WITHOUT_TEAMS)
+    with pytest.raises(HttpResponseError) as raised:
+        await client.get_token_for_teams_user(teams_token, CLIENT, USER)
+    assert error_of(raised)[:2] == (403, "Forbidden")
+    with pytest.raises(HttpResponseError) as raised:
+        await client.get_token_for_teams_user(teams_token, OTHER_CLIENT, USER)
+    assert raised.value.status_code == 400
+    running.acs.user_states.clear_marks(UserKey(TENANT, USER))
+    await client.get_token_for_teams_user(teams_token, CLIENT, USER)
 
 
 @pytest.mark.parametrize("token", ["", "invalid"])

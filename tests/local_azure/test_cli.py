@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 from click.testing import CliRunner, Result
 
+from local_azure.acs import DeletedIdentityAnswer
 from local_azure.certificates import LocalAuthority
 from local_azure.cli import main
-from local_azure.entra.directory import TEAMS, USERS
+from local_azure.entra.directory import API, TEAMS, USERS
 from local_azure.environment import LocalAzure
 from local_azure.service_process import ServiceEnded, environment
 from tests.local_azure.ports import PORT_OPTIONS, port_arguments, some_free_ports
@@ -21,8 +22,10 @@ from tests.local_azure.ports import PORT_OPTIONS, port_arguments, some_free_port
 
 async def command(local_azure: LocalAzure, directory: Path, *arguments: str) -> Result:
     """Run a command with the ports of the running stand-ins."""
-    with_ports = [*arguments, "--state-dir", str(directory), "--entra-port", str(urlsplit(local_azure.entra.url).port)]
-    if arguments[0] == "fault":
+    with_ports = [*arguments, "--state-dir", str(directory)]
+    if arguments[0] != "deleted-identity":
+        with_ports += ["--entra-port", str(urlsplit(local_azure.entra.url).port)]
+    if arguments[0] in ("fault", "deleted-identity"):
         endpoint = local_azure.service_environment()["ACS_CONNECTION_STRING"].split(";")[0].removeprefix("endpoint=")
         with_ports += ["--acs-port", str(urlsplit(endpoint).port)]
     return await asyncio.to_thread(CliRunner().invoke, main, with_ports)
@@ -166,9 +169,37 @@ async def test_a_fault_may_cut_the_connection(local_azure: LocalAzure, state_dir
             assert response.status == 400
 
 
+async def test_a_fault_may_be_a_strangers_answer(local_azure: LocalAzure, state_directory: Path) -> None:
+    url = f"{local_azure.entra.url}/common/discovery/v2.0/keys"
+    page = state_directory / "page.html"
+    page.write_bytes(b"<h1>Not found</h1>\xff")
+    stranger = ["--status", "404", "--body-file", str(page), "--content-type", "text/html"]
+    assert (await command(local_azure, state_directory, "fault", "entra", "keys_v2", *stranger)).exit_code == 0
+    null = ["--status", "200", "--body", "null", "--content-type", ""]
+    assert (await command(local_azure, state_directory, "fault", "entra", "keys_v2", *null)).exit_code == 0
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url) as response:
+            assert (response.status, await response.read()) == (404, b"<h1>Not found</h1>\xff")
+            assert response.headers["Content-Type"] == "text/html"
+        async with session.get(url) as response:
+            assert (response.status, await response.text()) == (200, "null")
+            assert "Content-Type" not in response.headers
+
+
+async def test_an_unknown_operation_is_answered_with_the_known_ones(
+    local_azure: LocalAzure, state_directory: Path
+) -> None:
+    result = await command(local_azure, state_directory, "fault", "acs", "create_identities", "--status", "500")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "create_identities" in result.stderr
+    assert "create_identity, delete_identity, exchange_teams_token" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["token", "--status", "200", "--body", "x", "--body-file", "pyproject.toml"], "exclude"),
         ([], "operation"),
         (["token"], "--status"),
         (["token", "--reset", "--hang"], "exclude"),
@@ -181,6 +212,57 @@ def test_a_fault_that_makes_no_sense_is_refused(arguments: list[str], named: str
     result = CliRunner().invoke(main, ["fault", "entra", *arguments])
     assert result.exit_code == 2
     assert named in result.stderr
+
+
+# Users, keys and identities
+
+
+async def test_a_token_for_graph_is_printed(local_azure: LocalAzure, state_directory: Path) -> None:
+    result = await command(local_azure, state_directory, "token", "--user", "megan", "--graph")
+    claims = local_azure.entra.verify(result.stdout.strip())
+    assert claims is not None
+    assert (claims["aud"], claims["scp"]) == ("https://graph.microsoft.com", "User.ReadWrite")
+    both = await command(local_azure, state_directory, "token", "--teams", "--graph")
+    assert both.exit_code == 2
+
+
+async def test_users_are_marked_deleted_restored_and_purged(local_azure: LocalAzure, state_directory: Path) -> None:
+    async def run(*arguments: str) -> str:
+        result = await command(local_azure, state_directory, *arguments)
+        return "" if result.exit_code == 0 else result.stderr
+
+    assert await run("mark-user", "megan", "--directory-role", "--without-teams") == ""
+    assert await run("delete-user", "megan") == ""
+    listed = (await command(local_azure, state_directory, "users")).stdout.splitlines()
+    assert [line for line in listed if "(" in line.split("@")[-1]] == [listed[1]]
+    assert listed[1].endswith("(directory role, without teams, deleted)")
+    assert await run("restore-user", "megan") == ""
+    assert await run("mark-user", "megan") == ""
+    assert "(" not in (await command(local_azure, state_directory, "users")).stdout.splitlines()[1]
+    assert await run("purge-user", "megan") == ""
+    assert "can't be restored" in await run("restore-user", "megan")
+    assert "known are alex, megan" in await run("delete-user", "nobody")
+
+
+async def test_the_answer_for_a_deleted_identity_is_changed(local_azure: LocalAzure, state_directory: Path) -> None:
+    arguments = ["deleted-identity", "--status", "400", "--code", "Gone", "--message", "No more."]
+    assert (await command(local_azure, state_directory, *arguments)).exit_code == 0
+    assert local_azure.acs.deleted_identities.answer == DeletedIdentityAnswer(400, "Gone", "No more.")
+    assert (await command(local_azure, state_directory, "deleted-identity", "--reset")).exit_code == 0
+    assert local_azure.acs.deleted_identities.answer == DeletedIdentityAnswer()
+
+
+async def test_the_api_gets_a_key_of_its_own_and_loses_it(local_azure: LocalAzure, state_directory: Path) -> None:
+    assert (await command(local_azure, state_directory, "own-key")).exit_code == 0
+    assert local_azure.entra.keys.own(API.client_id) is not None
+    assert (await command(local_azure, state_directory, "own-key", "--off")).exit_code == 0
+    assert local_azure.entra.keys.own(API.client_id) is None
+
+
+def test_no_summary_of_a_command_is_cut() -> None:
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout.partition("Commands:")[2]
+    assert "delete-user" in listed
+    assert "..." not in listed
 
 
 # rotate-keys

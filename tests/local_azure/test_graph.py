@@ -9,6 +9,7 @@ import pytest
 
 from local_azure.faults import Fault
 from local_azure.graph import DirectoryUser
+from local_azure.user_states import Mark
 from tests.conftest import FakeClock
 from tests.running_graph import AVERY, BLAKE, TENANT, RunningGraph, running_graph
 
@@ -246,6 +247,36 @@ async def test_a_user_reads_others_only_with_a_permission_for_all_and_never_writ
     everyone = running.user_token(scopes="User.ReadWrite.All")
     assert (await call("GET", path, token=everyone))[0] == 200
     assert (await call("POST", path, EXTENSION, token=everyone))[0] == 403
+
+
+@pytest.mark.parametrize("app", ["7d3f7c1a-2f6d-4f0a-8f39-1f9f0a0b0c0d", "graph-explorer"])
+async def test_users_write_their_own_extensions_with_any_program(
+    call: Client, running: RunningGraph, app: str, token: str
+) -> None:
+    await call("POST", "/me/extensions", EXTENSION, token=token)
+    own = running.user_token(appid=app)
+    for path in (f"/me/extensions/{NAME}", f"/users/{AVERY.object_id}/extensions/{NAME}"):
+        assert (await call("PATCH", path, {"acsUserIdentity": f"8:acs:{path}"}, token=own))[0] == 204
+        assert (await call("GET", path, token=token))[1]["acsUserIdentity"] == f"8:acs:{path}"
+    assert (await call("DELETE", f"/me/extensions/{NAME}", token=own))[0] == 204
+    assert (await call("POST", "/me/extensions", EXTENSION, token=own))[0] == 201
+
+
+async def test_no_application_changes_a_user_who_holds_a_directory_role(
+    call: Client, running: RunningGraph, token: str
+) -> None:
+    running.graph.user_states.mark(AVERY, Mark.DIRECTORY_ROLE)
+    app = running.app_token("User.ReadWrite.All")
+    path = f"/users/{AVERY.object_id}/extensions"
+    for method, where in (("POST", path), ("PATCH", f"{path}/{NAME}"), ("DELETE", f"{path}/{NAME}")):
+        status, body = await call(method, where, EXTENSION, token=app)
+        assert (status, body["error"]["code"]) == (403, "Authorization_RequestDenied")
+        assert body["error"]["message"] == "Insufficient privileges to complete the operation."
+    assert (await call("GET", path, token=app))[0] == 200
+    assert (await call("POST", "/me/extensions", EXTENSION, token=token))[0] == 201
+    assert (await call("POST", f"/users/{BLAKE.object_id}/extensions", EXTENSION, token=app))[0] == 201
+    running.graph.user_states.clear_marks(AVERY)
+    assert (await call("DELETE", f"{path}/{NAME}", token=app))[0] == 204
 
 
 async def test_an_unknown_user_is_not_found(call: Client, running: RunningGraph) -> None:
