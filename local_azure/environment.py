@@ -15,8 +15,9 @@ from local_azure.certificates import LocalAuthority
 from local_azure.clock import Clock
 from local_azure.cosmos import Cosmos
 from local_azure.entra import Entra
+from local_azure.entra.directory import APPLICATIONS
 from local_azure.faults import Faults
-from local_azure.graph import DirectoryUser, Graph
+from local_azure.graph import DirectoryUser, Graph, ServicePrincipal
 from local_azure.keys import KeyFactory, new_rsa_key
 from local_azure.state import State
 from local_azure.user_states import UserStates
@@ -81,7 +82,14 @@ class LocalAzure:
         self.user_states = UserStates(self.state, clock)
         self.entra = Entra(self.state, _url(entra), clock=clock, new_key=new_key)
         verify = self.entra.verify
-        self.graph = Graph(self.state, _url(graph), clock=clock, verify=verify, users=self._directory)
+        self.graph = Graph(
+            self.state,
+            _url(graph),
+            clock=clock,
+            verify=verify,
+            users=self._directory,
+            service_principals=_service_principals,
+        )
         self.acs = Acs(
             self.state, _url(acs), clock=clock, new_key=new_key, verify=verify, deleted_identity=deleted_identity
         )
@@ -146,6 +154,10 @@ class LocalAzure:
 
 
 _SECRETS = ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET")
+
+
+def _service_principals() -> list[ServicePrincipal]:
+    return [ServicePrincipal(app.object_id, app.client_id, app.name) for app in APPLICATIONS.values()]
 
 
 def _url(listening: socket.socket) -> str:

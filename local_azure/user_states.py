@@ -98,14 +98,23 @@ class UserStates:
         found = self._database.execute("SELECT 1 FROM deleted_users WHERE tenant = ? AND object = ?", _key(user))
         return found.fetchone() is not None
 
+    def deleted(self) -> set[UserKey]:
+        """Everybody who was deleted, restorable or not."""
+        rows = self._database.execute("SELECT tenant, object FROM deleted_users")
+        return {UserKey(row["tenant"], row["object"]) for row in rows}
+
+    def restorable(self) -> dict[UserKey, float]:
+        """The deleted users who can be restored, and when each was deleted (seconds since the epoch)."""
+        rows = self._database.execute(
+            "SELECT tenant, object, deleted_at FROM deleted_users WHERE NOT purged AND deleted_at > ?",
+            (self._clock() - RESTORABLE_SECONDS,),
+        )
+        return {UserKey(row["tenant"], row["object"]): row["deleted_at"] for row in rows}
+
     def deleted_at(self, user: UserObject) -> float | None:
         """When a user who can be restored was deleted, in seconds since the epoch; `None` for every other user."""
-        row = self._database.execute(
-            "SELECT deleted_at FROM deleted_users WHERE tenant = ? AND object = ? AND NOT purged AND deleted_at > ?",
-            (*_key(user), self._clock() - RESTORABLE_SECONDS),
-        ).fetchone()
-        return None if row is None else float(row["deleted_at"])
+        return self.restorable().get(_key(user))
 
 
-def _key(user: UserObject) -> tuple[str, str]:
-    return user.tenant_id, user.object_id
+def _key(user: UserObject) -> UserKey:
+    return UserKey(user.tenant_id, user.object_id)

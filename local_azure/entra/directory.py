@@ -109,7 +109,7 @@ API = Application(
     app_id_uri=f"api://{_API_ID}",
     scopes=("access_as_user",),
     app_roles=("Identities.Manage.All",),
-    graph_roles=("User.ReadWrite.All",),
+    graph_roles=("User.ReadWrite.All", "Directory.Read.All"),
 )
 BROWSER = Application(
     "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e02",

@@ -60,7 +60,7 @@ async def test_the_application_permission_for_graph_is_the_apis_alone(local_azur
         local_azure.entra.app_only_token(API, scope="https://graph.microsoft.com/.default")
     )
     assert claims is not None
-    assert claims["roles"] == ["User.ReadWrite.All"]
+    assert claims["roles"] == ["User.ReadWrite.All", "Directory.Read.All"]
     others = local_azure.entra.verify(local_azure.entra.app_only_token(scope="https://graph.microsoft.com/.default"))
     assert others is not None
     assert "roles" not in others
