@@ -83,3 +83,10 @@ def version_unsupported(uri: str, version: str) -> ServiceError:
     """An `api-version` that the service does not know. The message is from Azure/Communication issue 159."""
     message = f"The HTTP resource that matches the request URI '{uri}' does not support the API version '{version}'."
     return ServiceError(400, "UnsupportedApiVersion", message)
+
+
+def no_operation(refused: web.HTTPException) -> ServiceError:
+    """There is nothing at this path, or not for this method. Inferred."""
+    if refused.status == 405:
+        return ServiceError(405, "MethodNotAllowed", "The method is not allowed for this resource.")
+    return ServiceError(404, "ResourceNotFound", "There is no resource at this address.")

@@ -63,7 +63,9 @@ def parse(scope: str, tenant: str) -> Requested:
 
 
 def delegated(requested: Requested, client: Application) -> tuple[str, ...]:
-    """The delegated permissions (`scp`) that a user's token for `client` gets. Raises `EntraError` (65001, 650053)."""
+    """The delegated permissions (`scp`) that a user's token for `client` gets: those asked for, then all others that
+    the client was given for that API before. Raises `EntraError` (65001, 650053).
+    """
     if requested.resource in _TEAMS_NAMES:
         if not client.teams:
             raise consent_required(client)
@@ -71,7 +73,9 @@ def delegated(requested: Requested, client: Application) -> tuple[str, ...]:
     if requested.for_api:
         return _known(requested, API.scopes, client)
     named = tuple(name for name in requested.permissions if name != DEFAULT)
-    return named or ("User.Read",)
+    asked = {name.lower() for name in named}
+    consented = tuple(name for name in client.graph_scopes if name.lower() not in asked)
+    return (*named, *consented) or ("User.Read",)
 
 
 def consent_required(client: Application) -> EntraError:

@@ -1,5 +1,6 @@
 """The Entra ID stand-in: its routes, and what tests ask of it."""
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,13 +25,13 @@ from local_azure.entra.directory import (
     Application,
     User,
 )
-from local_azure.entra.errors import EntraError
+from local_azure.entra.errors import EntraError, no_endpoint
 from local_azure.entra.grants import Grants
 from local_azure.entra.signing_keys import SigningKeys
 from local_azure.entra.token_endpoint import TENANT_ALIASES, TokenEndpoint, find_tenant
 from local_azure.entra.tokens import CERTIFICATE, LIFETIME, PUBLIC, SECRET, TokenIssuer
 from local_azure.entra.user_control import UserControl, json_object
-from local_azure.faults import Faults
+from local_azure.faults import Faults, Handler
 from local_azure.keys import KeyFactory
 from local_azure.state import State
 from local_azure.user_states import UserStates
@@ -62,7 +63,7 @@ class Entra:
 
     def application(self) -> web.Application:
         """A fresh application; its route names are the operations that `faults` knows."""
-        application = web.Application(middlewares=[self.faults.middleware])
+        application = web.Application(middlewares=[self.faults.middleware, self._answer_unknown])
         authorization = AuthorizationEndpoint(self._grants, self.conditions, self.user_states)
         devices = DeviceCodes(self.url, self._clock)
         token = TokenEndpoint(
@@ -246,6 +247,20 @@ class Entra:
 
     def _user(self, user: User | str) -> User:
         return self.users[user] if isinstance(user, str) else user
+
+    @web.middleware
+    async def _answer_unknown(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        refused = request.match_info.http_exception
+        if refused is None or request.path.startswith("/local/"):
+            return await handler(request)
+        if request.path == managed_identity.PATH:
+            return managed_identity.refused(refused.status, f"{request.method} is not allowed here.")
+        error = no_endpoint(request.method, request.path, refused)
+        headers = {"Allow": refused.headers["Allow"]} if "Allow" in refused.headers else {}
+        trace_id = str(uuid.uuid4())
+        correlation_id = request.headers.get("client-request-id") or trace_id
+        body = error.body(self.url, trace_id, correlation_id, self._clock())
+        return web.json_response(body, status=refused.status, headers=headers)
 
     async def _instance_discovery(self, _: web.Request) -> web.Response:
         return _public_json(metadata.instance_discovery(self.url))

@@ -26,6 +26,7 @@ from local_azure.user_states import UserStates
 
 ON_BEHALF_OF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+MSAL_JS_DEVICE_CODE = "device_code"
 TENANT_ALIASES = ("common", "organizations")
 
 Form = Mapping[str, str]
@@ -89,6 +90,7 @@ class TokenEndpoint:
             "refresh_token": self._refresh_token,
             "client_credentials": self._client_credentials,
             DEVICE_CODE: self._device_code,
+            MSAL_JS_DEVICE_CODE: self._device_code,
             ON_BEHALF_OF: self._on_behalf_of,
         }
         flow = flows.get(grant_type)

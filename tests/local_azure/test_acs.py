@@ -25,7 +25,7 @@ from azure.core.credentials import AccessToken, AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from yarl import URL
 
-from local_azure.acs import IDENTITY_OPERATIONS, Acs, DeletedIdentityAnswer
+from local_azure.acs import IDENTITY_OPERATIONS, Acs, DeletedIdentityAnswer, TokenStatus
 from local_azure.certificates import LocalAuthority
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
@@ -397,6 +397,36 @@ async def test_revoked_tokens_are_good_no_more_and_later_ones_are(
     running.acs.verify_token(new)
 
 
+async def test_what_became_of_a_token_is_told(running: Running, client: CommunicationIdentityClient) -> None:
+    created = await client.create_user()
+    revoked = (await client.get_token(created, ["chat"])).token
+    await client.revoke_tokens(created)
+    good = (await client.get_token(created, ["chat"])).token
+    short = (await client.get_token(created, ["voip"], token_expires_in=timedelta(hours=1))).token
+    assert good != revoked
+    running.acs.verify_token(good)
+    other, others = await client.create_user_and_token(["chat"])
+    await client.delete_user(other)
+    assert running.acs.token_status(others.token) is TokenStatus.REVOKED
+    running.clock.advance(2 * 3600)
+    statuses = {}
+    async with aiohttp.ClientSession() as session:
+        for token in (revoked, good, short, "garbage"):
+            async with session.post(f"{running.url}/local/token-status", json={"token": token}) as answer:
+                statuses[token] = (await answer.json())["status"]
+    assert statuses == {revoked: "revoked", good: "good", short: "expired", "garbage": "unknown"}
+
+
+async def test_expired_and_revoked_tokens_are_forgotten_after_a_day(
+    running: Running, client: CommunicationIdentityClient
+) -> None:
+    created, token = await client.create_user_and_token(["chat"])
+    await client.revoke_tokens(created)
+    running.clock.advance(2 * 24 * 3600)
+    running.acs._identities.remember_token("another", created.properties["id"], int(running.clock.now) + 60)
+    assert running.acs.token_status(token.token) is TokenStatus.UNKNOWN
+
+
 async def test_deleting_a_user_revokes_its_tokens_and_nobody_elses(
     running: Running, client: CommunicationIdentityClient
 ) -> None:
@@ -595,12 +625,19 @@ async def test_an_unknown_api_version_is_refused(running: Running) -> None:
     assert error_of(raised) == (400, "UnsupportedApiVersion", message, None)
 
 
-@pytest.mark.parametrize("version", ["2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01"])
-async def test_every_version_that_the_sdk_knows_is_served(running: Running, version: str) -> None:
+@pytest.mark.parametrize(
+    "version", ["2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01", "2025-06-30", "2026-09-23"]
+)
+async def test_every_published_version_is_served(running: Running, version: str, teams_token: str) -> None:
     async with CommunicationIdentityClient.from_connection_string(
         running.connection_string, api_version=version
     ) as client:
-        await client.create_user()
+        created, _ = await client.create_user_and_token(["chat"])
+        await client.get_token(created, ["voip"])
+        await client.revoke_tokens(created)
+        await client.delete_user(created)
+        await client.get_token_for_teams_user(teams_token, CLIENT, USER)
+    assert all(f"api-version={version}" in call.path for call in running.acs.faults.calls)
 
 
 async def test_answers_carry_the_headers_of_the_real_service(client: CommunicationIdentityClient) -> None:
@@ -609,7 +646,7 @@ async def test_answers_carry_the_headers_of_the_real_service(client: Communicati
     await client.delete_user(created, raw_response_hook=answers.append)
     made, removed = (answer.http_response.headers for answer in answers)
     assert made["Content-Type"] == "application/json; charset=utf-8"
-    assert made["api-supported-versions"].endswith("2022-10-01, 2023-10-01")
+    assert made["api-supported-versions"].endswith("2022-10-01, 2023-10-01, 2025-06-30, 2026-09-23")
     assert re.fullmatch(r"[A-Za-z0-9+/]{22}\.0", made["MS-CV"])
     assert re.fullmatch(r"\d+ms", made["X-Processing-Time"])
     assert made["x-ms-client-request-id"] == answers[0].http_request.headers["x-ms-client-request-id"]
