@@ -24,6 +24,9 @@ from local_azure.user_states import UserStates
 
 LOOPBACK = "127.0.0.1"
 
+STAND_IN_NAMES = {"entra": "Entra ID", "graph": "Graph", "acs": "ACS", "cosmos": "Cosmos DB"}
+"""What users read for each of `Ports`."""
+
 
 class StandIn(Protocol):
     """One service: an aiohttp application whose route names are the operations that `faults` knows."""

@@ -30,22 +30,20 @@ class AlreadyRunning(Exception):
 
 @contextlib.contextmanager
 def only_run(directory: Path) -> Iterator[None]:
-    """Hold the state directory, which is made if needed. Raises `AlreadyRunning`, `OSError`.
-
-    The lock is SQLite's, which every platform has, and which ends with its process however that ends.
-    """
+    """Hold the state directory, which is made if needed. Raises `AlreadyRunning`, `OSError`."""
     directory.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(directory / _LOCK, isolation_level=None, timeout=0)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                raise OSError(f"{directory / _LOCK} can't be locked: {error}") from error
-            raise AlreadyRunning(_refusal(directory)) from error
+    with _locked(directory):
         try:
             yield
         finally:
             (directory / _RECORD).unlink(missing_ok=True)
+
+
+def require_no_run(directory: Path) -> None:
+    """Raise `AlreadyRunning` if a run holds the state directory; nothing is made there."""
+    if (directory / _LOCK).exists():
+        with _locked(directory):
+            pass
 
 
 def write_record(directory: Path, ports: Ports, service_port: int | None) -> None:
@@ -61,6 +59,19 @@ def read_record(directory: Path) -> RunRecord | None:
         return RunRecord(content["process"], Ports(**content["ports"]), content["service_port"])
     except (OSError, ValueError, KeyError, TypeError):  # none, or half written: the caller uses the default ports
         return None
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    # The lock is SQLite's: every platform has it, and it ends with its process, however that ends.
+    with contextlib.closing(sqlite3.connect(directory / _LOCK, isolation_level=None, timeout=0)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise OSError(f"{directory / _LOCK} can't be locked: {error}") from error
+            raise AlreadyRunning(_refusal(directory)) from error
+        yield
 
 
 def _refusal(directory: Path) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from local_azure.cli.stand_ins import NAMES, Command, call, find, port_option, require_success, state_directory
+from local_azure.cli.stand_ins import Command, call, find, port_option, require_success, state_directory
+from local_azure.environment import STAND_IN_NAMES
 
 
 def _all_ports(command: Command) -> Command:
-    for service in reversed(NAMES):
+    for service in reversed(STAND_IN_NAMES):
         command = port_option(service)(command)
     return command
 
@@ -19,7 +20,7 @@ _EITHER = "--status, --reset, --hang and --drop-answer"
 
 
 @click.command()
-@click.argument("service", type=click.Choice(list(NAMES)))
+@click.argument("service", type=click.Choice(list(STAND_IN_NAMES)))
 @click.argument("operation", required=False)
 @click.option("--status", type=click.IntRange(100, 599), help="Answer with this status instead.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="With --status; may be repeated.")

@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 import click
 
 from local_azure.client import Answer, NotRunning, StandInClient
-from local_azure.environment import Ports
+from local_azure.environment import STAND_IN_NAMES, Ports
 from local_azure.run_record import read_record
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-NAMES = {"entra": "Entra ID", "graph": "Graph", "acs": "ACS", "cosmos": "Cosmos DB"}
 PORT = click.IntRange(1, 65535)
 
 
@@ -30,7 +29,7 @@ def state_directory(command: Command) -> Command:
 
 def port_option(service: str) -> Callable[[Command], Command]:
     """The option that names the port of one stand-in."""
-    help_text = f"Port of the {NAMES[service]} stand-in; else the state directory tells."
+    help_text = f"Port of the {STAND_IN_NAMES[service]} stand-in; else the state directory tells."
     return click.option(f"--{service}-port", type=PORT, help=help_text)
 
 
@@ -38,7 +37,7 @@ def find(service: str, port: int | None, directory: Path) -> StandInClient:
     """The stand-in at the given port, else at that of the run on this directory, else at the usual one."""
     record = read_record(directory)
     ports = Ports() if record is None else record.ports
-    return StandInClient(NAMES[service], port or getattr(ports, service), f"--{service}-port", directory)
+    return StandInClient(STAND_IN_NAMES[service], port or getattr(ports, service), f"--{service}-port", directory)
 
 
 def call(stand_in: StandInClient, method: str, path: str, body: Any = None, *, check: bool = True) -> Answer:

@@ -1,6 +1,8 @@
 """`acs-auth-local` against running stand-ins, and what it says when there are none."""
 
 import asyncio
+import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -292,8 +294,29 @@ def test_a_busy_port_is_named_with_its_option_before_anything_starts(
         free_ports[PORT_OPTIONS.index(option)] = taken
         result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *port_arguments(free_ports)])
     assert result.exit_code == 1
-    assert result.stderr == f"Port {taken} is in use: free it, or choose another one with {option}.\n"
+    assert re.fullmatch(
+        rf"Port {taken} is in use( by .+ \(process {os.getpid()}\))?: free it, or choose another one with {option}, "
+        r"or all together with --base-port\.\n",
+        result.stderr,
+    )
     assert not (tmp_path / "state").exists()
+
+
+def test_all_busy_ports_are_named_in_one_sentence(free_ports: list[int], tmp_path: Path) -> None:
+    with listening_socket() as one, listening_socket() as two:
+        free_ports[1], free_ports[4] = one, two
+        result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path), *port_arguments(free_ports)])
+    assert len(result.stderr.splitlines()) == 1
+    assert f"Port {one} is in use" in result.stderr
+    assert f"and port {two} is in use" in result.stderr
+    assert "free them, or choose others with --entra-port and --cosmos-port, or all" in result.stderr
+
+
+@pytest.mark.parametrize("origin", ["localhost:3000", "http://localhost:3000/", "ftp://x", "http://", "*"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    result = CliRunner().invoke(main, ["run", "--origin", origin])
+    assert result.exit_code == 2
+    assert "is not an origin" in result.stderr
 
 
 def test_one_port_for_two_purposes_is_busy_too(free_ports: list[int], tmp_path: Path) -> None:
@@ -356,4 +379,4 @@ def test_calls_to_the_stand_ins_bypass_a_proxy() -> None:
 
 @pytest.mark.parametrize(("code", "status"), [(2, 2), (0, 1), (-9, 137)])
 def test_the_services_end_is_passed_on_and_never_as_success(code: int, status: int) -> None:
-    assert ServiceEnded(code, "unexpectedly").status == status
+    assert ServiceEnded(code, "unexpectedly", Path("service.log")).status == status
