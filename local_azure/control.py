@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from local_azure.faults import UNKNOWN, Fault, Faults, without_content_type
+from local_azure.faults import UNKNOWN, Fault, Faults, UnknownOperation, without_content_type
 
 _BYTES = "body_base64"
 _FIELDS = {field.name for field in dataclasses.fields(Fault)} - {"until"} | {_BYTES}
@@ -24,16 +24,15 @@ def add_fault_routes(application: web.Application, faults: Faults) -> None:
     """
 
     async def put(request: web.Request) -> web.Response:
-        operation = request.match_info["operation"]
-        known = operations(request.app)
-        if operation not in known:
-            raise web.HTTPNotFound(text=f"No operation is named {operation}; known are {', '.join(known)}.\n")
         try:
             body = await request.json()
             scripted = [_fault(entry) for entry in (body if isinstance(body, list) else [body])]
         except (json.JSONDecodeError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"Not a fault: {error}\n") from error
-        faults.script(operation, *scripted)
+        try:
+            faults.script(request.match_info["operation"], *scripted)
+        except UnknownOperation as error:
+            raise web.HTTPNotFound(text=f"{error}\n") from error
         return web.Response(status=204)
 
     async def delete(_: web.Request) -> web.Response:
@@ -43,6 +42,7 @@ def add_fault_routes(application: web.Application, faults: Faults) -> None:
     async def calls(_: web.Request) -> web.Response:
         return web.json_response(dict(faults.counts))
 
+    faults.operations = lambda: operations(application)
     application.on_response_prepare.append(without_content_type)
     application.router.add_put("/local/faults/{operation}", put, name="local_faults_put")
     application.router.add_delete("/local/faults", delete, name="local_faults_delete")

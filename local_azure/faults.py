@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,14 +54,20 @@ class Call:
     headers: dict[str, str]
 
 
+class UnknownOperation(Exception):
+    """No operation has this name; the message lists those that there are."""
+
+
 class Faults:
     """The faults scripted for one stand-in, by operation, and its journal.
 
     An operation is a route's name, `UNKNOWN`, or `*` for every one.
-    Faults of one operation are used up in the order in which they were scripted.
+    Faults of one operation are used up in the order in which they were scripted. `operations` gives the names that
+    exist, once there is an application.
     """
 
     def __init__(self) -> None:
+        self.operations: Callable[[], Collection[str]] | None = None
         self._scripted: dict[str, deque[list[Any]]] = defaultdict(deque)  # [fault, uses left]
         self._closing = asyncio.Event()
         self._called = asyncio.Event()
@@ -69,7 +75,9 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def script(self, operation: str, *faults: Fault) -> None:
-        """Add faults for the next calls of `operation`."""
+        """Add faults for the next calls of `operation`. Raises `UnknownOperation`: that fault would never happen."""
+        if self.operations is not None and operation not in (known := self.operations()):
+            raise UnknownOperation(f"No operation is named {operation}; known are {', '.join(known)}.")
         self._scripted[operation].extend([fault, fault.times] for fault in faults)
 
     def clear(self) -> None:

@@ -13,7 +13,7 @@ from local_azure.control import operations
 from local_azure.cosmos import forbidden
 from local_azure.entra.directory import HOME_TENANT, MANAGED_IDENTITY
 from local_azure.environment import LocalAzure
-from local_azure.faults import Fault, Faults
+from local_azure.faults import Fault, Faults, UnknownOperation
 from tests.local_azure.entra_client import on_behalf_of
 
 TOKEN = f"/{HOME_TENANT.tenant_id}/oauth2/v2.0/token"
@@ -131,6 +131,8 @@ async def test_an_unknown_operation_is_refused_with_the_known_ones(
         assert answer.status == 404
         told = await answer.text()
     known = operations(getattr(local_azure, service).application())
+    with pytest.raises(UnknownOperation, match="craete_identity"):
+        faults_of(local_azure, service).script("craete_identity", Fault(status=500))
     assert "craete_identity" in told
     assert told.endswith(f"{', '.join(known)}.\n")
     assert {"*", "unknown", PLACES.get(service, PLACES["entra token endpoint"])[3]} <= set(known)

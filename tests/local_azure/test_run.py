@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -207,6 +208,20 @@ async def test_the_settings_of_a_service_without_a_secret_are_printed(tmp_path: 
         assert "export ENTRA_MANAGED_IDENTITY_CLIENT_ID=" in run.output
         for secret in ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET"):
             assert secret not in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_the_answer_for_a_deleted_identity_is_chosen_at_the_start(tmp_path: Path) -> None:
+    async with running(tmp_path, "--no-service", "--deleted-identity", "401", "Gone", "No more.") as run:
+        connection = re.search(r"endpoint=(https://localhost:\d+)", run.output)
+        assert connection is not None
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"{connection[1]}/local/deleted-identity", ssl=ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            ) as answer,
+        ):
+            assert await answer.json() == {"status": 401, "code": "Gone", "message": "No more."}
         assert await run.end(signal.SIGTERM) == 0
 
 

@@ -86,6 +86,13 @@ async def test_a_user_gets_a_token_for_graph_by_any_program_and_writes_with_it(
     assert await graph(azure, "POST", "/me/extensions", token, body) == 201
 
 
+async def test_a_service_that_asks_for_reading_only_writes_with_what_was_consented(azure: LocalAzure) -> None:
+    """Microsoft's samples ask on behalf of the user for `user.read`, and write mappings with the answer."""
+    answer = await on_behalf_of(azure.entra.url, azure.entra.access_token("alex"), ["user.read"])
+    body = {"@odata.type": "microsoft.graph.openTypeExtension", "extensionName": "com.contoso.identityMapping"}
+    assert await graph(azure, "POST", "/me/extensions", answer["access_token"], body) == 201
+
+
 async def test_a_user_without_teams_is_forbidden_to_exchange(local_azure: LocalAzure) -> None:
     connection_string = local_azure.service_environment()["ACS_CONNECTION_STRING"]
     local_azure.user_states.mark(MEGAN, Mark.WITHOUT_TEAMS)
