@@ -66,7 +66,7 @@ async def run(options: Options, echo: Echo) -> None:
         ports = choose(options.ports, with_service=options.with_service)
         with only_run(options.state_directory):
             async with _open(options, ports) as azure:
-                write_record(options.state_directory, ports.stand_ins, ports.service if options.with_service else None)
+                write_record(options.state_directory, ports.stand_ins)
                 run = _Run(options, ports, azure, echo)
                 run.describe()
                 if options.with_service:

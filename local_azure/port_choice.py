@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import socket
+from collections import defaultdict
 from dataclasses import dataclass, fields
 
 from local_azure.environment import LOOPBACK, Ports
@@ -56,22 +57,25 @@ def choose(asked: AskedPorts, *, with_service: bool) -> ChosenPorts:
 def _require_free(wanted: dict[str, int]) -> None:
     """`wanted` are ports by stand-in, the service's with an empty name."""
     options = {name: f"--{name}-port" if name else "--port" for name in wanted}
-    obstacles, blamed = [], []
+    obstacles: defaultdict[str, list[int]] = defaultdict(list)
+    blamed: list[str] = []
     seen: dict[int, str] = {}
     for name, port in wanted.items():
         obstacle = f"is wanted by {options[seen[port]]} already" if port in seen else _obstacle(port)
         seen.setdefault(port, name)
         if obstacle is not None:
-            obstacles.append(f"port {port} {obstacle}")
+            obstacles[obstacle].append(port)
             blamed.append(options[name])
     if not obstacles:
         return
-    told = _listed(obstacles)
-    one = len(obstacles) == 1
-    raise PortsBusy(
-        f"{told[0].upper()}{told[1:]}: free {'it' if one else 'them'}, or choose {'another one' if one else 'others'} "
-        f"with {_listed(blamed)}, or all together with --base-port."
-    )
+    told = _listed([_sentence(ports, obstacle) for obstacle, ports in obstacles.items()])
+    remedy = "free it, or choose another one" if len(blamed) == 1 else "free them, or choose others"
+    raise PortsBusy(f"{told[0].upper()}{told[1:]}: {remedy} with {_listed(blamed)}, or all together with --base-port.")
+
+
+def _sentence(ports: list[int], obstacle: str) -> str:
+    numbers = _listed([str(port) for port in ports])
+    return f"port {numbers} {obstacle}" if len(ports) == 1 else f"ports {numbers} {obstacle.replace('is ', 'are ', 1)}"
 
 
 def _obstacle(port: int) -> str | None:

@@ -17,11 +17,10 @@ _RECORD = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run: its process id, the stand-ins' ports, and the service's port if it runs one."""
+    """A run: its process id and the stand-ins' ports."""
 
     process: int
     ports: Ports
-    service_port: int | None = None
 
 
 class AlreadyRunning(Exception):
@@ -46,9 +45,9 @@ def require_no_run(directory: Path) -> None:
             pass
 
 
-def write_record(directory: Path, ports: Ports, service_port: int | None) -> None:
+def write_record(directory: Path, ports: Ports) -> None:
     """Let other commands find this process's stand-ins."""
-    record = RunRecord(os.getpid(), ports, service_port)
+    record = RunRecord(os.getpid(), ports)
     (directory / _RECORD).write_text(json.dumps(dataclasses.asdict(record)), encoding="utf-8")
 
 
@@ -56,7 +55,7 @@ def read_record(directory: Path) -> RunRecord | None:
     """The run that recorded itself last and did not end, as far as the record tells; `None` without one."""
     try:
         content = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
-        return RunRecord(content["process"], Ports(**content["ports"]), content["service_port"])
+        return RunRecord(content["process"], Ports(**content["ports"]))
     except (OSError, ValueError, KeyError, TypeError):  # none, or half written: the caller uses the default ports
         return None
 

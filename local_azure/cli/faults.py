@@ -73,7 +73,7 @@ def fault(
     if (status is not None) + reset + hang + drop_answer > 1:
         raise click.UsageError(f"{_EITHER} exclude each other.")
     if status is None and not (reset or hang or drop_answer or delay):
-        raise click.UsageError("Say what shall happen: --status, --delay, --reset, --hang or --drop-answer.")
+        raise click.UsageError("Pass what shall happen: --status, --delay, --reset, --hang or --drop-answer.")
     if body is not None and body_file is not None:
         raise click.UsageError("--body and --body-file exclude each other.")
     scripted: dict[str, Any] = {

@@ -307,9 +307,9 @@ def test_all_busy_ports_are_named_in_one_sentence(free_ports: list[int], tmp_pat
         free_ports[1], free_ports[4] = one, two
         result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path), *port_arguments(free_ports)])
     assert len(result.stderr.splitlines()) == 1
-    assert f"Port {one} is in use" in result.stderr
-    assert f"and port {two} is in use" in result.stderr
-    assert "free them, or choose others with --entra-port and --cosmos-port, or all" in result.stderr
+    who = rf"( by .+ \(process {os.getpid()}\))?"
+    assert re.match(rf"Ports {one} and {two} are in use{who}: free them, or choose others", result.stderr)
+    assert "with --entra-port and --cosmos-port, or all together with --base-port." in result.stderr
 
 
 @pytest.mark.parametrize("origin", ["localhost:3000", "http://localhost:3000/", "ftp://x", "http://", "*"])

@@ -33,10 +33,10 @@ def is_free(port: int) -> bool:
 
 
 def free_row(length: int) -> int:
-    """The first of `length` ports in a row that are free."""
-    return next(
-        start for start in range(20_011, 60_000, 97) if all(is_free(start + offset) for offset in range(length))
-    )
+    """The first of `length` free ports in a row, out of a range that other test processes don't look at."""
+    own = 10_000 + os.getpid() % 1000 * 20
+    candidates = (own + offset for offset in range(0, 20_000, 20))
+    return next(start for start in candidates if all(is_free(start + number) for number in range(length)))
 
 
 @pytest.fixture
@@ -88,6 +88,17 @@ def test_a_port_of_all_addresses_or_of_the_other_localhost_is_taken_too(base: in
             assert choose(AskedPorts(), with_service=True).service == base + 5
     except OSError:
         pytest.skip("this machine has no such address")
+
+
+def test_what_stands_in_the_way_is_told_for_all_ports_at_once(base: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    holders = {base + 1: "one (process 1)", base + 2: "one (process 1)", base + 4: None}
+    monkeypatch.setattr(port_choice, "holder", holders.get)
+    with listening(base + 1), listening(base + 2), listening(base + 4), pytest.raises(PortsBusy) as raised:
+        choose(AskedPorts(), with_service=True)
+    assert str(raised.value) == (
+        f"Ports {base + 1} and {base + 2} are in use by one (process 1) and port {base + 4} is in use: free them, or "
+        "choose others with --entra-port, --graph-port and --cosmos-port, or all together with --base-port."
+    )
 
 
 def test_one_port_cannot_serve_twice(base: int) -> None:

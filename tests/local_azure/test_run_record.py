@@ -17,7 +17,7 @@ def test_a_run_keeps_others_away_until_it_ends(tmp_path: Path) -> None:
     require_no_run(directory)
     assert not directory.exists()
     with only_run(directory):
-        write_record(directory, PORTS, 5)
+        write_record(directory, PORTS)
         with pytest.raises(AlreadyRunning, match=f"{directory} .process {os.getpid()}.*--state-dir"):
             require_no_run(directory)
         with pytest.raises(AlreadyRunning), only_run(directory):
@@ -30,14 +30,14 @@ def test_a_run_keeps_others_away_until_it_ends(tmp_path: Path) -> None:
 def test_a_record_lasts_as_long_as_its_run(tmp_path: Path) -> None:
     assert read_record(tmp_path) is None
     with only_run(tmp_path):
-        write_record(tmp_path, PORTS, None)
+        write_record(tmp_path, PORTS)
         record = read_record(tmp_path)
         assert record is not None
-        assert (record.process, record.ports, record.service_port) == (os.getpid(), PORTS, None)
+        assert (record.process, record.ports) == (os.getpid(), PORTS)
     assert read_record(tmp_path) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"process": 1, "ports": {"x": 1}, "service_port": 2}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"process": 1, "ports": {"x": 1}}'])
 def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     assert read_record(tmp_path) is None
@@ -45,6 +45,6 @@ def test_a_damaged_record_is_none(tmp_path: Path, content: str) -> None:
 
 def test_commands_find_the_ports_of_the_run_unless_told_others(tmp_path: Path) -> None:
     assert find("graph", None, tmp_path).port == 5002
-    write_record(tmp_path, PORTS, 5)
+    write_record(tmp_path, PORTS)
     assert find("graph", None, tmp_path).port == PORTS.graph
     assert find("graph", 7, tmp_path).port == 7
