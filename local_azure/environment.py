@@ -10,17 +10,22 @@ from typing import Protocol, Self
 
 from aiohttp import web
 
-from local_azure.acs import Acs
+from local_azure.acs import Acs, DeletedIdentityAnswer
 from local_azure.certificates import LocalAuthority
 from local_azure.clock import Clock
 from local_azure.cosmos import Cosmos
 from local_azure.entra import Entra
+from local_azure.entra.directory import APPLICATIONS
 from local_azure.faults import Faults
-from local_azure.graph import DirectoryUser, Graph
+from local_azure.graph import DirectoryUser, Graph, ServicePrincipal
 from local_azure.keys import KeyFactory, new_rsa_key
 from local_azure.state import State
+from local_azure.user_states import UserStates
 
 LOOPBACK = "127.0.0.1"
+
+STAND_IN_NAMES = {"entra": "Entra ID", "graph": "Graph", "acs": "ACS", "cosmos": "Cosmos DB"}
+"""What users read for each of `Ports`."""
 
 
 class StandIn(Protocol):
@@ -50,8 +55,8 @@ def _new_runner(application: web.Application) -> web.BaseRunner:
 class LocalAzure:
     """The running stand-ins. Use as an async context manager.
 
-    `new_runner` decides how the application of each, in the order of `Ports`, is served. Raises `OSError` when a port
-    is taken.
+    `user_states` deletes and marks users. `deleted_identity` is what ACS answers for a deleted identity. `new_runner`
+    decides how the application of each, in the order of `Ports`, is served. Raises `OSError` when a port is taken.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class LocalAzure:
         *,
         clock: Clock = time.time,
         new_key: KeyFactory = new_rsa_key,
+        deleted_identity: DeletedIdentityAnswer | None = None,
         new_runner: Callable[[web.Application], web.BaseRunner] = _new_runner,
     ) -> None:
         ports = ports or Ports()
@@ -76,10 +82,20 @@ class LocalAzure:
                 opened.close()
             raise
         self.state = State(directory)
+        self.user_states = UserStates(self.state, clock)
         self.entra = Entra(self.state, _url(entra), clock=clock, new_key=new_key)
         verify = self.entra.verify
-        self.graph = Graph(self.state, _url(graph), clock=clock, verify=verify, users=self._directory)
-        self.acs = Acs(self.state, _url(acs), clock=clock, new_key=new_key, verify=verify)
+        self.graph = Graph(
+            self.state,
+            _url(graph),
+            clock=clock,
+            verify=verify,
+            users=self._directory,
+            service_principals=_service_principals,
+        )
+        self.acs = Acs(
+            self.state, _url(acs), clock=clock, new_key=new_key, verify=verify, deleted_identity=deleted_identity
+        )
         self.cosmos = Cosmos(self.state, _url(cosmos), clock=clock, verify=verify)
         self._stand_ins: list[tuple[StandIn, socket.socket]] = [
             (self.entra, entra),
@@ -141,6 +157,10 @@ class LocalAzure:
 
 
 _SECRETS = ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET")
+
+
+def _service_principals() -> list[ServicePrincipal]:
+    return [ServicePrincipal(app.object_id, app.client_id, app.name) for app in APPLICATIONS.values()]
 
 
 def _url(listening: socket.socket) -> str:

@@ -1,14 +1,19 @@
 """Scripted faults: what a stand-in does instead of, before or after its normal answer; and a journal of calls."""
 
 import asyncio
+import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+UNKNOWN = "unknown"
+"""The operation of a request that no route takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,11 @@ class Fault:
     """One fault. Parts combine: `delay` (seconds) and `until` are waited first, then at most one of the others happens.
 
     until         an event of a test in the same process
-    status        answer with this status, `headers` and `body` instead of the operation
+    status        answer with this status, `headers` and `body` instead of the operation; nothing of the stand-in's own
+                  answer is left
+    body          bytes or text as they are; anything else as JSON, `None` as `{}` (the JSON value null is the text
+                  "null")
+    content_type  of the body: that of its kind unless given, "" for an answer without any `Content-Type`
     reset         reset the connection before doing anything
     hang          never answer (until the stand-in closes)
     drop_answer   do the operation, commit it, then reset the connection instead of answering
@@ -26,6 +35,7 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: Any = None
+    content_type: str | None = None
     delay: float = 0.0
     reset: bool = False
     hang: bool = False
@@ -44,13 +54,20 @@ class Call:
     headers: dict[str, str]
 
 
-class Faults:
-    """The faults scripted for one stand-in, by operation (the route's name, `*` for every one), and its journal.
+class UnknownOperation(Exception):
+    """No operation has this name; the message lists those that there are."""
 
-    Faults of one operation are used up in the order in which they were scripted.
+
+class Faults:
+    """The faults scripted for one stand-in, by operation, and its journal.
+
+    An operation is a route's name, `UNKNOWN`, or `*` for every one.
+    Faults of one operation are used up in the order in which they were scripted. `operations` gives the names that
+    exist, once there is an application.
     """
 
     def __init__(self) -> None:
+        self.operations: Callable[[], Collection[str]] | None = None
         self._scripted: dict[str, deque[list[Any]]] = defaultdict(deque)  # [fault, uses left]
         self._closing = asyncio.Event()
         self._called = asyncio.Event()
@@ -58,7 +75,9 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def script(self, operation: str, *faults: Fault) -> None:
-        """Add faults for the next calls of `operation`."""
+        """Add faults for the next calls of `operation`. Raises `UnknownOperation`: that fault would never happen."""
+        if self.operations is not None and operation not in (known := self.operations()):
+            raise UnknownOperation(f"No operation is named {operation}; known are {', '.join(known)}.")
         self._scripted[operation].extend([fault, fault.times] for fault in faults)
 
     def clear(self) -> None:
@@ -94,7 +113,7 @@ class Faults:
 
         @web.middleware
         async def apply(request: web.Request, handler: Handler) -> web.StreamResponse:
-            operation = request.match_info.route.name or "unknown"
+            operation = request.match_info.route.name or UNKNOWN
             if operation.startswith("local_"):
                 return await handler(request)
             self.counts[operation] += 1
@@ -119,12 +138,36 @@ class Faults:
         if fault.reset or fault.hang or fault.drop_answer:
             return _reset(request)
         if fault.status is not None:
-            if isinstance(fault.body, str):
-                return web.Response(status=fault.status, headers=fault.headers, text=fault.body)
-            return web.json_response(
-                fault.body if fault.body is not None else {}, status=fault.status, headers=fault.headers
-            )
+            return _answer(fault, fault.status)
         return await handler(request)
+
+
+async def without_content_type(_: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler (`on_response_prepare`): aiohttp gives every body a `Content-Type`, but some faults have none."""
+    if isinstance(response, _WithoutContentType):
+        response.headers.pop("Content-Type", None)
+
+
+class _WithoutContentType(web.Response):
+    """The answer of a fault that names no content type."""
+
+
+def _answer(fault: Fault, status: int) -> web.Response:
+    content, usual_type = _content(fault.body)
+    if fault.content_type == "":
+        return _WithoutContentType(status=status, headers=fault.headers, body=content)
+    headers = CIMultiDict(fault.headers)
+    headers.setdefault("Content-Type", fault.content_type or usual_type)
+    return web.Response(status=status, headers=headers, body=content)
+
+
+def _content(body: Any) -> tuple[bytes, str]:
+    """What a fault's body is on the wire, and the content type of its kind."""
+    if isinstance(body, bytes):
+        return body, "application/octet-stream"
+    if isinstance(body, str):
+        return body.encode(), "text/plain; charset=utf-8"
+    return json.dumps({} if body is None else body).encode(), "application/json; charset=utf-8"
 
 
 def _reset(request: web.Request) -> web.StreamResponse:

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import errno
 import shlex
 import signal
-import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +12,20 @@ from pathlib import Path
 import aiohttp
 import jwt
 
+from local_azure.acs import DeletedIdentityAnswer
 from local_azure.entra.directory import USERS
-from local_azure.environment import LOOPBACK, LocalAzure, Ports
+from local_azure.environment import STAND_IN_NAMES, LocalAzure
+from local_azure.port_choice import AskedPorts, ChosenPorts, PortsBusy, choose
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
-from local_azure.service_process import ServiceEnded, ServiceNotReady, ServiceProcess
+from local_azure.run_record import AlreadyRunning, only_run, require_no_run, write_record
+from local_azure.service_process import ServiceEnded, ServiceNotReady, ServiceProcess, loopback_without_proxy
+
+USUAL_ORIGINS = tuple(
+    f"http://{host}:{port}" for port in (3000, 4200, 5000, 5173, 8000, 8080) for host in ("localhost", "127.0.0.1")
+)
+"""Where the development servers of browser clients listen: the service takes exact origins only."""
+
+_SHOWN_LOG_LINES = 20
 
 WARNING = "For development only: everything here binds to loopback, uses well-known credentials and trusts everybody."
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -35,121 +43,153 @@ class CannotRun(Exception):
 class Options:
     """What to run.
 
-    `state_directory` is absolute; `command` is how the user started this program. Without `secrets` the service has the
-    managed identity alone.
+    `state_directory` is absolute; `command` is how the user started this program. Browser clients of `origins` may call
+    the service, besides those of `USUAL_ORIGINS`. Without `secrets` the service has the managed identity only.
+    `deleted_identity` is what ACS answers for a deleted identity.
     """
 
     state_directory: Path
     storage: str
-    port: int
-    ports: Ports
+    ports: AskedPorts
     with_service: bool
     command: tuple[str, ...]
+    origins: tuple[str, ...] = ()
     secrets: bool = True
+    deleted_identity: DeletedIdentityAnswer | None = None
 
 
 async def run(options: Options, echo: Echo) -> None:
     """Run until one of `STOPPING_SIGNALS`, which is a normal end. Raises `CannotRun`."""
     echo(WARNING)
-    with contextlib.suppress(asyncio.CancelledError), _cancelled_by_signals():
-        async with _open(options) as azure:
-            _describe(options, azure, echo)
-            if not options.with_service:
-                echo("Press Ctrl-C to stop.")
-                await asyncio.Event().wait()
-            try:
-                await _run_service(options, azure, echo)
-            except ServiceEnded as ended:
-                raise CannotRun(str(ended), ended.status) from ended
-            except (ServiceNotReady, RoundTripFailed) as failed:
-                raise CannotRun(str(failed)) from failed
-            except (TimeoutError, aiohttp.ClientError) as failed:
-                raise CannotRun(f"The round trip failed: {failed or type(failed).__name__}.") from failed
+    with contextlib.suppress(asyncio.CancelledError), _cancelled_by_signals(), _sentences(options):
+        require_no_run(options.state_directory)
+        ports = choose(options.ports, with_service=options.with_service)
+        with only_run(options.state_directory):
+            async with _open(options, ports) as azure:
+                write_record(options.state_directory, ports.stand_ins)
+                run = _Run(options, ports, azure, echo)
+                run.describe()
+                if options.with_service:
+                    await run.serve()
+                else:
+                    run.print_settings()
+                    await asyncio.Event().wait()
     echo("\nStopped.")
 
 
-async def _run_service(options: Options, azure: LocalAzure, echo: Echo) -> None:
-    settings = {
-        **azure.service_environment(secrets=options.secrets),
-        "ENVIRONMENT": "development",
-        "STORAGE_BACKEND": options.storage,
-        "SQLITE_PATH": str(options.state_directory / "mappings.sqlite"),
-    }
-    async with ServiceProcess(settings, options.port, options.state_directory) as service:
-        await service.ready()
+@contextlib.contextmanager
+def _sentences(options: Options) -> Iterator[None]:
+    """Turn whatever stands in the way into `CannotRun`."""
+    try:
+        yield
+    except (AlreadyRunning, PortsBusy, ServiceNotReady, RoundTripFailed) as failed:
+        raise CannotRun(str(failed)) from failed
+    except ServiceEnded as ended:
+        raise CannotRun(str(ended), ended.status) from ended
+    except (TimeoutError, aiohttp.ClientError) as failed:
+        raise CannotRun(f"The round trip failed: {failed or type(failed).__name__}.") from failed
+    except OSError as error:
+        reason = error.strerror or error
+        raise CannotRun(f"The stand-ins can't start in {options.state_directory}: {reason}.") from error
+
+
+def _open(options: Options, ports: ChosenPorts) -> LocalAzure:
+    return LocalAzure(options.state_directory, ports.stand_ins, deleted_identity=options.deleted_identity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run whose stand-ins are open."""
+
+    options: Options
+    ports: ChosenPorts
+    azure: LocalAzure
+    echo: Echo
+
+    @property
+    def log(self) -> Path:
+        """Where the service's log lines go."""
+        return self.options.state_directory / "service.log"
+
+    def describe(self) -> None:
+        """Say what runs where."""
+        for name, told in STAND_IN_NAMES.items():
+            self.echo(f"  {told + ' stand-in':<19}{_url(getattr(self.ports.stand_ins, name))}")
+        if self.options.with_service:
+            self.echo(f"  Service            http://localhost:{self.ports.service}, mappings in {self.options.storage}")
+            self.echo(f"  Service log        {self.log}")
+        self.echo(f"  State              {self.options.state_directory}\n")
+        if self.ports.note is not None:
+            self.echo(f"{self.ports.note}\n")
+
+    def print_settings(self) -> None:
+        """Print all that a service needs to use these stand-ins."""
+        self.echo("Settings that point a service here:")
+        for name, value in {**self.settings(), **loopback_without_proxy({})}.items():
+            self.echo(f"  export {name}={shlex.quote(value)}")
+        self.echo("Press Ctrl-C to stop.")
+
+    def settings(self) -> dict[str, str]:
+        """The service's settings, its port excepted."""
+        origins = dict.fromkeys((*USUAL_ORIGINS, *self.options.origins))
+        return {
+            **self.azure.service_environment(secrets=self.options.secrets),
+            "ENVIRONMENT": "development",
+            "STORAGE_BACKEND": self.options.storage,
+            "SQLITE_PATH": str(self.options.state_directory / "mappings.sqlite"),
+            "CORS_ALLOWED_ORIGINS": ",".join(origins),
+        }
+
+    async def serve(self) -> None:
+        """Run the service, make one round trip, and wait. Raises when the service ends by itself."""
+        directory = self.options.state_directory
+        process = ServiceProcess(self.settings(), self.ports.service, directory, self.log)
+        try:
+            async with process as service:
+                await service.ready()
+                await self._round_trip(service.url)
+                await service.end()
+        except ServiceEnded:
+            self.echo("\nThe last lines of its log:")
+            for line in _last_lines(self.log):
+                self.echo(f"  {line}")
+            raise
+
+    async def _round_trip(self, service_url: str) -> None:
         trip = RoundTrip(
-            entra_url=_url(options.ports.entra),
-            service_url=service.url,
-            trust=ssl.create_default_context(cafile=azure.authority.certificate_path),
-            verify=azure.acs.verify_token,
+            entra_url=_url(self.ports.stand_ins.entra),
+            service_url=service_url,
+            trust=ssl.create_default_context(cafile=self.azure.authority.certificate_path),
+            verify=self.azure.acs.verify_token,
             token_header=jwt.get_unverified_header,
         )
-        user = next(iter(USERS.values()))
-        await trip.make(user, echo)
-        _suggest(options, service.url, user.alias, echo)
-        await service.end()
+        present = [user for user in USERS.values() if not self.azure.user_states.is_deleted(user)]
+        user = (present or list(USERS.values()))[0]
+        await trip.make(user, self.echo)
+        self._suggest(service_url, user.alias)
+
+    def _suggest(self, service_url: str, user: str) -> None:
+        directory = self.options.state_directory
+        token = [*self.options.command, "token", "--user", user]
+        if directory != Path(".local-azure").absolute():
+            token += ["--state-dir", str(directory)]
+        authorized = 'curl -i -H "Authorization: Bearer $TOKEN"'
+        self.echo("\nYour turn, in another terminal:")
+        self.echo(f"  TOKEN=$({shlex.join(token)})")
+        self.echo(f"  {authorized} -X POST {service_url}/api/user")
+        self.echo(f"  {authorized} {service_url}/api/token")
+        self.echo(f"  {authorized} -X DELETE {service_url}/api/user")
+        self.echo(f"\nIn a browser: {service_url}/docs")
+        self.echo("  At sign-in it warns once, because it does not know this machine's own certificate authority,")
+        self.echo(f"  {directory / 'ca.pem'}")
+        self.echo("\nPress Ctrl-C to stop.")
 
 
-def _open(options: Options) -> LocalAzure:
-    ports = options.ports
-    used = [
-        (ports.entra, "--entra-port"),
-        (ports.graph, "--graph-port"),
-        (ports.acs, "--acs-port"),
-        (ports.cosmos, "--cosmos-port"),
-    ]
-    if options.with_service:
-        used.append((options.port, "--port"))
-    _require_free(used)
+def _last_lines(log: Path) -> list[str]:
     try:
-        return LocalAzure(options.state_directory, options.ports)
-    except OSError as error:
-        raise CannotRun(f"The stand-ins can't start in {options.state_directory}: {error.strerror}.") from error
-
-
-def _require_free(used: list[tuple[int, str]]) -> None:
-    with contextlib.ExitStack() as held:
-        for port, option in used:
-            listening = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listening.bind((LOOPBACK, port))
-                listening.listen(1)  # only a listening socket keeps another one with SO_REUSEADDR away
-            except OSError as error:
-                reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be used ({error.strerror})"
-                raise CannotRun(f"Port {port} {reason}: free it, or choose another one with {option}.") from error
-
-
-def _describe(options: Options, azure: LocalAzure, echo: Echo) -> None:
-    echo(f"  Entra ID stand-in  {_url(options.ports.entra)}")
-    echo(f"  Graph stand-in     {_url(options.ports.graph)}")
-    echo(f"  ACS stand-in       {_url(options.ports.acs)}")
-    echo(f"  Cosmos DB stand-in {_url(options.ports.cosmos)}")
-    if options.with_service:
-        echo(f"  Service            http://localhost:{options.port}, mappings in {options.storage}")
-    echo(f"  State              {options.state_directory}\n")
-    if not options.with_service:
-        echo("Settings that point the service here:")
-        for name, value in azure.service_environment(secrets=options.secrets).items():
-            echo(f"  export {name}={shlex.quote(value)}")
-
-
-def _suggest(options: Options, service_url: str, user: str, echo: Echo) -> None:
-    token = [*options.command, "token", "--user", user]
-    if options.ports.entra != Ports().entra:
-        token += ["--entra-port", str(options.ports.entra)]
-    if options.state_directory != Path(".local-azure").absolute():
-        token += ["--state-dir", str(options.state_directory)]
-    authorized = 'curl -i -H "Authorization: Bearer $TOKEN"'
-    echo("\nYour turn, in another terminal:")
-    echo(f"  TOKEN=$({shlex.join(token)})")
-    echo(f"  {authorized} -X POST {service_url}/api/user")
-    echo(f"  {authorized} {service_url}/api/token")
-    echo(f"  {authorized} -X DELETE {service_url}/api/user")
-    echo(f"\nIn a browser: {service_url}/docs")
-    echo("  At sign-in it warns once, because it does not know this machine's own certificate authority,")
-    echo(f"  {options.state_directory / 'ca.pem'}")
-    echo("\nPress Ctrl-C to stop.")
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LOG_LINES:]
+    except OSError:
+        return []
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,9 +51,9 @@ _LOOPBACK_NAMES = "localhost,127.0.0.1"
 class ServiceEnded(Exception):
     """The service ended by itself. `status` is the exit status to pass on; never 0, because it should not have."""
 
-    def __init__(self, code: int, when: str) -> None:
+    def __init__(self, code: int, when: str, log: Path) -> None:
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        super().__init__(f"The service ended {when} with {name}; its own message is above.")
+        super().__init__(f"The service ended {when} with {name}; its log is {log}.")
         self.status = 128 - code if code < 0 else code or 1
 
 
@@ -61,25 +62,30 @@ class ServiceNotReady(Exception):
 
 
 class ServiceProcess:
-    """Runs `acs-auth serve`; use as an async context manager, which stops it at the end."""
+    """Runs `acs-auth serve`; use as an async context manager, which stops it at the end.
 
-    def __init__(self, settings: Mapping[str, str], port: int, directory: Path) -> None:
+    What the service writes goes into the file `log`, which is begun anew.
+    """
+
+    def __init__(self, settings: Mapping[str, str], port: int, directory: Path, log: Path) -> None:
         self.url = f"http://localhost:{port}"
         self._environment = environment(os.environ, {**settings, "HOST": "127.0.0.1", "PORT": str(port)})
         self._directory = directory
+        self._log = log
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "quart_app.cli",
-            "serve",
-            env=self._environment,
-            # Away from the checkout, whose .env describes a real deployment.
-            cwd=self._directory,
-            # Ctrl-C in a terminal goes to the whole process group: this one stops when told.
-            start_new_session=True,
-        )
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "quart_app.cli", "serve"),
+                env=self._environment,
+                # Away from the checkout, whose .env describes a real deployment.
+                cwd=self._directory,
+                # Ctrl-C in a terminal goes to the whole process group: this one stops when told.
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         return self
 
     async def __aexit__(
@@ -104,14 +110,14 @@ class ServiceProcess:
             ended.cancel()
             polling.cancel()
         if ended.done() and not ended.cancelled():
-            raise ServiceEnded(ended.result(), "before it was ready")
+            raise ServiceEnded(ended.result(), "before it was ready", self._log)
         if not polling.done():
-            raise ServiceNotReady(f"The service was not ready after {START_SECONDS} seconds.")
+            raise ServiceNotReady(f"The service was not ready after {START_SECONDS} seconds; its log is {self._log}.")
         polling.result()
 
     async def end(self) -> None:
         """Wait until the service ends by itself; raises `ServiceEnded` then."""
-        raise ServiceEnded(await self._process.wait(), "unexpectedly")
+        raise ServiceEnded(await self._process.wait(), "unexpectedly", self._log)
 
     async def _poll(self) -> None:
         timeout = aiohttp.ClientTimeout(total=2)
@@ -124,7 +130,7 @@ class ServiceProcess:
                 except (TimeoutError, aiohttp.ClientError):
                     pass  # not listening yet: that is what is waited for
                 await asyncio.sleep(_POLL_SECONDS)
-        raise ServiceNotReady(f"The service was not ready after {START_SECONDS} seconds.")
+        raise ServiceNotReady(f"The service was not ready after {START_SECONDS} seconds; its log is {self._log}.")
 
 
 def environment(inherited: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
@@ -135,9 +141,12 @@ def environment(inherited: Mapping[str, str], settings: Mapping[str, str]) -> di
     kept = {name: value for name, value in inherited.items() if not _is_setting(name.upper())}
     code = str(Path(__file__).resolve().parent.parent)
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (code, kept.get("PYTHONPATH"))))
-    for name in ("NO_PROXY", "no_proxy"):
-        kept[name] = ",".join(filter(None, (kept.get(name), _LOOPBACK_NAMES)))
-    return {**kept, **settings}
+    return {**kept, **loopback_without_proxy(kept), **settings}
+
+
+def loopback_without_proxy(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep calls to loopback away from a proxy, added to what is inherited."""
+    return {name: ",".join(filter(None, (inherited.get(name), _LOOPBACK_NAMES))) for name in ("NO_PROXY", "no_proxy")}
 
 
 def _is_setting(name: str) -> bool:

@@ -50,12 +50,12 @@ def not_owned() -> ServiceError:
     return ServiceError(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource.")
 
 
-def not_found() -> ServiceError:
-    """The identity was deleted.
+def forbidden() -> ServiceError:
+    """The Teams user is a guest, or has no licence for Teams.
 
-    Inferred: only the message is known, from Microsoft's authentication server samples; nobody recorded status or code.
+    Inferred: that such users are answered 403 was reported, with which code was not (microsoft-graph-docs#9181).
     """
-    return ServiceError(404, "IdentityNotFound", "Provided identity doesn't exist.")
+    return ServiceError(403, "Forbidden", "The user is not allowed to use Teams.")
 
 
 def invalid(message: str, target: str) -> ServiceError:
@@ -83,3 +83,10 @@ def version_unsupported(uri: str, version: str) -> ServiceError:
     """An `api-version` that the service does not know. The message is from Azure/Communication issue 159."""
     message = f"The HTTP resource that matches the request URI '{uri}' does not support the API version '{version}'."
     return ServiceError(400, "UnsupportedApiVersion", message)
+
+
+def no_operation(refused: web.HTTPException) -> ServiceError:
+    """There is nothing at this path, or not for this method. Inferred."""
+    if refused.status == 405:
+        return ServiceError(405, "MethodNotAllowed", "The method is not allowed for this resource.")
+    return ServiceError(404, "ResourceNotFound", "There is no resource at this address.")

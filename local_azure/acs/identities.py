@@ -4,11 +4,13 @@ import base64
 import hashlib
 import secrets
 import uuid
+from enum import StrEnum
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from local_azure.acs import errors
+from local_azure.acs.deleted import DeletedIdentities
 from local_azure.clock import Clock
 from local_azure.keys import KeyFactory
 from local_azure.state import State
@@ -18,6 +20,9 @@ CREATE TABLE IF NOT EXISTS acs_resource (name TEXT PRIMARY KEY, value TEXT NOT N
 CREATE TABLE IF NOT EXISTS acs_identities (id TEXT PRIMARY KEY, deleted INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS acs_tokens (digest BLOB PRIMARY KEY, identity TEXT NOT NULL, expires_at INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS acs_tokens_by_identity ON acs_tokens (identity);
+CREATE TABLE IF NOT EXISTS acs_revoked_tokens (
+    digest BLOB PRIMARY KEY, identity TEXT NOT NULL, expires_at INTEGER NOT NULL
+);
 """
 
 # Ids recorded by the Azure SDKs count milliseconds from here in their first three groups: the one minted at
@@ -25,14 +30,29 @@ CREATE INDEX IF NOT EXISTS acs_tokens_by_identity ON acs_tokens (identity);
 _EPOCH_SECONDS = 1_577_865_600  # 2020-01-01T08:00:00Z
 
 
+_REMEMBERED_SECONDS = 24 * 60 * 60
+"""How long expired tokens are known as such."""
+
+
+class TokenStatus(StrEnum):
+    """What became of an access token. `UNKNOWN` was not issued here, or expired long ago."""
+
+    GOOD = "good"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
 class Identities:
     """The resource's data in the shared state; a restart finds it again.
 
-    `id_prefix` is that of the cloud: `8:dod-acs:` and `8:gcch-acs:` in those of the US government
-    (azure-communication-identity: `ACS_USER_DOD_CLOUD_PREFIX`, `ACS_USER_GCCH_CLOUD_PREFIX`).
+    `deleted` says what is answered for a deleted identity. `id_prefix` is that of the cloud: `8:dod-acs:` and
+    `8:gcch-acs:` in those of the US government (azure-communication-identity: `ACS_USER_DOD_CLOUD_PREFIX`,
+    `ACS_USER_GCCH_CLOUD_PREFIX`).
     """
 
-    def __init__(self, state: State, clock: Clock, new_key: KeyFactory) -> None:
+    def __init__(self, state: State, clock: Clock, new_key: KeyFactory, deleted: DeletedIdentities) -> None:
+        self._deleted = deleted
         self.id_prefix = "8:acs:"
         self._database = state.database
         self._clock = clock
@@ -59,10 +79,13 @@ class Identities:
             raise errors.not_owned()
         row = self._database.execute("SELECT deleted FROM acs_identities WHERE id = ?", (identity,)).fetchone()
         if row is None or row["deleted"]:
-            raise errors.not_found()
+            raise self._deleted.answer.error()
 
     def revoke_tokens(self, identity: str) -> None:
         """No token issued for the identity until now is good any more."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO acs_revoked_tokens SELECT * FROM acs_tokens WHERE identity = ?", (identity,)
+        )
         self._database.execute("DELETE FROM acs_tokens WHERE identity = ?", (identity,))
 
     def delete(self, identity: str) -> None:
@@ -90,17 +113,23 @@ class Identities:
 
     def remember_token(self, token: str, identity: str, expires_at: int) -> None:
         """The token is good until it expires (seconds since the epoch) or is revoked."""
-        self._database.execute("DELETE FROM acs_tokens WHERE expires_at <= ?", (int(self._clock()),))
+        forgotten = (int(self._clock()) - _REMEMBERED_SECONDS,)
+        self._database.execute("DELETE FROM acs_tokens WHERE expires_at <= ?", forgotten)
+        self._database.execute("DELETE FROM acs_revoked_tokens WHERE expires_at <= ?", forgotten)
         self._database.execute(
             "INSERT OR IGNORE INTO acs_tokens VALUES (?, ?, ?)", (_digest(token), identity, expires_at)
         )
 
-    def is_good(self, token: str) -> bool:
-        """Whether the token was issued here, has not expired and was not revoked."""
-        found = self._database.execute(
-            "SELECT 1 FROM acs_tokens WHERE digest = ? AND expires_at > ?", (_digest(token), int(self._clock()))
-        )
-        return found.fetchone() is not None
+    def token_status(self, token: str) -> TokenStatus:
+        """What became of a token."""
+        digest = (_digest(token),)
+        row = self._database.execute("SELECT expires_at FROM acs_revoked_tokens WHERE digest = ?", digest).fetchone()
+        if row is not None:
+            return TokenStatus.REVOKED
+        row = self._database.execute("SELECT expires_at FROM acs_tokens WHERE digest = ?", digest).fetchone()
+        if row is None:
+            return TokenStatus.UNKNOWN
+        return TokenStatus.GOOD if row["expires_at"] > int(self._clock()) else TokenStatus.EXPIRED
 
     def _remembered(self, name: str) -> str | None:
         row = self._database.execute("SELECT value FROM acs_resource WHERE name = ?", (name,)).fetchone()

@@ -1,4 +1,7 @@
-"""ACS Identity over HTTP: the five operations of azure-rest-api-specs, CommunicationIdentity.json, 2023-10-01."""
+"""ACS Identity over HTTP: the five operations of azure-rest-api-specs, communication/data-plane/Identity/stable.
+
+They are the same in every version from 2022-06-01 to 2026-09-23; what later versions add is not here.
+"""
 
 import base64
 import json
@@ -13,18 +16,23 @@ from aiohttp import web
 
 from local_azure.acs import errors
 from local_azure.acs.authentication import check_bearer, check_signature, is_bearer
-from local_azure.acs.identities import Identities
+from local_azure.acs.deleted import DeletedIdentities, DeletedIdentityAnswer
+from local_azure.acs.identities import Identities, TokenStatus
 from local_azure.acs.tokens import IssuedToken, TokenIssuer
 from local_azure.clock import Clock
 from local_azure.control import add_fault_routes
 from local_azure.faults import Faults, Handler
 from local_azure.keys import KeyFactory
 from local_azure.state import State
+from local_azure.user_states import Mark, UserKey, UserStates
 
-API_VERSIONS = ("2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01")
+API_VERSIONS = ("2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01", "2025-06-30", "2026-09-23")
 SCOPES = ("chat", "voip", "chat.join", "chat.join.limited", "voip.join")
 LIFETIME_MINUTES = range(60, 1441)
 DEFAULT_LIFETIME_MINUTES = 1440
+
+IDENTITY_OPERATIONS = ("delete_identity", "revoke_access_tokens", "issue_access_token")
+"""The operations on one identity."""
 
 # A Teams user's token is for this application, the first-party app of ACS, named by its id or its URI.
 TEAMS_AUDIENCES = ("https://auth.msft.communication.azure.com", "1fd5118e-2576-4263-8130-9503064c837a")
@@ -36,16 +44,28 @@ Verify = Callable[[str], dict[str, Any] | None]
 class Acs:
     """One ACS resource. `verify` gives the claims of a token that the Entra stand-in signed, or `None`.
 
-    Operations, for `faults`: `create_identity`, `delete_identity`, `revoke_access_tokens`, `issue_access_token`,
-    `exchange_teams_token`.
+    Operations, for `faults`: `create_identity`, `exchange_teams_token`, and those of `IDENTITY_OPERATIONS`.
+    `deleted_identity` is what a call about a deleted identity is answered; `deleted_identities.answer` changes it.
+    `user_states` marks users whose Teams tokens are not exchanged.
     """
 
-    def __init__(self, state: State, url: str, *, clock: Clock, new_key: KeyFactory, verify: Verify) -> None:
+    def __init__(
+        self,
+        state: State,
+        url: str,
+        *,
+        clock: Clock,
+        new_key: KeyFactory,
+        verify: Verify,
+        deleted_identity: DeletedIdentityAnswer | None = None,
+    ) -> None:
         self.faults = Faults()
         self._url = url
         self._clock = clock
         self._verify_entra_token = verify
-        self._identities = Identities(state, clock, new_key)
+        self.deleted_identities = DeletedIdentities(deleted_identity or DeletedIdentityAnswer())
+        self.user_states = UserStates(state, clock)
+        self._identities = Identities(state, clock, new_key, self.deleted_identities)
         self._issuer = TokenIssuer(self._identities.signing_key, self._identities.resource_id)
 
     def application(self) -> web.Application:
@@ -58,6 +78,8 @@ class Acs:
         router.add_post("/identities/{id}/:issueAccessToken", self._issue, name="issue_access_token")
         router.add_post("/teamsUser/:exchangeAccessToken", self._exchange, name="exchange_teams_token")
         router.add_get("/local/identities", self._list, name="local_identities")
+        router.add_post("/local/token-status", self._token_status, name="local_token_status")
+        self.deleted_identities.add_routes(application)
         add_fault_routes(application, self.faults)
         return application
 
@@ -95,9 +117,13 @@ class Acs:
         Raises `jwt.InvalidTokenError` when it was not signed here, has expired or was revoked.
         """
         claims = self._issuer.verify(token)
-        if not self._identities.is_good(token):
+        if self._identities.token_status(token) is not TokenStatus.GOOD:
             raise jwt.InvalidTokenError("The token has expired or was revoked.")
         return claims
+
+    def token_status(self, token: str) -> TokenStatus:
+        """What became of an ACS access token."""
+        return self._identities.token_status(token)
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await _json(request)
@@ -140,6 +166,8 @@ class Acs:
         user_id = _guid(body.get("userId"), "UserId")
         if user_id != claims["oid"]:
             raise errors.invalid("Provided AAD token issued for unexpected user.", "userId")
+        if self.user_states.has(UserKey(claims["tid"], claims["oid"]), Mark.WITHOUT_TEAMS):
+            raise errors.forbidden()
         token = self._issuer.for_teams_user(claims["oid"], claims["tid"], self._clock(), claims["exp"])
         self._identities.remember_token(token.token, f"8:orgid:{claims['oid']}", token.expires_at)
         return web.json_response(_as_json(token))
@@ -147,8 +175,18 @@ class Acs:
     async def _list(self, _: web.Request) -> web.Response:
         return web.json_response({"live": self.live_identities(), "all": self.all_identities()})
 
+    async def _token_status(self, request: web.Request) -> web.Response:
+        """Body: `{"token": "…"}`; the answer is `{"status": "good"}`, or `revoked`, `expired`, `unknown`."""
+        body = await _json(request)
+        return web.json_response({"status": self.token_status(str(body.get("token")))})
+
     def _new_token(self, identity: str, scopes: list[str], minutes: int) -> IssuedToken:
-        token = self._issuer.for_identity(identity, scopes, self._clock(), minutes)
+        now = self._clock()
+        token = self._issuer.for_identity(identity, scopes, now, minutes)
+        # Of two tokens of one second the second would be the first again, revoked or not.
+        while self.token_status(token.token) is TokenStatus.REVOKED:
+            now += 1
+            token = self._issuer.for_identity(identity, scopes, now, minutes)
         self._identities.remember_token(token.token, identity, token.expires_at)
         return token
 
@@ -179,6 +217,8 @@ class Acs:
             started = time.perf_counter()
             try:
                 await self._authenticate(request)
+                if request.match_info.http_exception is not None:
+                    raise errors.no_operation(request.match_info.http_exception)
                 _check_version(request)
                 response = await handler(request)
                 reports_versions = True

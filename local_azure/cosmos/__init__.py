@@ -1,5 +1,6 @@
 """Azure Cosmos DB for NoSQL on loopback: one account in gateway mode, as far as identity mappings need it."""
 
-from local_azure.cosmos.account import Cosmos, throttled
+from local_azure.cosmos.account import Cosmos
+from local_azure.cosmos.faults import forbidden, throttled
 
-__all__ = ["Cosmos", "throttled"]
+__all__ = ["Cosmos", "forbidden", "throttled"]

@@ -14,10 +14,10 @@ from aiohttp import web
 from local_azure.clock import Clock
 from local_azure.control import add_fault_routes
 from local_azure.cosmos.authorization import Authorization
-from local_azure.cosmos.errors import CosmosError, bad_request
+from local_azure.cosmos.errors import CosmosError, bad_request, no_operation
 from local_azure.cosmos.queries import parse
 from local_azure.cosmos.storage import Container, Storage, StoredItem
-from local_azure.faults import Fault, Faults
+from local_azure.faults import Faults
 from local_azure.state import State
 
 _KEY_BYTES = 64
@@ -38,15 +38,6 @@ _CHARGES = {"read_item": 1.0, "create_item": 6.29, "replace_item": 10.29, "delet
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Body = dict[str, Any]
-
-
-def throttled(retry_after_ms: int | None = 100, *, times: int | None = 1) -> Fault:
-    """The 429 of an account that is out of request units; `None` leaves `x-ms-retry-after-ms` out."""
-    headers = {"x-ms-substatus": "3200", "x-ms-request-charge": "0.38"}
-    if retry_after_ms is not None:
-        headers["x-ms-retry-after-ms"] = str(retry_after_ms)
-    message = "Request rate is large. More Request Units may be needed, so no changes were made."
-    return Fault(status=429, headers=headers, body={"code": "429", "message": message}, times=times)
 
 
 class Cosmos:
@@ -156,6 +147,8 @@ class Cosmos:
             )
             if operation in ("create_database", "create_container", "delete_container"):
                 self._authorization.require_control_plane(principal, request.method, request.path)
+            if request.match_info.http_exception is not None:
+                raise no_operation(request.match_info.http_exception)
             response = await handler(request)
         except CosmosError as error:
             activity = _activity(request)
@@ -260,14 +253,14 @@ class Cosmos:
                     "The provided cross partition query can not be directly served by the gateway.",
                     CROSS_PARTITION_QUERY_NOT_SERVABLE,
                 )
-        after = 0 if query.order_by else _continuation(request)
+        after = 0 if query.order_by or query.counts else _continuation(request)
         found = self._storage.feed(container, key, after)
         kept = (
             (item, parsed) for item, parsed in ((item, json.loads(item.body)) for item in found) if query.keeps(parsed)
         )
-        if query.order_by is None:
-            return self._page(container, kept, request)
-        items = query.arrange([parsed for _, parsed in kept])
+        if query.order_by is None and not query.counts:
+            return self._page(container, kept, request, query.tell)
+        items = query.tell(query.arrange([parsed for _, parsed in kept]))
         return _json({"_rid": container.rid, "Documents": items, "_count": len(items)}, headers=_count(len(items)))
 
     async def _query_plan(self, _: web.Request) -> web.Response:
@@ -312,7 +305,9 @@ class Cosmos:
             headers=headers,
         )
 
-    def _page(self, container: Container, found: Any, request: web.Request) -> web.Response:
+    def _page(
+        self, container: Container, found: Any, request: web.Request, tell: Callable[[list[_Body]], list[Any]] = list
+    ) -> web.Response:
         size = _page_size(request)
         documents: list[_Body] = []
         last = 0
@@ -323,8 +318,9 @@ class Cosmos:
                 break
             documents.append(parsed)
             last = item.sequence
-        body = {"_rid": container.rid, "Documents": documents, "_count": len(documents)}
-        return _json(body, headers=headers | _count(len(documents)) | self._session_headers(request, container))
+        told = tell(documents)
+        body = {"_rid": container.rid, "Documents": told, "_count": len(told)}
+        return _json(body, headers=headers | _count(len(told)) | self._session_headers(request, container))
 
     def _session_headers(self, request: web.Request, container: Container) -> dict[str, str]:
         # A client with session consistency files the token under these two paths, and sends it with its next read.

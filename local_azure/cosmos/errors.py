@@ -1,5 +1,7 @@
 """What Cosmos DB answers instead of doing what was asked."""
 
+from aiohttp import web
+
 
 class CosmosError(Exception):
     """An error answer: HTTP status, `code` and `message` of the body, and the sub-status header if there is one."""
@@ -40,3 +42,10 @@ def precondition_failed() -> CosmosError:
         "One of the specified pre-condition is not met. "
         "Learn more: https://aka.ms/CosmosDB/sql/errors/precondition-failed",
     )
+
+
+def no_operation(refused: web.HTTPException) -> CosmosError:
+    """404 or 405: there is nothing at this path, or not for this method. The texts are inferred."""
+    if refused.status == 405:
+        return CosmosError(405, "MethodNotAllowed", "The requested verb is not supported on this resource.")
+    return CosmosError(404, "NotFound", "Resource Not Found.")

@@ -1,9 +1,13 @@
-"""The subset of the SQL dialect that the stand-in answers: filters on `SELECT *`, with parameters, ordered or not."""
+"""The subset of the SQL dialect that the stand-in answers.
+
+`SELECT *`, chosen properties, `SELECT VALUE` of one property, and `SELECT VALUE COUNT(1)`; with filters and parameters,
+ordered or not. https://learn.microsoft.com/azure/cosmos-db/nosql/query/select.
+"""
 
 import operator
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from local_azure.cosmos.errors import bad_request
@@ -11,7 +15,7 @@ from local_azure.cosmos.errors import bad_request
 Item = dict[str, Any]
 
 _QUERY = re.compile(
-    r"SELECT\s+\*\s+FROM\s+(?P<alias>\w+)(?:\s+(?:AS\s+)?(?!WHERE\b|ORDER\b)(?P<renamed>\w+))?"
+    r"SELECT\s+(?P<select>\*|VALUE\s+COUNT\s*\(\s*1\s*\)|VALUE\s+[\w.]+|[\w.]+[\w.,\s]*?)\s+FROM\s+(?P<alias>\w+)(?:\s+(?:AS\s+)?(?!WHERE\b|ORDER\b)(?P<renamed>\w+))?"
     r"(?:\s+WHERE\s+(?P<where>.+?))?"
     r"(?:\s+ORDER\s+BY\s+(?P<order>[\w.]+)(?:\s+(?P<direction>ASC|DESC))?)?\s*;?",
     re.IGNORECASE | re.DOTALL,
@@ -21,6 +25,9 @@ _CONDITION = re.compile(
     r"(?P<value>@\w+|\"[^\"]*\"|'[^']*'|true|false|null|-?\d+(?:\.\d+)?)",
     re.IGNORECASE,
 )
+_COUNT = re.compile(r"VALUE\s+COUNT\s*\(\s*1\s*\)", re.IGNORECASE)
+_VALUE = re.compile(r"VALUE\s+(?P<path>[\w.]+)", re.IGNORECASE)
+_PROPERTY = re.compile(r"(?P<path>[\w.]+)(?:\s+AS\s+(?P<name>\w+))?", re.IGNORECASE)
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -36,11 +43,32 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query: which items it keeps and how it orders them."""
+    """A parsed query: which items it keeps, how it orders them, and what it tells of each.
+
+    `properties` maps names to paths, and `value` is one path; without either it tells items whole. `counts` asks for
+    their number only.
+    """
 
     conditions: tuple[tuple[list[str], Callable[[Any, Any], bool], Any], ...]
     order_by: list[str] | None
     descending: bool
+    properties: dict[str, list[str]] | None = None
+    value: list[str] | None = None
+    counts: bool = False
+
+    def tell(self, items: Iterable[Item]) -> list[Any]:
+        """What the query tells of these items. Properties that an item lacks are left out, as the service does."""
+        if self.counts:
+            return [sum(1 for _ in items)]
+        if self.value is not None:
+            path = self.value
+            return [found for item in items if (found := _value(item, path)) is not _MISSING]
+        if self.properties is not None:
+            named = self.properties.items()
+            return [
+                {name: found for name, path in named if (found := _value(item, path)) is not _MISSING} for item in items
+            ]
+        return list(items)
 
     def keeps(self, item: Item) -> bool:
         """Whether the item satisfies every condition; a missing property or another type satisfies none."""
@@ -75,7 +103,29 @@ def parse(text: str, parameters: dict[str, Any]) -> Query:
         path = _path(condition["path"], alias)
         conditions.append((path, _OPERATORS[condition["operator"]], _literal(condition["value"], parameters)))
     order_by = _path(match["order"], alias) if match["order"] else None
-    return Query(tuple(conditions), order_by, (match["direction"] or "").upper() == "DESC")
+    descending = (match["direction"] or "").upper() == "DESC"
+    return replace(
+        _selection(match["select"], alias), conditions=tuple(conditions), order_by=order_by, descending=descending
+    )
+
+
+def _selection(text: str, alias: str) -> Query:
+    """The query without conditions and order."""
+    everything = Query((), None, descending=False)
+    if text == "*":
+        return everything
+    if _COUNT.fullmatch(text):
+        return replace(everything, counts=True)
+    if value := _VALUE.fullmatch(text):
+        return replace(everything, value=_path(value["path"], alias))
+    properties = {}
+    for part in text.split(","):
+        chosen = _PROPERTY.fullmatch(part.strip())
+        if chosen is None:
+            raise bad_request("Syntax error, or a projection that the stand-in does not support.")
+        path = _path(chosen["path"], alias)
+        properties[chosen["name"] or path[-1]] = path
+    return replace(everything, properties=properties)
 
 
 def _path(text: str, alias: str) -> list[str]:

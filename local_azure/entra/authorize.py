@@ -12,6 +12,7 @@ from local_azure.entra.directory import APPLICATIONS, Application, Tenant, User,
 from local_azure.entra.errors import EntraError, missing_parameter, unknown_client
 from local_azure.entra.grants import CODE, Grant, Grants
 from local_azure.entra.token_endpoint import answers_challenge, find_tenant, wants_claims_challenges
+from local_azure.user_states import UserStates
 
 Query = Mapping[str, str]
 
@@ -25,6 +26,7 @@ class AuthorizationEndpoint:
 
     grants: Grants
     conditions: Conditions
+    user_states: UserStates
 
     async def show(self, request: web.Request) -> web.Response:
         """`GET /{tenant}/oauth2/v2.0/authorize`: the user picker, or at once the answer for `prompt=none`."""
@@ -44,11 +46,11 @@ class AuthorizationEndpoint:
             return pages.failure(error)
         try:
             _check(tenant, client, query)
-            user = _signed_in(tenant, query, picked)
+            user = self._signed_in(tenant, query, picked)
         except EntraError as error:
             return _redirect(query, {"error": error.error, "error_description": str(error)})
         if user is None:
-            return pages.user_picker(client, _hinted_first(tenant, query), request.raw_path)
+            return pages.user_picker(client, self._hinted_first(tenant, query), request.raw_path)
         if query.get("prompt") == "consent":
             self.conditions.give_consent(user)
         grant = Grant(
@@ -63,6 +65,31 @@ class AuthorizationEndpoint:
             multi_factor=answers_challenge(query.get("claims")),
         )
         return _redirect(query, {"code": self.grants.issue(CODE, grant)})
+
+    def _signed_in(self, tenant: Tenant | None, query: Query, picked: str | None) -> User | None:
+        """Who signs in, or `None` when the page has to ask. Raises `EntraError`."""
+        if picked == "":
+            raise EntraError(65004, "access_denied", "The user declined to sign in.")
+        if picked is not None:
+            user = self._hinted(tenant, picked)
+            if user is None:
+                raise EntraError(50034, "access_denied", "The user account does not exist in the directory.")
+            return user
+        if query.get("prompt") != "none":
+            return None
+        user = self._hinted(tenant, query.get("login_hint", ""))
+        if user is None:
+            raise EntraError(50058, "login_required", "A silent sign-in request was sent but no user is signed in.")
+        return user
+
+    def _hinted_first(self, tenant: Tenant | None, query: Query) -> list[User]:
+        hinted = self._hinted(tenant, query.get("login_hint", ""))
+        present = [user for user in users_of(tenant) if not self.user_states.is_deleted(user)]
+        return sorted(present, key=lambda user: user != hinted)
+
+    def _hinted(self, tenant: Tenant | None, login_hint: str) -> User | None:
+        user = user_hinted(tenant, login_hint)
+        return None if user is None or self.user_states.is_deleted(user) else user
 
 
 def _client(query: Query) -> Application:
@@ -107,28 +134,6 @@ def _check(tenant: Tenant | None, client: Application, query: Query) -> None:
             raise EntraError(50149, "invalid_request", "Invalid Code_Challenge_method parameter.")
         if len(query["code_challenge"]) != _CHALLENGE_LENGTH:
             raise EntraError(501491, "invalid_request", "Invalid size of Code_Challenge parameter.")
-
-
-def _signed_in(tenant: Tenant | None, query: Query, picked: str | None) -> User | None:
-    """Who signs in, or `None` when the page has to ask. Raises `EntraError`."""
-    if picked == "":
-        raise EntraError(65004, "access_denied", "The user declined to sign in.")
-    if picked is not None:
-        user = user_hinted(tenant, picked)
-        if user is None:
-            raise EntraError(50034, "access_denied", "The user account does not exist in the directory.")
-        return user
-    if query.get("prompt") != "none":
-        return None
-    user = user_hinted(tenant, query.get("login_hint", ""))
-    if user is None:
-        raise EntraError(50058, "login_required", "A silent sign-in request was sent but no user is signed in.")
-    return user
-
-
-def _hinted_first(tenant: Tenant | None, query: Query) -> list[User]:
-    hinted = user_hinted(tenant, query.get("login_hint", ""))
-    return sorted(users_of(tenant), key=lambda user: user != hinted)
 
 
 def _redirect(query: Query, parameters: dict[str, str]) -> web.Response:

@@ -41,7 +41,8 @@ class Application:
 
     Without a `secret` it is a public client. `single_page` and `loopback_redirects` describe its redirect URIs: any
     path and any port on loopback. `scopes` and `app_roles` are what it exposes as an API under `app_id_uri`.
-    `graph_roles` are the application permissions for Microsoft Graph that an administrator has consented to.
+    `graph_roles` and `graph_scopes` are the application and the delegated permissions for Microsoft Graph that an
+    administrator has consented to.
     """
 
     client_id: str
@@ -54,6 +55,7 @@ class Application:
     scopes: tuple[str, ...] = ()
     app_roles: tuple[str, ...] = ()
     graph_roles: tuple[str, ...] = ()
+    graph_scopes: tuple[str, ...] = ()
     teams: bool = False
 
     @property
@@ -109,7 +111,8 @@ API = Application(
     app_id_uri=f"api://{_API_ID}",
     scopes=("access_as_user",),
     app_roles=("Identities.Manage.All",),
-    graph_roles=("User.ReadWrite.All",),
+    graph_roles=("User.ReadWrite.All", "Directory.Read.All"),
+    graph_scopes=("User.ReadWrite",),
 )
 BROWSER = Application(
     "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e02",

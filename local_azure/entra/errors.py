@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+from aiohttp import web
+
 
 class EntraError(Exception):
     """A refused request. `error` is the OAuth 2.0 code (RFC 6749), `code` the AADSTS number.
@@ -76,3 +78,15 @@ def unknown_client(client_id: str) -> EntraError:
     return EntraError(
         700016, "unauthorized_client", f"Application with identifier '{client_id}' was not found in the directory."
     )
+
+
+def no_endpoint(method: str, path: str, refused: web.HTTPException) -> EntraError:
+    """There is nothing at this path (90023, inferred), or not for this method (900561)."""
+    if refused.status == 405:
+        accepted = refused.headers.get("Allow", "").replace(",", ", ")
+        return EntraError(
+            900561,
+            "invalid_request",
+            f"The endpoint only accepts {accepted} requests. Received a {method} request.",
+        )
+    return EntraError(90023, "invalid_request", f"There is no endpoint at '{path}'.")

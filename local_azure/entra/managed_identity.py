@@ -30,15 +30,15 @@ class ManagedIdentityEndpoint:
         query = request.query
         presented = request.headers.get("X-IDENTITY-HEADER", "")
         if not secrets.compare_digest(presented.encode(), IDENTITY_HEADER.encode()):
-            return _refused(401, "The identity header is missing or wrong.")
+            return refused(401, "The identity header is missing or wrong.")
         if query.get("api-version") != API_VERSION or not query.get("resource"):
-            return _refused(400, "The parameters api-version and resource are required.")
+            return refused(400, "The parameters api-version and resource are required.")
         if query.get("client_id") != MANAGED_IDENTITY.client_id:
-            return _refused(400, "No user-assigned managed identity was found for the given client id.")
+            return refused(400, "No user-assigned managed identity was found for the given client id.")
         try:
             token = self.token_for(query["resource"])
         except EntraError as error:
-            return _refused(500, str(error))
+            return refused(500, str(error))
         claims = self.read(token) or {}
         return web.json_response(
             {
@@ -57,5 +57,6 @@ def environment(url: str) -> dict[str, str]:
     return {"IDENTITY_ENDPOINT": f"{url}{PATH}", "IDENTITY_HEADER": IDENTITY_HEADER}
 
 
-def _refused(status: int, message: str) -> web.Response:
+def refused(status: int, message: str) -> web.Response:
+    """An error answer in this endpoint's own form."""
     return web.json_response({"statusCode": status, "message": message}, status=status)

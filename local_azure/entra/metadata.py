@@ -1,6 +1,7 @@
 """OpenID Connect metadata and key sets, shaped as Entra's are."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from local_azure.entra.signing_keys import ORGANIZATIONS, SigningKeys
 
@@ -13,9 +14,13 @@ def issuer(url: str, tenant: str, version: int) -> str:
     return f"https://sts.windows.net/{tenant}/" if version == VERSION_1 else f"{url}/{tenant}/v2.0"
 
 
-def openid_configuration(url: str, tenant: str | None, alias: str, version: int) -> dict[str, Any]:
+def openid_configuration(
+    url: str, tenant: str | None, alias: str, version: int, app_id: str | None = None
+) -> dict[str, Any]:
     """The metadata document. Without a `tenant` it is that of `alias` (`common`, `organizations`), whose issuer is the
     template to be filled with a token's `tid` (Entra docs, "Access tokens", validate the issuer).
+
+    Asked with `?appid=`, it names the address of that application's keys.
     """
     base = f"{url}/{tenant or alias}"
     oauth2 = f"{base}/oauth2/v2.0" if version == VERSION_2 else f"{base}/oauth2"
@@ -23,7 +28,7 @@ def openid_configuration(url: str, tenant: str | None, alias: str, version: int)
     return {
         "token_endpoint": f"{oauth2}/token",
         "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
-        "jwks_uri": keys,
+        "jwks_uri": keys if app_id is None else f"{keys}?{urlencode({'appid': app_id})}",
         "response_modes_supported": ["query", "fragment", "form_post"],
         "subject_types_supported": ["pairwise"],
         "id_token_signing_alg_values_supported": ["RS256"],
@@ -50,9 +55,13 @@ def openid_configuration(url: str, tenant: str | None, alias: str, version: int)
     }  # fmt: skip
 
 
-def key_set(url: str, keys: SigningKeys, version: int, *, common: bool) -> dict[str, Any]:
-    """The JSON Web Key Set. Only v2.0 names each key's issuer; `common` mixes personal accounts' keys in."""
-    published = (*keys.published, *keys.personal) if common else keys.published
+def key_set(url: str, keys: SigningKeys, version: int, *, common: bool, app_id: str | None = None) -> dict[str, Any]:
+    """The JSON Web Key Set. Only v2.0 names each key's issuer; `common` mixes personal accounts' keys in.
+
+    Asked with `?appid=`, the set begins with that application's own key, if it has one.
+    """
+    own = keys.own(app_id or "")
+    published = (*([own] if own else []), *keys.published, *(keys.personal if common else ()))
     if version == VERSION_1:
         return {"keys": [key.public() for key in published]}
     return {"keys": [{**key.public(), "issuer": issuer(url, key.tenant, version)} for key in published]}

@@ -17,7 +17,7 @@ DEFAULT = ".default"
 
 _TEAMS_NAMES = (TEAMS_RESOURCE, TEAMS_RESOURCE_ID)
 _GRAPH_ID = "00000003-0000-0000-c000-000000000000"
-_API_NAMES = (API.client_id, str(API.app_id_uri))
+API_NAMES = (API.client_id, str(API.app_id_uri))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Requested:
     @property
     def for_api(self) -> bool:
         """Whether the resource is the API registration."""
-        return self.resource in _API_NAMES
+        return self.resource in API_NAMES
 
     def audience(self, version: int) -> str:
         """The `aud` of the access token: as asked for in v1.0, the client id in v2.0 (Entra docs, "Access token claims
@@ -63,7 +63,9 @@ def parse(scope: str, tenant: str) -> Requested:
 
 
 def delegated(requested: Requested, client: Application) -> tuple[str, ...]:
-    """The delegated permissions (`scp`) that a user's token for `client` gets. Raises `EntraError` (65001, 650053)."""
+    """The delegated permissions (`scp`) that a user's token for `client` gets: those asked for, then all others that
+    the client was given for that API before. Raises `EntraError` (65001, 650053).
+    """
     if requested.resource in _TEAMS_NAMES:
         if not client.teams:
             raise consent_required(client)
@@ -71,7 +73,9 @@ def delegated(requested: Requested, client: Application) -> tuple[str, ...]:
     if requested.for_api:
         return _known(requested, API.scopes, client)
     named = tuple(name for name in requested.permissions if name != DEFAULT)
-    return named or ("User.Read",)
+    asked = {name.lower() for name in named}
+    consented = tuple(name for name in client.graph_scopes if name.lower() not in asked)
+    return (*named, *consented) or ("User.Read",)
 
 
 def consent_required(client: Application) -> EntraError:
@@ -111,7 +115,7 @@ def _known(requested: Requested, exposed: tuple[str, ...], client: Application) 
 
 
 def _resolve(resource: str, tenant: str) -> str:
-    if resource in (*_API_NAMES, *_TEAMS_NAMES, TOKEN_EXCHANGE):
+    if resource in (*API_NAMES, *_TEAMS_NAMES, TOKEN_EXCHANGE):
         return resource
     if resource == _GRAPH_ID:
         return GRAPH

@@ -1,6 +1,6 @@
 """The Entra ID stand-in: its routes, and what tests ask of it."""
 
-import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,14 +25,16 @@ from local_azure.entra.directory import (
     Application,
     User,
 )
-from local_azure.entra.errors import EntraError
+from local_azure.entra.errors import EntraError, no_endpoint
 from local_azure.entra.grants import Grants
 from local_azure.entra.signing_keys import SigningKeys
 from local_azure.entra.token_endpoint import TENANT_ALIASES, TokenEndpoint, find_tenant
 from local_azure.entra.tokens import CERTIFICATE, LIFETIME, PUBLIC, SECRET, TokenIssuer
-from local_azure.faults import Faults
+from local_azure.entra.user_control import UserControl, json_object
+from local_azure.faults import Faults, Handler
 from local_azure.keys import KeyFactory
 from local_azure.state import State
+from local_azure.user_states import UserStates
 
 API_SCOPE = f"{API.app_id_uri}/access_as_user"
 
@@ -40,9 +42,9 @@ API_SCOPE = f"{API.app_id_uri}/access_as_user"
 class Entra:
     """Microsoft Entra ID on loopback, at `url`.
 
-    `users` are the directory's, by alias; `conditions` scripts what on-behalf-of runs into; `clients` takes client
-    certificates; `keys` are the signing keys. `api_token_version` is the access-token version that the API
-    registration accepts (`requestedAccessTokenVersion`): 1 or 2.
+    `users` are the directory's, by alias; `user_states` deletes and marks them; `conditions` scripts what on-behalf-of
+    runs into; `clients` takes client certificates; `keys` are the signing keys. `api_token_version` is the access-token
+    version that the API registration accepts (`requestedAccessTokenVersion`): 1 or 2.
     """
 
     def __init__(self, state: State, url: str, *, clock: Clock, new_key: KeyFactory) -> None:
@@ -50,17 +52,19 @@ class Entra:
         self.url = url
         self.users = USERS
         self.api_token_version = metadata.VERSION_2
+        self.user_states = UserStates(state, clock)
         self.conditions = Conditions(state)
         self.keys = SigningKeys(state, clock, new_key)
         self.clients = Clients(url, self.keys, clock)
+        self._user_control = UserControl(lambda: self.users, self.user_states)
         self._clock = clock
         self._grants = Grants(state, clock)
         self._tokens = TokenIssuer(url, self.keys, clock)
 
     def application(self) -> web.Application:
         """A fresh application; its route names are the operations that `faults` knows."""
-        application = web.Application(middlewares=[self.faults.middleware])
-        authorization = AuthorizationEndpoint(self._grants, self.conditions)
+        application = web.Application(middlewares=[self.faults.middleware, self._answer_unknown])
+        authorization = AuthorizationEndpoint(self._grants, self.conditions, self.user_states)
         devices = DeviceCodes(self.url, self._clock)
         token = TokenEndpoint(
             self.url,
@@ -69,6 +73,7 @@ class Entra:
             self.clients,
             self._grants,
             self.conditions,
+            self.user_states,
             self._tokens,
             lambda: self.api_token_version,
             devices.redeem,
@@ -126,6 +131,17 @@ class Entra:
         """Publish the newest key alone."""
         self.keys.retire()
 
+    def sign_with_own_key(self) -> str:
+        """Sign the tokens for the API with a key of its own, as after claims mapping; returns its `kid`.
+
+        Only metadata that is asked for with `?appid=<client id of the API>` leads to it.
+        """
+        return self.keys.give_own(API.client_id).kid
+
+    def sign_with_the_tenants_key(self) -> None:
+        """Undo `sign_with_own_key`."""
+        self.keys.take_own(API.client_id)
+
     def access_token(
         self,
         user: User | str,
@@ -148,6 +164,29 @@ class Entra:
             tuple(scope.split()),
             version=version or self.api_token_version,
             proof=PUBLIC if client.is_public else SECRET,
+            lifetime=lifetime,
+            overrides=claim_overrides,
+        )
+
+    def graph_token(
+        self,
+        user: User | str,
+        *,
+        client: Application = BROWSER,
+        scope: str = "User.ReadWrite",
+        resource: str = scopes.GRAPH,
+        lifetime: float = LIFETIME,
+        **claim_overrides: Any,
+    ) -> str:
+        """A user's access token for Microsoft Graph, as any program gets it that the user signs in to, such as Graph
+        Explorer; `resource` is Graph's address in this cloud; other parameters as for `access_token`.
+        """
+        return self._tokens.user_access_token(
+            self._user(user),
+            client,
+            scopes.parse(f"{resource}/{scopes.DEFAULT}", HOME_TENANT.tenant_id),
+            tuple(scope.split()),
+            version=metadata.VERSION_1,
             lifetime=lifetime,
             overrides=claim_overrides,
         )
@@ -209,6 +248,20 @@ class Entra:
     def _user(self, user: User | str) -> User:
         return self.users[user] if isinstance(user, str) else user
 
+    @web.middleware
+    async def _answer_unknown(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        refused = request.match_info.http_exception
+        if refused is None or request.path.startswith("/local/"):
+            return await handler(request)
+        if request.path == managed_identity.PATH:
+            return managed_identity.refused(refused.status, f"{request.method} is not allowed here.")
+        error = no_endpoint(request.method, request.path, refused)
+        headers = {"Allow": refused.headers["Allow"]} if "Allow" in refused.headers else {}
+        trace_id = str(uuid.uuid4())
+        correlation_id = request.headers.get("client-request-id") or trace_id
+        body = error.body(self.url, trace_id, correlation_id, self._clock())
+        return web.json_response(body, status=refused.status, headers=headers)
+
     async def _instance_discovery(self, _: web.Request) -> web.Response:
         return _public_json(metadata.instance_discovery(self.url))
 
@@ -220,7 +273,8 @@ class Entra:
             except EntraError as error:
                 return _public_json(error.body(self.url, "", "", self._clock()), status=error.status)
             tenant_id = tenant.tenant_id if tenant else None
-            return _public_json(metadata.openid_configuration(self.url, tenant_id, alias, version))
+            app_id = request.query.get("appid")
+            return _public_json(metadata.openid_configuration(self.url, tenant_id, alias, version, app_id))
 
         return answer
 
@@ -231,28 +285,32 @@ class Entra:
                 find_tenant(alias)
             except EntraError as error:
                 return _public_json(error.body(self.url, "", "", self._clock()), status=error.status)
-            return _public_json(metadata.key_set(self.url, self.keys, version, common=alias in TENANT_ALIASES))
+            common, app_id = alias in TENANT_ALIASES, request.query.get("appid")
+            return _public_json(metadata.key_set(self.url, self.keys, version, common=common, app_id=app_id))
 
         return answer
 
     def _add_control_routes(self, application: web.Application) -> None:
         add = application.router.add_route
         add_fault_routes(application, self.faults)
-        add("GET", "/local/users", self._local_users, name="local_users")
+        self._user_control.add_routes(application)
         add("POST", "/local/token", self._local_token, name="local_token")
         add("POST", "/local/keys/rotate", self._local_rotate, name="local_keys_rotate")
         add("POST", "/local/keys/retire", self._local_retire, name="local_keys_retire")
+        add("PUT", "/local/keys/own", self._local_own_key, name="local_keys_own_put")
+        add("DELETE", "/local/keys/own", self._local_own_key, name="local_keys_own_delete")
         add("PUT", "/local/conditions/{user}", self._local_conditions, name="local_conditions_put")
         add("DELETE", "/local/conditions", self._local_conditions_clear, name="local_conditions_delete")
 
-    async def _local_users(self, _: web.Request) -> web.Response:
-        fields = ("alias", "name", "username", "tenant_id", "object_id")
-        return web.json_response([{field: getattr(user, field) for field in fields} for user in self.users.values()])
-
     async def _local_token(self, request: web.Request) -> web.Response:
-        body = await _json_object(request)
-        user = self._known_user(body.get("user", "alex"))
-        token = self.teams_token(user) if body.get("teams") else self.access_token(user)
+        body = await json_object(request)
+        user = self._user_control.named(body.get("user", "alex"))
+        if body.get("teams"):
+            token = self.teams_token(user)
+        elif body.get("graph"):
+            token = self.graph_token(user)
+        else:
+            token = self.access_token(user)
         return web.json_response({"access_token": token}, headers={"Cache-Control": "no-store"})
 
     async def _local_rotate(self, _: web.Request) -> web.Response:
@@ -263,10 +321,17 @@ class Entra:
         self.retire()
         return web.Response(status=204)
 
+    async def _local_own_key(self, request: web.Request) -> web.Response:
+        if request.method == "PUT":
+            self.sign_with_own_key()
+        else:
+            self.sign_with_the_tenants_key()
+        return web.Response(status=204)
+
     async def _local_conditions(self, request: web.Request) -> web.Response:
         """Body: `{"consent_missing": bool, "multi_factor_required": bool}`; what is left out or false is cleared."""
-        user = self._known_user(request.match_info["user"])
-        body = await _json_object(request)
+        user = self._user_control.named(request.match_info["user"])
+        body = await json_object(request)
         self.conditions.clear(user)
         if body.get("consent_missing"):
             self.conditions.remove_consent(user)
@@ -278,12 +343,6 @@ class Entra:
         self.conditions.clear()
         return web.Response(status=204)
 
-    def _known_user(self, alias: object) -> User:
-        user = self.users.get(alias) if isinstance(alias, str) else None
-        if user is None:
-            raise web.HTTPNotFound(text=f"No such user; there are {', '.join(self.users)}.\n")
-        return user
-
 
 async def _logout(request: web.Request) -> web.Response:
     """There is no session to end: the stand-in asks each time."""
@@ -291,16 +350,6 @@ async def _logout(request: web.Request) -> web.Response:
     if BROWSER.allows_redirect(address):
         return web.Response(status=302, headers={"Location": address})
     return pages.signed_out()
-
-
-async def _json_object(request: web.Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.text() or "{}")
-    except json.JSONDecodeError as error:
-        raise web.HTTPBadRequest(text="The body must be JSON.\n") from error
-    if not isinstance(body, dict):
-        raise web.HTTPBadRequest(text="The body must be a JSON object.\n")
-    return body
 
 
 def _public_json(body: dict[str, Any], *, status: int = 200) -> web.Response:

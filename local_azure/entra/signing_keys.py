@@ -52,7 +52,7 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The published keys. The newest key of the organizations signs."""
+    """The published keys. The newest key of the organizations signs, unless an application has a key of its own."""
 
     def __init__(self, state: State, clock: Clock, new_key: KeyFactory) -> None:
         self._database = state.database
@@ -62,7 +62,14 @@ class SigningKeys:
             "CREATE TABLE IF NOT EXISTS entra_keys (id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL,"
             " private_key BLOB NOT NULL, certificate BLOB NOT NULL)"
         )
-        self._keys = [_load(row) for row in self._database.execute("SELECT * FROM entra_keys ORDER BY id").fetchall()]
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS entra_application_keys (client_id TEXT PRIMARY KEY,"
+            " private_key BLOB NOT NULL, certificate BLOB NOT NULL)"
+        )
+        rows = self._database.execute("SELECT * FROM entra_application_keys").fetchall()
+        self._own = {row["client_id"]: _load(row, ORGANIZATIONS) for row in rows}
+        rows = self._database.execute("SELECT * FROM entra_keys ORDER BY id").fetchall()
+        self._keys = [_load(row, row["tenant"]) for row in rows]
         if not self._keys:
             for tenant in (PERSONAL_ACCOUNTS_TENANT_ID, *[ORGANIZATIONS] * _INITIAL):
                 self._add(tenant)
@@ -95,24 +102,52 @@ class SigningKeys:
             (ORGANIZATIONS, ORGANIZATIONS),
         )
 
-    def sign(
-        self, claims: Mapping[str, Any], headers: Mapping[str, Any] | None = None, key: rsa.RSAPrivateKey | None = None
-    ) -> str:
-        """A JSON Web Token (RS256) with the current key's `kid`, and its `x5t` too in v1.0 tokens.
+    def own(self, client_id: str) -> SigningKey | None:
+        """The key that signs the tokens for this application alone, if it has one."""
+        return self._own.get(client_id)
 
-        `headers` replace header fields, `None` removes one; `key` signs instead of the current one.
+    def give_own(self, client_id: str) -> SigningKey:
+        """Sign the tokens for this application with a new key of its own.
+
+        Applications with claims mapping have one (Entra docs, "Customize claims with the claims mapping policy"). It
+        is published to those only who ask for the metadata or the keys with `?appid=<client id>`.
         """
-        kid = self.current.kid
+        key = _certified(self._new_key(), ORGANIZATIONS, self._clock())
+        self._database.execute(
+            "INSERT OR REPLACE INTO entra_application_keys VALUES (?, ?, ?)", (client_id, _der(key), key.certificate)
+        )
+        self._own[client_id] = key
+        return key
+
+    def take_own(self, client_id: str) -> None:
+        """Sign the tokens for this application with the tenants' key again, and forget its own."""
+        self._database.execute("DELETE FROM entra_application_keys WHERE client_id = ?", (client_id,))
+        self._own.pop(client_id, None)
+
+    def sign(
+        self,
+        claims: Mapping[str, Any],
+        headers: Mapping[str, Any] | None = None,
+        key: rsa.RSAPrivateKey | None = None,
+        *,
+        own: SigningKey | None = None,
+    ) -> str:
+        """A JSON Web Token (RS256) with the `kid` of the current key or of `own`, and its `x5t` too in v1.0 tokens.
+
+        `headers` replace header fields, `None` removes one; `key` signs instead of the one that is named.
+        """
+        named = own or self.current
+        kid = named.kid
         thumbprints = {"x5t": kid} if claims.get("ver") == "1.0" else {}
         header = {**thumbprints, "kid": kid, **(headers or {})}
         kept = {name: value for name, value in header.items() if value is not None}
-        return jwt.encode(dict(claims), key or self.current.private_key, algorithm="RS256", headers=kept)
+        return jwt.encode(dict(claims), key or named.private_key, algorithm="RS256", headers=kept)
 
     def verify(self, token: str) -> dict[str, Any] | None:
         """The claims of a token that a published key signed, expired or not; else `None`."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-            key = next((key for key in self._keys if key.kid == kid), None)
+            key = next((key for key in (*self._keys, *self._own.values()) if key.kid == kid), None)
             if key is None:
                 return None
             checks = {f"verify_{claim}": False for claim in ("exp", "nbf", "iat", "aud", "iss", "sub", "jti")}
@@ -128,12 +163,9 @@ class SigningKeys:
 
     def _add(self, tenant: str) -> SigningKey:
         key = _certified(self._new_key(), tenant, self._clock())
-        pem = key.private_key.private_bytes(
-            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
         self._database.execute(
             "INSERT INTO entra_keys (tenant, private_key, certificate) VALUES (?, ?, ?)",
-            (tenant, pem, key.certificate),
+            (tenant, _der(key), key.certificate),
         )
         self._keys.append(key)
         return key
@@ -162,11 +194,17 @@ def _certified(private_key: rsa.RSAPrivateKey, tenant: str, now: float) -> Signi
     return SigningKey(thumbprint(certificate), tenant, private_key, certificate)
 
 
-def _load(row: Any) -> SigningKey:
+def _der(key: SigningKey) -> bytes:
+    return key.private_key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _load(row: Any, tenant: str) -> SigningKey:
     # The key is our own: checking it again would take longer than all the rest of a start.
     private_key = serialization.load_der_private_key(
         row["private_key"], password=None, unsafe_skip_rsa_key_validation=True
     )
     if not isinstance(private_key, rsa.RSAPrivateKey):
         raise TypeError("The state directory holds a signing key that is not RSA.")
-    return SigningKey(thumbprint(row["certificate"]), row["tenant"], private_key, row["certificate"])
+    return SigningKey(thumbprint(row["certificate"]), tenant, private_key, row["certificate"])

@@ -22,9 +22,11 @@ from local_azure.entra.grants import CODE, REFRESH_TOKEN, Grant, Grants
 from local_azure.entra.scopes import Requested
 from local_azure.entra.signing_keys import SigningKeys
 from local_azure.entra.tokens import LIFETIME, TokenIssuer, client_info, is_multi_factor
+from local_azure.user_states import UserStates
 
 ON_BEHALF_OF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+MSAL_JS_DEVICE_CODE = "device_code"
 TENANT_ALIASES = ("common", "organizations")
 
 Form = Mapping[str, str]
@@ -44,6 +46,7 @@ class TokenEndpoint:
     clients: Clients
     grants: Grants
     conditions: Conditions
+    user_states: UserStates
     tokens: TokenIssuer
     api_version: Callable[[], int]
     device_sign_in: Callable[[str, str], Grant]
@@ -87,6 +90,7 @@ class TokenEndpoint:
             "refresh_token": self._refresh_token,
             "client_credentials": self._client_credentials,
             DEVICE_CODE: self._device_code,
+            MSAL_JS_DEVICE_CODE: self._device_code,
             ON_BEHALF_OF: self._on_behalf_of,
         }
         flow = flows.get(grant_type)
@@ -188,7 +192,7 @@ class TokenEndpoint:
 
     def _answer_for_user(self, client: Client, grant: Grant, form: Form, user: User | None = None) -> dict[str, Any]:
         user = user or user_with_object_id(grant.tenant_id, grant.object_id)
-        if user is None:
+        if user is None or self.user_states.is_deleted(user):
             raise EntraError(50034, "invalid_grant", "The user account does not exist in the directory.")
         requested = scopes.parse(grant.scope, grant.tenant_id)
         permissions = scopes.delegated(requested, client.application)

@@ -13,7 +13,7 @@ from typing import Any
 from local_azure.clock import Clock
 from local_azure.entra import metadata
 from local_azure.entra.directory import API, Application, User
-from local_azure.entra.scopes import Requested
+from local_azure.entra.scopes import API_NAMES, Requested
 from local_azure.entra.signing_keys import SigningKeys
 
 LIFETIME = 75 * 60
@@ -137,7 +137,8 @@ class TokenIssuer:
 
     def _signed(self, claims: dict[str, Any], overrides: dict[str, Any] | None = None) -> str:
         merged = {**claims, **(overrides or {})}
-        return self.keys.sign({name: value for name, value in merged.items() if value is not None})
+        own = self.keys.own(API.client_id) if merged.get("aud") in API_NAMES else None
+        return self.keys.sign({name: value for name, value in merged.items() if value is not None}, own=own)
 
 
 def is_multi_factor(claims: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
-"""Microsoft Graph's users and open extensions on loopback: `/v1.0/me`, `/v1.0/users` and their extensions."""
+"""Microsoft Graph on loopback: users, their open extensions, objects of the directory."""
 
+from local_azure.graph.directory_objects import DirectoryUser, ServicePrincipal
 from local_azure.graph.open_extensions import OpenExtension, OpenExtensions
-from local_azure.graph.service import DirectoryUser, Graph
+from local_azure.graph.service import Graph
 
-__all__ = ["DirectoryUser", "Graph", "OpenExtension", "OpenExtensions"]
+__all__ = ["DirectoryUser", "Graph", "OpenExtension", "OpenExtensions", "ServicePrincipal"]

@@ -25,10 +25,13 @@ from azure.core.credentials import AccessToken, AzureKeyCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from yarl import URL
 
-from local_azure.acs import Acs
+from local_azure.acs import IDENTITY_OPERATIONS, Acs, DeletedIdentityAnswer, TokenStatus
 from local_azure.certificates import LocalAuthority
+from local_azure.environment import LocalAzure, Ports
+from local_azure.faults import Fault
 from local_azure.keys import KeyFactory
 from local_azure.state import State
+from local_azure.user_states import Mark, UserKey
 from tests.conftest import FakeClock
 
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -185,6 +188,85 @@ async def test_a_deleted_identity_is_not_found(
     assert error_of(raised) == (404, "IdentityNotFound", "Provided identity doesn't exist.", None)
 
 
+ANSWERS = [
+    DeletedIdentityAnswer(404, "ResourceNotFound", "Identity not found."),
+    DeletedIdentityAnswer(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource."),
+    DeletedIdentityAnswer(400, "InvalidIdentity", "Provided identity doesn't exist."),
+]
+
+
+async def refusals(client: CommunicationIdentityClient, identity: CommunicationUserIdentifier) -> list[Any]:
+    """The errors of every operation on an identity."""
+    found = []
+    for call in (lambda: client.get_token(identity, ["chat"]), lambda: client.revoke_tokens(identity)):
+        with pytest.raises(HttpResponseError) as raised:
+            await call()
+        found.append(error_of(raised))
+    with pytest.raises(HttpResponseError) as raised:
+        await client.delete_user(identity)
+    return [*found, error_of(raised)]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_the_answer_for_a_deleted_identity_can_be_chosen(
+    running: Running, client: CommunicationIdentityClient, answer: DeletedIdentityAnswer
+) -> None:
+    deleted = await client.create_user()
+    await client.delete_user(deleted)
+    running.acs.deleted_identities.answer = answer
+    assert await refusals(client, deleted) == [(answer.status, answer.code, answer.message, None)] * 3
+    foreign = await refusals(client, user(running.acs.foreign_id()))
+    assert foreign == [(401, "IdentityNotOwned", "Provided identity doesn't belong to the resource.", None)] * 3
+    await client.get_token(await client.create_user(), ["chat"])
+
+
+async def test_the_answer_for_a_deleted_identity_can_be_chosen_at_the_start(
+    state_directory: Path, new_key: KeyFactory
+) -> None:
+    async with LocalAzure(
+        state_directory, Ports(0, 0, 0, 0), new_key=new_key, deleted_identity=ANSWERS[0]
+    ) as local_azure:
+        given = local_azure.service_environment()["ACS_CONNECTION_STRING"]
+        async with CommunicationIdentityClient.from_connection_string(given, retry_total=0) as client:
+            deleted = await client.create_user()
+            await client.delete_user(deleted)
+            assert (await refusals(client, deleted))[0][:2] == (404, "ResourceNotFound")
+
+
+async def test_the_answer_for_a_deleted_identity_can_be_chosen_over_http(
+    running: Running, client: CommunicationIdentityClient
+) -> None:
+    deleted = await client.create_user()
+    await client.delete_user(deleted)
+    url = f"{running.url}/local/deleted-identity"
+    async with aiohttp.ClientSession() as session:
+        await session.put(url, json={"status": 401, "code": "Gone"})
+        assert (await refusals(client, deleted))[0] == (401, "Gone", "Provided identity doesn't exist.", None)
+        async with session.get(url) as answer:
+            assert (await answer.json())["status"] == 401
+        await session.delete(url)
+        assert (await refusals(client, deleted))[0][:2] == (404, "IdentityNotFound")
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '{"status": 200}', '{"status": "404"}', '{"code": 1}', '{"other": 1}'])
+async def test_what_is_no_answer_for_a_deleted_identity_is_refused(running: Running, body: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        answer = await session.put(f"{running.url}/local/deleted-identity", data=body)
+        assert answer.status == 400
+    assert running.acs.deleted_identities.answer == DeletedIdentityAnswer()
+
+
+async def test_another_server_may_know_no_identity_at_all(
+    running: Running, client: CommunicationIdentityClient
+) -> None:
+    created = await client.create_user()
+    body = {"error": {"code": "ResourceNotFound", "message": "Resource not found"}}
+    for operation in IDENTITY_OPERATIONS:
+        running.acs.faults.script(operation, Fault(status=404, body=body, times=None))
+    assert await refusals(client, created) == [(404, "ResourceNotFound", "Resource not found", None)] * 3
+    assert running.acs.live_identities() == [created.properties["id"]]
+
+
 @pytest.mark.parametrize("operation", ["get_token", "revoke_tokens", "delete_user"])
 async def test_an_identity_of_another_resource_is_401_not_403(
     running: Running, client: CommunicationIdentityClient, operation: str
@@ -313,6 +395,36 @@ async def test_revoked_tokens_are_good_no_more_and_later_ones_are(
     with pytest.raises(jwt.InvalidTokenError):
         running.acs.verify_token(old)
     running.acs.verify_token(new)
+
+
+async def test_what_became_of_a_token_is_told(running: Running, client: CommunicationIdentityClient) -> None:
+    created = await client.create_user()
+    revoked = (await client.get_token(created, ["chat"])).token
+    await client.revoke_tokens(created)
+    good = (await client.get_token(created, ["chat"])).token
+    short = (await client.get_token(created, ["voip"], token_expires_in=timedelta(hours=1))).token
+    assert good != revoked
+    running.acs.verify_token(good)
+    other, others = await client.create_user_and_token(["chat"])
+    await client.delete_user(other)
+    assert running.acs.token_status(others.token) is TokenStatus.REVOKED
+    running.clock.advance(2 * 3600)
+    statuses = {}
+    async with aiohttp.ClientSession() as session:
+        for token in (revoked, good, short, "garbage"):
+            async with session.post(f"{running.url}/local/token-status", json={"token": token}) as answer:
+                statuses[token] = (await answer.json())["status"]
+    assert statuses == {revoked: "revoked", good: "good", short: "expired", "garbage": "unknown"}
+
+
+async def test_expired_and_revoked_tokens_are_forgotten_after_a_day(
+    running: Running, client: CommunicationIdentityClient
+) -> None:
+    created, token = await client.create_user_and_token(["chat"])
+    await client.revoke_tokens(created)
+    running.clock.advance(2 * 24 * 3600)
+    running.acs._identities.remember_token("another", created.properties["id"], int(running.clock.now) + 60)
+    assert running.acs.token_status(token.token) is TokenStatus.UNKNOWN
 
 
 async def test_deleting_a_user_revokes_its_tokens_and_nobody_elses(
@@ -513,12 +625,19 @@ async def test_an_unknown_api_version_is_refused(running: Running) -> None:
     assert error_of(raised) == (400, "UnsupportedApiVersion", message, None)
 
 
-@pytest.mark.parametrize("version", ["2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01"])
-async def test_every_version_that_the_sdk_knows_is_served(running: Running, version: str) -> None:
+@pytest.mark.parametrize(
+    "version", ["2021-03-07", "2022-06-01", "2022-10-01", "2023-10-01", "2025-06-30", "2026-09-23"]
+)
+async def test_every_published_version_is_served(running: Running, version: str, teams_token: str) -> None:
     async with CommunicationIdentityClient.from_connection_string(
         running.connection_string, api_version=version
     ) as client:
-        await client.create_user()
+        created, _ = await client.create_user_and_token(["chat"])
+        await client.get_token(created, ["voip"])
+        await client.revoke_tokens(created)
+        await client.delete_user(created)
+        await client.get_token_for_teams_user(teams_token, CLIENT, USER)
+    assert all(f"api-version={version}" in call.path for call in running.acs.faults.calls)
 
 
 async def test_answers_carry_the_headers_of_the_real_service(client: CommunicationIdentityClient) -> None:
@@ -527,7 +646,7 @@ async def test_answers_carry_the_headers_of_the_real_service(client: Communicati
     await client.delete_user(created, raw_response_hook=answers.append)
     made, removed = (answer.http_response.headers for answer in answers)
     assert made["Content-Type"] == "application/json; charset=utf-8"
-    assert made["api-supported-versions"].endswith("2022-10-01, 2023-10-01")
+    assert made["api-supported-versions"].endswith("2022-10-01, 2023-10-01, 2025-06-30, 2026-09-23")
     assert re.fullmatch(r"[A-Za-z0-9+/]{22}\.0", made["MS-CV"])
     assert re.fullmatch(r"\d+ms", made["X-Processing-Time"])
     assert made["x-ms-client-request-id"] == answers[0].http_request.headers["x-ms-client-request-id"]
@@ -591,6 +710,20 @@ async def test_exchanging_mints_no_identity(
 ) -> None:
     await client.get_token_for_teams_user(teams_token, CLIENT, USER)
     assert running.acs.all_identities() == []
+
+
+async def test_users_without_teams_are_forbidden_to_exchange(
+    running: Running, client: CommunicationIdentityClient, teams_token: str
+) -> None:
+    running.acs.user_states.mark(UserKey(TENANT, USER), Mark.WITHOUT_TEAMS)
+    with pytest.raises(HttpResponseError) as raised:
+        await client.get_token_for_teams_user(teams_token, CLIENT, USER)
+    assert error_of(raised)[:2] == (403, "Forbidden")
+    with pytest.raises(HttpResponseError) as raised:
+        await client.get_token_for_teams_user(teams_token, OTHER_CLIENT, USER)
+    assert raised.value.status_code == 400
+    running.acs.user_states.clear_marks(UserKey(TENANT, USER))
+    await client.get_token_for_teams_user(teams_token, CLIENT, USER)
 
 
 @pytest.mark.parametrize("token", ["", "invalid"])

@@ -1,6 +1,8 @@
 """`acs-auth-local` against running stand-ins, and what it says when there are none."""
 
 import asyncio
+import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,10 @@ import aiohttp
 import pytest
 from click.testing import CliRunner, Result
 
+from local_azure.acs import DeletedIdentityAnswer
 from local_azure.certificates import LocalAuthority
 from local_azure.cli import main
-from local_azure.entra.directory import TEAMS, USERS
+from local_azure.entra.directory import API, TEAMS, USERS
 from local_azure.environment import LocalAzure
 from local_azure.service_process import ServiceEnded, environment
 from tests.support.ports import PORT_OPTIONS, port_arguments, some_free_ports
@@ -21,8 +24,10 @@ from tests.support.ports import PORT_OPTIONS, port_arguments, some_free_ports
 
 async def command(local_azure: LocalAzure, directory: Path, *arguments: str) -> Result:
     """Run a command with the ports of the running stand-ins."""
-    with_ports = [*arguments, "--state-dir", str(directory), "--entra-port", str(urlsplit(local_azure.entra.url).port)]
-    if arguments[0] == "fault":
+    with_ports = [*arguments, "--state-dir", str(directory)]
+    if arguments[0] != "deleted-identity":
+        with_ports += ["--entra-port", str(urlsplit(local_azure.entra.url).port)]
+    if arguments[0] in ("fault", "deleted-identity"):
         endpoint = local_azure.service_environment()["ACS_CONNECTION_STRING"].split(";")[0].removeprefix("endpoint=")
         with_ports += ["--acs-port", str(urlsplit(endpoint).port)]
     return await asyncio.to_thread(CliRunner().invoke, main, with_ports)
@@ -166,9 +171,37 @@ async def test_a_fault_may_cut_the_connection(local_azure: LocalAzure, state_dir
             assert response.status == 400
 
 
+async def test_a_fault_may_be_a_strangers_answer(local_azure: LocalAzure, state_directory: Path) -> None:
+    url = f"{local_azure.entra.url}/common/discovery/v2.0/keys"
+    page = state_directory / "page.html"
+    page.write_bytes(b"<h1>Not found</h1>\xff")
+    stranger = ["--status", "404", "--body-file", str(page), "--content-type", "text/html"]
+    assert (await command(local_azure, state_directory, "fault", "entra", "keys_v2", *stranger)).exit_code == 0
+    null = ["--status", "200", "--body", "null", "--content-type", ""]
+    assert (await command(local_azure, state_directory, "fault", "entra", "keys_v2", *null)).exit_code == 0
+    async with aiohttp.ClientSession() as session:
+        async with session.get(url) as response:
+            assert (response.status, await response.read()) == (404, b"<h1>Not found</h1>\xff")
+            assert response.headers["Content-Type"] == "text/html"
+        async with session.get(url) as response:
+            assert (response.status, await response.text()) == (200, "null")
+            assert "Content-Type" not in response.headers
+
+
+async def test_an_unknown_operation_is_answered_with_the_known_ones(
+    local_azure: LocalAzure, state_directory: Path
+) -> None:
+    result = await command(local_azure, state_directory, "fault", "acs", "create_identities", "--status", "500")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "create_identities" in result.stderr
+    assert "create_identity, delete_identity, exchange_teams_token" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["token", "--status", "200", "--body", "x", "--body-file", "pyproject.toml"], "exclude"),
         ([], "operation"),
         (["token"], "--status"),
         (["token", "--reset", "--hang"], "exclude"),
@@ -181,6 +214,57 @@ def test_a_fault_that_makes_no_sense_is_refused(arguments: list[str], named: str
     result = CliRunner().invoke(main, ["fault", "entra", *arguments])
     assert result.exit_code == 2
     assert named in result.stderr
+
+
+# Users, keys and identities
+
+
+async def test_a_token_for_graph_is_printed(local_azure: LocalAzure, state_directory: Path) -> None:
+    result = await command(local_azure, state_directory, "token", "--user", "megan", "--graph")
+    claims = local_azure.entra.verify(result.stdout.strip())
+    assert claims is not None
+    assert (claims["aud"], claims["scp"]) == ("https://graph.microsoft.com", "User.ReadWrite")
+    both = await command(local_azure, state_directory, "token", "--teams", "--graph")
+    assert both.exit_code == 2
+
+
+async def test_users_are_marked_deleted_restored_and_purged(local_azure: LocalAzure, state_directory: Path) -> None:
+    async def run(*arguments: str) -> str:
+        result = await command(local_azure, state_directory, *arguments)
+        return "" if result.exit_code == 0 else result.stderr
+
+    assert await run("mark-user", "megan", "--directory-role", "--without-teams") == ""
+    assert await run("delete-user", "megan") == ""
+    listed = (await command(local_azure, state_directory, "users")).stdout.splitlines()
+    assert [line for line in listed if "(" in line.split("@")[-1]] == [listed[1]]
+    assert listed[1].endswith("(directory role, without teams, deleted)")
+    assert await run("restore-user", "megan") == ""
+    assert await run("mark-user", "megan") == ""
+    assert "(" not in (await command(local_azure, state_directory, "users")).stdout.splitlines()[1]
+    assert await run("purge-user", "megan") == ""
+    assert "can't be restored" in await run("restore-user", "megan")
+    assert "known are alex, megan" in await run("delete-user", "nobody")
+
+
+async def test_the_answer_for_a_deleted_identity_is_changed(local_azure: LocalAzure, state_directory: Path) -> None:
+    arguments = ["deleted-identity", "--status", "400", "--code", "Gone", "--message", "No more."]
+    assert (await command(local_azure, state_directory, *arguments)).exit_code == 0
+    assert local_azure.acs.deleted_identities.answer == DeletedIdentityAnswer(400, "Gone", "No more.")
+    assert (await command(local_azure, state_directory, "deleted-identity", "--reset")).exit_code == 0
+    assert local_azure.acs.deleted_identities.answer == DeletedIdentityAnswer()
+
+
+async def test_the_api_gets_a_key_of_its_own_and_loses_it(local_azure: LocalAzure, state_directory: Path) -> None:
+    assert (await command(local_azure, state_directory, "own-key")).exit_code == 0
+    assert local_azure.entra.keys.own(API.client_id) is not None
+    assert (await command(local_azure, state_directory, "own-key", "--off")).exit_code == 0
+    assert local_azure.entra.keys.own(API.client_id) is None
+
+
+def test_no_summary_of_a_command_is_cut() -> None:
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout.partition("Commands:")[2]
+    assert "delete-user" in listed
+    assert "..." not in listed
 
 
 # rotate-keys
@@ -210,8 +294,29 @@ def test_a_busy_port_is_named_with_its_option_before_anything_starts(
         free_ports[PORT_OPTIONS.index(option)] = taken
         result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path / "state"), *port_arguments(free_ports)])
     assert result.exit_code == 1
-    assert result.stderr == f"Port {taken} is in use: free it, or choose another one with {option}.\n"
+    assert re.fullmatch(
+        rf"Port {taken} is in use( by .+ \(process {os.getpid()}\))?: free it, or choose another one with {option}, "
+        r"or all together with --base-port\.\n",
+        result.stderr,
+    )
     assert not (tmp_path / "state").exists()
+
+
+def test_all_busy_ports_are_named_in_one_sentence(free_ports: list[int], tmp_path: Path) -> None:
+    with listening_socket() as one, listening_socket() as two:
+        free_ports[1], free_ports[4] = one, two
+        result = CliRunner().invoke(main, ["run", "--state-dir", str(tmp_path), *port_arguments(free_ports)])
+    assert len(result.stderr.splitlines()) == 1
+    who = rf"( by .+ \(process {os.getpid()}\))?"
+    assert re.match(rf"Ports {one} and {two} are in use{who}: free them, or choose others", result.stderr)
+    assert "with --entra-port and --cosmos-port, or all together with --base-port." in result.stderr
+
+
+@pytest.mark.parametrize("origin", ["localhost:3000", "http://localhost:3000/", "ftp://x", "http://", "*"])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    result = CliRunner().invoke(main, ["run", "--origin", origin])
+    assert result.exit_code == 2
+    assert "is not an origin" in result.stderr
 
 
 def test_one_port_for_two_purposes_is_busy_too(free_ports: list[int], tmp_path: Path) -> None:
@@ -274,4 +379,4 @@ def test_calls_to_the_stand_ins_bypass_a_proxy() -> None:
 
 @pytest.mark.parametrize(("code", "status"), [(2, 2), (0, 1), (-9, 137)])
 def test_the_services_end_is_passed_on_and_never_as_success(code: int, status: int) -> None:
-    assert ServiceEnded(code, "unexpectedly").status == status
+    assert ServiceEnded(code, "unexpectedly", Path("service.log")).status == status

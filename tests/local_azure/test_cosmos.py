@@ -413,8 +413,44 @@ class TestQueries:
             await anext(container.query_items("SELECT * FROM c ORDER BY c.id"))
 
     @pytest.mark.parametrize(
+        ("query", "answer"),
+        [
+            ("SELECT c.id FROM c WHERE c.n.value < 2", [{"id": "user-0"}, {"id": "user-1"}]),
+            ("select c.id, c.n.value AS number FROM c WHERE c.n.value > 3", [{"id": "user-4", "number": 4}]),
+            ("SELECT c.id, c.missing FROM c WHERE c.id = 'user-1'", [{"id": "user-1"}]),
+            ("SELECT VALUE c.n.value FROM c", [0, 1, 2, 3, 4]),
+            ("SELECT VALUE c.missing FROM c", []),
+            ("SELECT VALUE COUNT(1) FROM c", [5]),
+            ("SELECT VALUE COUNT( 1 ) FROM c WHERE c.even = true", [3]),
+            ("SELECT VALUE COUNT(1) FROM c WHERE c.id = 'nobody'", [0]),
+        ],
+    )
+    async def test_may_choose_properties_or_count(
+        self, container: ContainerProxy, query: str, answer: list[Any]
+    ) -> None:
+        assert [found async for found in container.query_items(query)] == answer
+
+    async def test_a_projection_is_paged_and_ordered_like_whole_items(self, container: ContainerProxy) -> None:
+        pages: Any = container.query_items("SELECT c.id FROM c", max_item_count=2).by_page()
+        assert [[item["id"] async for item in page] async for page in pages] == [
+            ["user-0", "user-1"],
+            ["user-2", "user-3"],
+            ["user-4"],
+        ]
+        counted: Any = container.query_items("SELECT VALUE COUNT(1) FROM c", max_item_count=2)
+        assert [count async for count in counted] == [5]
+        ordered = container.query_items("SELECT c.id FROM c ORDER BY c.id DESC", partition_key="user-1")
+        assert [item async for item in ordered] == [{"id": "user-1"}]
+
+    @pytest.mark.parametrize(
         "query",
-        ["DROP TABLE c", "SELECT c.id FROM c", "SELECT * FROM c WHERE d.id = 'a'", "SELECT * FROM c WHERE c.id = @no"],
+        [
+            "DROP TABLE c",
+            "SELECT d.id FROM c",
+            "SELECT c.id, MAX(c.n) FROM c",
+            "SELECT * FROM c WHERE d.id = 'a'",
+            "SELECT * FROM c WHERE c.id = @no",
+        ],
     )
     async def test_that_it_does_not_know_answer_400(self, container: ContainerProxy, query: str) -> None:
         with pytest.raises(CosmosHttpResponseError) as caught:

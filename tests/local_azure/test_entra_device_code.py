@@ -18,25 +18,26 @@ async def post(local_azure: LocalAzure, path: str, **form: str) -> tuple[int, di
         return answer.status, await answer.json()
 
 
-async def poll(local_azure: LocalAzure, device_code: object) -> tuple[int, dict[str, object]]:
-    form = {"grant_type": GRANT, "client_id": COMMAND_LINE.client_id, "device_code": str(device_code)}
+async def poll(local_azure: LocalAzure, device_code: object, grant: str = GRANT) -> tuple[int, dict[str, object]]:
+    form = {"grant_type": grant, "client_id": COMMAND_LINE.client_id, "device_code": str(device_code)}
     return await post(local_azure, "token", **form)
 
 
-async def test_a_device_code_is_pending_then_good_once(local_azure: LocalAzure) -> None:
+@pytest.mark.parametrize("grant", [GRANT, "device_code"], ids=["as in RFC 8628", "as MSAL.js writes it"])
+async def test_a_device_code_is_pending_then_good_once(local_azure: LocalAzure, grant: str) -> None:
     status, begun = await post(local_azure, "devicecode", client_id=COMMAND_LINE.client_id, scope=SCOPE)
     assert status == 200
     assert re.fullmatch(r"[A-Z]{9}", str(begun["user_code"]))
-    status, pending = await poll(local_azure, begun["device_code"])
+    status, pending = await poll(local_azure, begun["device_code"], grant)
     assert (status, pending["error"], pending["error_codes"]) == (400, "authorization_pending", [70016])
     async with aiohttp.ClientSession() as session:
         await session.post(str(begun["verification_uri"]), data={"user_code": begun["user_code"], "user": "alex"})
-    status, answer = await poll(local_azure, begun["device_code"])
+    status, answer = await poll(local_azure, begun["device_code"], grant)
     assert status == 200
     claims = local_azure.entra.verify(str(answer["access_token"]))
     assert claims is not None
     assert claims["azp"] == COMMAND_LINE.client_id
-    status, again = await poll(local_azure, begun["device_code"])
+    status, again = await poll(local_azure, begun["device_code"], grant)
     assert (status, again["error"]) == (400, "bad_verification_code")
 
 
@@ -60,7 +61,7 @@ async def test_the_application_permission_for_graph_is_the_apis_alone(local_azur
         local_azure.entra.app_only_token(API, scope="https://graph.microsoft.com/.default")
     )
     assert claims is not None
-    assert claims["roles"] == ["User.ReadWrite.All"]
+    assert claims["roles"] == ["User.ReadWrite.All", "Directory.Read.All"]
     others = local_azure.entra.verify(local_azure.entra.app_only_token(scope="https://graph.microsoft.com/.default"))
     assert others is not None
     assert "roles" not in others

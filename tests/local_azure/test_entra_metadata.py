@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from local_azure.entra.directory import API, OTHER_TENANT
+from local_azure.entra.directory import API, DAEMON, OTHER_TENANT
 from local_azure.environment import LocalAzure, Ports
 from local_azure.keys import KeyFactory
 from tests.support.entra_client import TENANT, read, with_msal
@@ -189,3 +189,51 @@ async def test_msal_reads_the_metadata_when_it_is_made(local_azure: LocalAzure) 
     found = await with_msal(local_azure.entra.url, lambda app: {"endpoint": app.authority.token_endpoint})
     assert found["endpoint"] == f"{local_azure.entra.url}/{TENANT}/oauth2/v2.0/token"
     assert local_azure.entra.faults.counts["openid_configuration_v2"] == 1
+
+
+# Keys of an application's own
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("tenant", [TENANT, "common"])
+async def test_an_applications_own_key_is_published_to_those_who_ask_for_it(
+    local_azure: LocalAzure, version: int, tenant: str
+) -> None:
+    entra = local_azure.entra
+    kid = entra.sign_with_own_key()
+    part = "/v2.0" if version == 2 else ""
+    plain = await get(local_azure, f"/{tenant}{part}/.well-known/openid-configuration")
+    asked = await get(local_azure, f"/{tenant}{part}/.well-known/openid-configuration?appid={API.client_id}")
+    assert asked == plain | {"jwks_uri": f"{plain['jwks_uri']}?appid={API.client_id}"}
+    usual = (await get(local_azure, plain["jwks_uri"].removeprefix(entra.url)))["keys"]
+    with_own = (await get(local_azure, asked["jwks_uri"].removeprefix(entra.url)))["keys"]
+    assert [key["kid"] for key in with_own] == [kid, *(key["kid"] for key in usual)]
+    other = await get(local_azure, f"/{tenant}/discovery{part}/keys?appid={DAEMON.client_id}")
+    assert other == {"keys": usual}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_the_tokens_for_an_application_with_its_own_key_are_signed_with_it(
+    local_azure: LocalAzure, version: int
+) -> None:
+    entra = local_azure.entra
+    kid = entra.sign_with_own_key()
+    for token in (entra.access_token("alex", version=version), entra.app_only_token(version=version)):
+        assert jwt.get_unverified_header(token)["kid"] == kid
+        assert entra.verify(token) is not None
+    assert jwt.get_unverified_header(entra.teams_token("alex"))["kid"] == entra.keys.current.kid
+    entra.sign_with_the_tenants_key()
+    assert jwt.get_unverified_header(entra.access_token("alex"))["kid"] == entra.keys.current.kid
+
+
+async def test_an_applications_own_key_survives_a_restart_and_a_retirement(
+    state_directory: Path, new_key: KeyFactory
+) -> None:
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as first:
+        kid = first.entra.sign_with_own_key()
+    async with LocalAzure(state_directory, Ports(0, 0, 0, 0), new_key=new_key) as second:
+        second.entra.retire()
+        token = second.entra.access_token("alex")
+        assert jwt.get_unverified_header(token)["kid"] == kid
+        assert second.entra.verify(token) is not None
+        assert kid not in await key_ids(second)

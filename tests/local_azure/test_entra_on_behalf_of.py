@@ -59,6 +59,24 @@ async def test_the_service_acts_on_behalf_of_its_caller(local_azure: LocalAzure)
     assert answer["refresh_token"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        ("user.read", "user.read User.ReadWrite"),
+        ("User.ReadWrite", "User.ReadWrite"),
+        ("user.readwrite", "user.readwrite"),
+        (".default", "User.ReadWrite"),
+    ],
+)
+@pytest.mark.parametrize("resource", ["https://graph.microsoft.com", "https://localhost:5002"])
+async def test_an_answer_carries_all_permissions_consented_to(
+    local_azure: LocalAzure, resource: str, asked: str, given: str
+) -> None:
+    answer = await on_behalf_of(local_azure.entra.url, local_azure.entra.access_token("alex"), [f"{resource}/{asked}"])
+    assert read(answer["access_token"])["scp"] == given
+    assert answer["scope"].split() == [f"{resource}/{permission}" for permission in given.split()]
+
+
 @pytest.mark.parametrize("version", [1, 2])
 async def test_both_token_versions_are_assertions(local_azure: LocalAzure, version: int) -> None:
     assertion = local_azure.entra.access_token("alex", version=version)

@@ -7,8 +7,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from local_azure.entra.directory import API, USERS
+from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.graph import DirectoryUser
+from local_azure.user_states import Mark
 from tests.conftest import FakeClock
 from tests.support.running_graph import AVERY, BLAKE, TENANT, RunningGraph, running_graph
 
@@ -248,6 +251,36 @@ async def test_a_user_reads_others_only_with_a_permission_for_all_and_never_writ
     assert (await call("POST", path, EXTENSION, token=everyone))[0] == 403
 
 
+@pytest.mark.parametrize("app", ["7d3f7c1a-2f6d-4f0a-8f39-1f9f0a0b0c0d", "graph-explorer"])
+async def test_users_write_their_own_extensions_with_any_program(
+    call: Client, running: RunningGraph, app: str, token: str
+) -> None:
+    await call("POST", "/me/extensions", EXTENSION, token=token)
+    own = running.user_token(appid=app)
+    for path in (f"/me/extensions/{NAME}", f"/users/{AVERY.object_id}/extensions/{NAME}"):
+        assert (await call("PATCH", path, {"acsUserIdentity": f"8:acs:{path}"}, token=own))[0] == 204
+        assert (await call("GET", path, token=token))[1]["acsUserIdentity"] == f"8:acs:{path}"
+    assert (await call("DELETE", f"/me/extensions/{NAME}", token=own))[0] == 204
+    assert (await call("POST", "/me/extensions", EXTENSION, token=own))[0] == 201
+
+
+async def test_no_application_changes_a_user_who_holds_a_directory_role(
+    call: Client, running: RunningGraph, token: str
+) -> None:
+    running.graph.user_states.mark(AVERY, Mark.DIRECTORY_ROLE)
+    app = running.app_token("User.ReadWrite.All")
+    path = f"/users/{AVERY.object_id}/extensions"
+    for method, where in (("POST", path), ("PATCH", f"{path}/{NAME}"), ("DELETE", f"{path}/{NAME}")):
+        status, body = await call(method, where, EXTENSION, token=app)
+        assert (status, body["error"]["code"]) == (403, "Authorization_RequestDenied")
+        assert body["error"]["message"] == "Insufficient privileges to complete the operation."
+    assert (await call("GET", path, token=app))[0] == 200
+    assert (await call("POST", "/me/extensions", EXTENSION, token=token))[0] == 201
+    assert (await call("POST", f"/users/{BLAKE.object_id}/extensions", EXTENSION, token=app))[0] == 201
+    running.graph.user_states.clear_marks(AVERY)
+    assert (await call("DELETE", f"{path}/{NAME}", token=app))[0] == 204
+
+
 async def test_an_unknown_user_is_not_found(call: Client, running: RunningGraph) -> None:
     status, body = await call("GET", "/users/nobody", token=running.app_token("User.Read.All"))
     assert (status, body["error"]["code"]) == (404, "Request_ResourceNotFound")
@@ -345,6 +378,9 @@ async def test_every_call_is_known_to_the_faults_by_its_operation(
         ("GET", "/users/x/extensions/y"): "get_user_extension",
         ("PATCH", "/users/x/extensions/y"): "update_user_extension",
         ("DELETE", "/users/x/extensions/y"): "delete_user_extension",
+        ("POST", "/directoryObjects/getByIds"): "get_by_ids",
+        ("GET", "/directory/deletedItems/x"): "get_deleted_item",
+        ("GET", "/directory/deletedItems/microsoft.graph.user"): "list_deleted_users",
     }
     for (method, path), operation in operations.items():
         running.graph.faults.script(operation, Fault(status=418))
@@ -354,3 +390,167 @@ async def test_every_call_is_known_to_the_faults_by_its_operation(
 
 async def test_the_service_is_told_the_host_root(running: RunningGraph) -> None:
     assert running.graph.service_environment() == {"GRAPH_BASE_URL": running.url}
+
+
+# Objects of the directory
+
+
+READER = ("Directory.Read.All",)
+UNKNOWN = "00000000-0000-4000-8000-0000000000ff"
+
+
+async def by_ids(call: Client, token: str, ids: Any, **more: Any) -> tuple[int, Any]:
+    return await call("POST", "/directoryObjects/getByIds", {"ids": ids, **more}, token=token)
+
+
+async def test_the_objects_that_exist_are_told_by_their_ids(call: Client, running: RunningGraph) -> None:
+    running.users.append(DirectoryUser("another-tenant", "00000000-0000-4000-8000-00000000000c", "Casey"))
+    ids = [BLAKE.object_id.upper(), UNKNOWN, AVERY.object_id, AVERY.object_id, running.users[-1].object_id]
+    status, body = await by_ids(call, running.app_token(*READER), ids)
+    assert status == 200
+    assert body == {
+        "@odata.context": f"{running.url}/v1.0/$metadata#directoryObjects",
+        "value": [
+            {"@odata.type": "#microsoft.graph.user", "id": AVERY.object_id, "displayName": "Avery"},
+            {"@odata.type": "#microsoft.graph.user", "id": BLAKE.object_id, "displayName": "Blake"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("types", "kinds"),
+    [
+        (None, ["user", "servicePrincipal"]),
+        ([], ["user", "servicePrincipal"]),
+        (["directoryObject"], ["user", "servicePrincipal"]),
+        (["USER"], ["user"]),
+        (["microsoft.graph.servicePrincipal"], ["servicePrincipal"]),
+        (["user", "serviceprincipal"], ["user", "servicePrincipal"]),
+        (["group"], []),
+    ],
+)
+async def test_users_and_service_principals_are_found_by_their_types(
+    local_azure: LocalAzure, types: Any, kinds: list[str]
+) -> None:
+    url = local_azure.graph.service_environment()["GRAPH_BASE_URL"]
+    token = local_azure.entra.app_only_token(API, scope="https://graph.microsoft.com/.default")
+    sent = {"ids": [API.object_id, USERS["alex"].object_id], "types": types}
+    body = {name: value for name, value in sent.items() if value is not None}
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{url}/v1.0/directoryObjects/getByIds", json=body) as answer,
+    ):
+        assert answer.status == 200
+        found = (await answer.json())["value"]
+    assert [each["@odata.type"].removeprefix("#microsoft.graph.") for each in found] == kinds
+    if "servicePrincipal" in kinds:
+        assert (found[-1]["id"], found[-1]["appId"]) == (API.object_id, API.client_id)
+
+
+@pytest.mark.parametrize("count", [1000, 1001])
+async def test_a_thousand_ids_can_be_asked_for_at_once(call: Client, running: RunningGraph, count: int) -> None:
+    ids = [AVERY.object_id, *(f"00000000-0000-4000-9000-{number:012}" for number in range(count - 1))]
+    status, body = await by_ids(call, running.app_token(*READER), ids, types=["user"])
+    if count > 1000:
+        assert (status, body["error"]["code"]) == (400, "Request_BadRequest")
+    else:
+        assert (status, len(body["value"])) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"ids": []},
+        {"ids": "x"},
+        {"ids": [1]},
+        {"ids": ["not a guid"]},
+        {"ids": [UNKNOWN, "8:acs:x"]},
+        {"ids": [UNKNOWN], "types": "user"},
+        {"ids": [UNKNOWN], "types": [1]},
+        {"ids": [UNKNOWN], "types": ["shoe"]},
+    ],
+)
+async def test_a_malformed_question_for_objects_is_a_bad_request(
+    call: Client, running: RunningGraph, body: dict[str, Any]
+) -> None:
+    status, answer = await call("POST", "/directoryObjects/getByIds", body, token=running.app_token(*READER))
+    assert (status, answer["error"]["code"]) == (400, "Request_BadRequest")
+
+
+async def test_asking_for_objects_needs_the_permission_to_read_the_directory(
+    call: Client, running: RunningGraph
+) -> None:
+    for token in (running.app_token("User.ReadWrite.All"), running.user_token()):
+        status, body = await by_ids(call, token, [AVERY.object_id])
+        assert (status, body["error"]["code"]) == (403, "Authorization_RequestDenied")
+    delegated = running.user_token(scopes="Directory.Read.All")
+    assert (await by_ids(call, delegated, [AVERY.object_id]))[0] == 200
+
+
+async def test_only_what_is_selected_is_told(call: Client, running: RunningGraph) -> None:
+    path = "/directoryObjects/getByIds?$select=id"
+    _, body = await call("POST", path, {"ids": [AVERY.object_id]}, token=running.app_token(*READER))
+    assert body["value"] == [{"@odata.type": "#microsoft.graph.user", "id": AVERY.object_id}]
+
+
+async def test_a_deleted_user_is_in_the_deleted_items_for_thirty_days(
+    call: Client, running: RunningGraph, clock: FakeClock
+) -> None:
+    app = running.app_token(*READER)
+    item = f"/directory/deletedItems/{AVERY.object_id}"
+    assert (await call("GET", item, token=app))[0] == 404
+    running.graph.user_states.delete(AVERY)
+    assert (await call("GET", f"/users/{AVERY.object_id}", token=app))[0] == 404
+    assert [user["id"] for user in (await call("GET", "/users", token=app))[1]["value"]] == [BLAKE.object_id]
+    _, found = await by_ids(call, app, [AVERY.object_id, BLAKE.object_id])
+    assert [each["id"] for each in found["value"]] == [BLAKE.object_id]
+    clock.advance(30 * 86_400 - 1)
+    status, body = await call("GET", item, token=app)
+    assert status == 200
+    assert body == {
+        "@odata.context": f"{running.url}/v1.0/$metadata#directoryObjects/$entity",
+        "@odata.type": "#microsoft.graph.user",
+        "id": AVERY.object_id,
+        "displayName": "Avery",
+        "deletedDateTime": "2027-01-15T08:00:00Z",
+    }
+    clock.advance(1)
+    status, body = await call("GET", item, token=app)
+    assert (status, body["error"]["code"]) == (404, "Request_ResourceNotFound")
+    assert (await call("GET", f"/users/{AVERY.object_id}", token=app))[0] == 404
+
+
+async def test_a_restored_user_is_back_with_the_extensions_and_a_purged_one_is_nowhere(
+    call: Client, running: RunningGraph, token: str
+) -> None:
+    app = running.app_token(*READER)
+    await call("POST", "/me/extensions", EXTENSION, token=token)
+    running.graph.user_states.delete(AVERY)
+    assert (await call("GET", "/me/extensions", token=token))[0] == 404
+    running.graph.user_states.restore(AVERY)
+    assert (await call("GET", f"/me/extensions/{NAME}", token=token))[0] == 200
+    assert (await call("GET", f"/directory/deletedItems/{AVERY.object_id}", token=app))[0] == 404
+    running.graph.user_states.purge(AVERY)
+    assert (await call("GET", "/me", token=token))[0] == 404
+    assert (await call("GET", f"/directory/deletedItems/{AVERY.object_id}", token=app))[0] == 404
+
+
+@pytest.mark.parametrize("spelling", ["deletedItems", "deleteditems"])
+async def test_deleted_users_are_listed_page_by_page(call: Client, running: RunningGraph, spelling: str) -> None:
+    running.users = [DirectoryUser(TENANT, f"user-{number}", "") for number in range(4)]
+    running.users.append(DirectoryUser("another-tenant", "user-9", ""))
+    for user in (*running.users[:3], running.users[-1]):
+        running.graph.user_states.delete(user)
+    app = running.app_token("User.Read.All")
+    pages, path = [], f"/directory/{spelling}/microsoft.graph.user?$select=id,deletedDateTime&$top=2"
+    while path:
+        status, body = await call("GET", path, token=app)
+        assert status == 200
+        pages.append([user["id"] for user in body["value"]])
+        path = body.get("@odata.nextLink", "")
+    assert pages == [["user-0", "user-1"], ["user-2"]]
+    assert (await call("GET", "/directory/deletedItems/microsoft.graph.user", token=running.user_token()))[0] == 403
+    assert (await call("GET", "/directory/deletedItems/user-0", token=running.user_token()))[0] == 403
+    assert (await call("GET", "/directory/deletedItems", token=app))[0] == 400

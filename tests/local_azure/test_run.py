@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -102,6 +103,63 @@ async def test_run_shows_the_round_trip_and_a_restart_keeps_the_identity(tmp_pat
         assert await second.end(signal.SIGTERM) == 0
 
 
+async def test_the_story_is_not_interrupted_and_the_log_is_in_a_file(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        log = tmp_path / "service.log"
+        assert re.search(rf"Service log +{log}\n", run.output)
+        assert "/api/user" in log.read_text()
+        lines = run.output.splitlines()
+        assert not any(line in lines for line in log.read_text().splitlines() if line)
+        assert "Traceback" not in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_browser_clients_of_loopback_may_call_and_others_that_were_named(tmp_path: Path) -> None:
+    origins = {
+        "http://localhost:3000": True,
+        "http://127.0.0.1:5173": True,
+        "http://localhost:1234": True,
+        "http://localhost:4321": False,
+        "https://localhost:3000": False,
+    }
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    allowed = {}
+    async with running(tmp_path, "--origin", "http://localhost:1234") as run, aiohttp.ClientSession() as session:
+        for origin in origins:
+            headers = {"Origin": origin, **asked}
+            async with session.options(f"{run.service_url}/api/user", headers=headers) as answer:
+                allowed[origin] = answer.headers.get("Access-Control-Allow-Origin") == origin
+        assert await run.end(signal.SIGTERM) == 0
+    assert allowed == origins
+
+
+async def test_a_second_run_on_the_same_state_is_refused_in_words(tmp_path: Path) -> None:
+    async with running(tmp_path) as first:
+        async with running(tmp_path) as second:
+            assert await second.end() == 1
+            assert f"The stand-ins already run on {tmp_path} (process {first.process.pid})" in second.output
+            assert "Traceback" not in second.output
+        assert await first.end(signal.SIGTERM) == 0
+
+
+async def test_other_commands_find_the_run_by_its_directory(tmp_path: Path) -> None:
+    async with running(tmp_path) as run:
+        scripting = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "local_azure.cli", "fault", "acs", "issue_access_token"),
+            *("--status", "503", "--times", "0", "--state-dir", str(tmp_path)),
+        )
+        assert await asyncio.wait_for(scripting.wait(), PATIENCE_SECONDS) == 0
+        assert "--entra-port" not in run.output
+        headers = {"Authorization": f"Bearer {await run.access_token()}"}
+        async with (
+            aiohttp.ClientSession(run.service_url, headers=headers) as session,
+            session.get("/api/token") as response,
+        ):
+            assert response.status == 503
+        assert await run.end(signal.SIGTERM) == 0
+    assert not (tmp_path / "run.json").exists()
+
+
 async def test_the_printed_commands_do_what_they_promise(tmp_path: Path) -> None:
     async with running(tmp_path) as run:
         headers = {"Authorization": f"Bearer {await run.access_token()}"}
@@ -124,9 +182,15 @@ async def test_the_printed_commands_do_what_they_promise(tmp_path: Path) -> None
 
 
 async def test_without_the_service_the_settings_for_one_are_printed(tmp_path: Path) -> None:
-    async with running(tmp_path, "--no-service") as run:
+    async with running(tmp_path, "--no-service", "--storage", "cosmos") as run:
         assert re.search(r"export ACS_CONNECTION_STRING='endpoint=https://localhost:\d+/;accesskey=.+'", run.output)
         assert f"export SSL_CERT_FILE={tmp_path / 'ca.pem'}" in run.output
+        printed = dict(re.findall(r"  export (\w+)=(.+)", run.output))
+        assert printed["ENVIRONMENT"] == "development"
+        assert printed["STORAGE_BACKEND"] == "cosmos"
+        assert printed["SQLITE_PATH"] == str(tmp_path / "mappings.sqlite")
+        assert "http://localhost:3000" in printed["CORS_ALLOWED_ORIGINS"].split(",")
+        assert printed["NO_PROXY"] == "localhost,127.0.0.1"
         assert run.service_url not in run.output
         assert await run.end(signal.SIGTERM) == 0
 
@@ -147,12 +211,44 @@ async def test_the_settings_of_a_service_without_a_secret_are_printed(tmp_path: 
         assert await run.end(signal.SIGTERM) == 0
 
 
+async def test_the_answer_for_a_deleted_identity_is_chosen_at_the_start(tmp_path: Path) -> None:
+    async with running(tmp_path, "--no-service", "--deleted-identity", "401", "Gone", "No more.") as run:
+        connection = re.search(r"endpoint=(https://localhost:\d+)", run.output)
+        assert connection is not None
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"{connection[1]}/local/deleted-identity", ssl=ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            ) as answer,
+        ):
+            assert await answer.json() == {"status": 401, "code": "Gone", "message": "No more."}
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_a_service_starts_with_the_printed_settings_and_no_others(tmp_path: Path) -> None:
+    async with running(tmp_path, "--no-service", "--storage", "graph") as run:
+        lines = [line.strip() for line in run.output.splitlines() if line.startswith("  export ")]
+        script = f'{"; ".join(lines)}; exec "{sys.executable}" -m quart_app.cli check-config'
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
+        checking = await asyncio.create_subprocess_exec(
+            *("sh", "-c", script),
+            env=environment,
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await asyncio.wait_for(checking.communicate(), PATIENCE_SECONDS)
+        assert checking.returncode == 0, output.decode()
+        assert await run.end(signal.SIGTERM) == 0
+
+
 async def test_a_service_that_cannot_start_ends_the_run_with_its_own_message(tmp_path: Path) -> None:
     (tmp_path / "mappings.sqlite").mkdir()
     async with running(tmp_path) as run:
         assert await run.end() != 0
         assert "mapping store" in run.output
         assert "ended before it was ready" in run.output
+        assert str(tmp_path / "service.log") in run.output
         assert "Traceback" not in run.output
 
 

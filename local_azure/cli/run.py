@@ -1,0 +1,95 @@
+"""`acs-auth-local run`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from local_azure.acs import DeletedIdentityAnswer
+from local_azure.cli.stand_ins import PORT, Command, state_directory
+from local_azure.environment import STAND_IN_NAMES
+from local_azure.launcher import CannotRun, Options
+from local_azure.launcher import run as run_until_stopped
+from local_azure.port_choice import DEFAULT_BASE, AskedPorts
+
+
+def _stand_in_ports(command: Command) -> Command:
+    for number, (name, stand_in) in reversed(list(enumerate(STAND_IN_NAMES.items(), start=1))):
+        text = f"Port of the {stand_in} stand-in.  [default: the base port + {number}]"
+        command = click.option(f"--{name}-port", type=PORT, help=text)(command)
+    return command
+
+
+def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or value != f"{parts.scheme}://{parts.netloc}":
+            raise click.BadParameter(f"'{value}' is not an origin such as http://localhost:3000.")
+    return values
+
+
+@click.command()
+@click.option("--storage", type=click.Choice(["cosmos", "graph", "sqlite"]), default="sqlite", show_default=True)
+@click.option("--port", type=PORT, help="Port of the service.  [default: the base port, or a free one]")
+@click.option(
+    "--base-port",
+    type=click.IntRange(1, 65535 - len(STAND_IN_NAMES)),
+    help=f"The service's port; the stand-ins take the next ones.  [default: {DEFAULT_BASE}]",
+)
+@_stand_in_ports
+@click.option(
+    "--origin", "origins", multiple=True, callback=_origin, help="A browser client's origin; may be repeated."
+)
+@state_directory
+@click.option("--no-service", is_flag=True, help="Only the stand-ins; print the settings that a service needs.")
+@click.option("--no-secrets", is_flag=True, help="The service has a managed identity instead of keys and secrets.")
+@click.option(
+    "--deleted-identity",
+    type=(click.IntRange(400, 599), str, str),
+    metavar="STATUS CODE MESSAGE",
+    help="What ACS answers about a deleted identity.",
+)
+def run(
+    storage: str,
+    port: int | None,
+    base_port: int | None,
+    origins: tuple[str, ...],
+    state_dir: Path,
+    no_service: bool,
+    no_secrets: bool,
+    deleted_identity: tuple[int, str, str] | None,
+    **stand_in_ports: int | None,
+) -> None:
+    """Run the stand-ins and the service until Ctrl-C.
+
+    When they are ready, one round trip is made and shown.
+
+    Browser clients on the usual ports of development servers (3000, 4200, 5000, 5173, 8000, 8080) may call the
+    service; --origin adds others.
+    """
+    options = Options(
+        state_directory=state_dir.absolute(),
+        storage=storage,
+        ports=AskedPorts(base_port, port, **{name: stand_in_ports[f"{name}_port"] for name in STAND_IN_NAMES}),
+        with_service=not no_service,
+        command=_this_command(),
+        origins=origins,
+        secrets=not no_secrets,
+        deleted_identity=None if deleted_identity is None else DeletedIdentityAnswer(*deleted_identity),
+    )
+    try:
+        asyncio.run(run_until_stopped(options, click.echo))
+    except CannotRun as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.status)
+
+
+def _this_command() -> tuple[str, ...]:
+    """How to start this program again from the current directory."""
+    started = Path(sys.argv[0]).absolute()
+    if started.name != "acs-auth-local":
+        return (sys.executable, "-m", "local_azure.cli")
+    here = Path.cwd()
+    return (str(started.relative_to(here) if started.is_relative_to(here) else started),)
