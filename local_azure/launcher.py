@@ -28,7 +28,8 @@ USUAL_ORIGINS = tuple(
 _SHOWN_LOG_LINES = 20
 
 WARNING = "For development only: everything here binds to loopback, uses well-known credentials and trusts everybody."
-STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Windows has no SIGHUP."""
 
 
 class CannotRun(Exception):
@@ -205,13 +206,15 @@ def _cancelled_by_signals() -> Iterator[None]:
             stopping = True
             task.cancel()
 
-    for number in STOPPING_SIGNALS:
-        loop.add_signal_handler(number, stop)
+    # Not by `loop.add_signal_handler`, which Windows does not have.
+    previous = {
+        number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop)) for number in STOPPING_SIGNALS
+    }
     try:
         yield
     finally:
-        for number in STOPPING_SIGNALS:
-            loop.remove_signal_handler(number)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _url(port: int) -> str:

@@ -59,7 +59,7 @@ def fault(
     \b
     acs     create_identity delete_identity revoke_access_tokens issue_access_token exchange_teams_token
     cosmos  read_item create_item replace_item delete_item query_items get_container get_account
-    graph   get_me create_extension get_extension update_extension delete_extension list_users
+    graph   get_me create_extension get_extension update_extension delete_extension list_users get_by_ids
     entra   openid_configuration_v2 keys_v2 authorize token managed_identity_token
 
     A name that is not known is answered with all that are.
