@@ -28,6 +28,16 @@ def deadline(seconds: float) -> Iterator[None]:
         _expires_at.reset(reset)
 
 
+@contextmanager
+def own_deadline(seconds: float) -> Iterator[None]:
+    """Give everything inside `seconds` from now, whatever an outer deadline leaves: for work that outlives callers."""
+    reset = _expires_at.set(asyncio.get_running_loop().time() + seconds)
+    try:
+        yield
+    finally:
+        _expires_at.reset(reset)
+
+
 def remaining() -> float | None:
     """Seconds until the deadline, zero or negative when it has passed; `None` when there is none."""
     expires_at = _expires_at.get()

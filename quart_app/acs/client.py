@@ -31,11 +31,14 @@ from quart_app.acs.interface import (
     AcsThrottled,
     AcsToken,
     AcsUnavailable,
+    Answered,
     IdentityGone,
     IdentityNotOwned,
+    IdentityRefused,
     TeamsTokenRefused,
     UnexpectedAnswer,
 )
+from upstream.errors import Throttled, Unavailable
 from upstream.http_session import new_http_session
 from upstream.retry_after import retry_after
 
@@ -172,7 +175,11 @@ class SdkAcsClient:
         )
         if answer is None:
             return _without_answer(error)
-        return describe(answer) or _about_any(answer, self._clock) or UnexpectedAnswer(answer.status)
+        described = describe(answer)
+        if described is not None:
+            return described
+        otherwise = _about_any(answer, self._clock) or UnexpectedAnswer(answer.status)
+        return _unproven(answer, otherwise) if describe is _about_identity else otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,11 +277,17 @@ def _about_service(_: _Answer) -> AcsError | None:
 def _about_identity(answer: _Answer) -> AcsError | None:
     if answer.code == "IdentityNotOwned":
         return IdentityNotOwned()
-    # The status that a deleted identity gets is not on record, only the message. A 404 counts when it is ACS's own (the
-    # specification gives every error a code), not when some gateway knows nothing of the path.
-    if answer.code and (answer.status == 404 or answer.message.startswith("Provided identity doesn't exist")):
+    # Of a deleted identity's answer only the message is on record (Microsoft's authentication server samples).
+    if answer.code and answer.message.startswith("Provided identity doesn't exist"):
         return IdentityGone()
     return None
+
+
+def _unproven(answer: _Answer, otherwise: AcsError) -> AcsError:
+    """An answer about an identity that may mean that it is gone: for `acs.absence` to say."""
+    if answer.code is None or not 400 <= answer.status < 500 or isinstance(otherwise, Throttled | Unavailable):
+        return otherwise
+    return IdentityRefused(Answered(answer.status, answer.code), otherwise)
 
 
 def _about_teams_token(answer: _Answer) -> AcsError | None:

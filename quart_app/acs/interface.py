@@ -35,6 +35,28 @@ class IdentityNotOwned(AcsError):
     outcome: ClassVar[str] = "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """By what an answer of ACS is recognised again: its HTTP status and the code in its body."""
+
+    status: int
+    code: str
+
+
+class IdentityRefused(AcsError):
+    """ACS refused a call about an identity in its own form, which proves nothing by itself (`acs.absence`).
+
+    `answered` is the answer; `otherwise` is what it means unless it is proven that the identity is gone.
+    """
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, answered: Answered, otherwise: AcsError) -> None:
+        super().__init__("ACS refused a call about an identity.")
+        self.answered = answered
+        self.otherwise = otherwise
+
+
 class TeamsTokenRefused(AcsError):
     """ACS refused the Teams user's token. `part` names what is wrong: `token`, `client` or `user`."""
 

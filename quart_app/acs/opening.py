@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
 from quart_app.credentials import managed_identity
@@ -26,15 +27,16 @@ async def open_acs_client(
     credential: "AsyncTokenCredential | None" = None,
     *,
     probing: bool = False,
+    canaries: bool = True,
     measure: Measure = unmeasured,
     on_minted: Callable[[], None] = lambda: None,
     on_deleted: Callable[[], None] = lambda: None,
-) -> AsyncIterator[GuardedAcsClient]:
+) -> AsyncIterator[ProvingAcsClient]:
     """The client of the configured ACS resource, closed at the end.
 
     `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
     With `probing`, tokens that it issues have the least scope and the shortest life: whoever asks only wants to know
-    whether an identity lives.
+    whether an identity lives. Without `canaries` no identity is minted to learn what a deleted one looks like.
     """
     async with AsyncExitStack() as stack:
         if acs.connection_string is None and credential is None:
@@ -49,8 +51,9 @@ async def open_acs_client(
             )
         )
         guarded = GuardedAcsClient(client, retry, measure, on_minted=on_minted, on_deleted=on_deleted)
-        stack.push_async_callback(guarded.aclose)
-        yield guarded
+        proving = ProvingAcsClient(guarded, canaries=canaries)
+        stack.push_async_callback(proving.aclose)
+        yield proving
 
 
 def acs_endpoint(acs: AcsSettings) -> tuple[str, str]:

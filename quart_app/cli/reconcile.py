@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 @click.command()
 @store_option
 @click.option("--repair", is_flag=True, help="Also delete mappings whose identity is gone or another ACS resource's.")
-@click.option("--force", is_flag=True, help="Repair even if most mappings belong to another ACS resource.")
+@click.option(
+    "--remove-up-to",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Repair even if more than ten and more than a tenth of the mappings would be removed, but no more than N.",
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing, not even finish deletions.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=8, show_default=True)
 @report_option
@@ -38,7 +43,7 @@ def reconcile(
     *,
     store: str | None,
     repair: bool,
-    force: bool,
+    remove_up_to: int | None,
     dry_run: bool,
     concurrency: int,
     report: Path | None,
@@ -53,7 +58,7 @@ def reconcile(
     Exit status: 0 if every mapping is in order now, 1 if some are not (repair them), 3 if some could not be looked at
     or repaired (run it again), 2 for bad usage or settings.
     """
-    if dry_run and (repair or force):
+    if dry_run and (repair or remove_up_to):
         raise click.UsageError("--dry-run changes nothing, so it can't go with --repair.")
     settings = loaded_settings()
     from quart_app.operations.reconciliation import ReconciliationOptions
@@ -63,7 +68,7 @@ def reconcile(
     faults = list(missing_settings(settings, backend))
     if faults:
         refuse("The settings can't be used:", faults)
-    options = ReconciliationOptions(dry_run=dry_run, repair=repair, force=force, concurrency=concurrency)
+    options = ReconciliationOptions(dry_run=dry_run, repair=repair, remove_up_to=remove_up_to, concurrency=concurrency)
     done = run(_reconcile(settings, backend, options))
     summary = _summary(done, backend)
     if report is not None:
@@ -89,7 +94,7 @@ async def _reconcile(
         open_operator_store(settings, backend) as store,
         open_operator_acs(settings) as acs,
     ):
-        return await compare(store, acs, options)
+        return await compare(store, acs, options, acs.prove)
 
 
 def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str, Any]:
@@ -100,6 +105,7 @@ def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str,
         "clean": done.clean,
         "mappings": done.states.total(),
         **{state.value: done.states[state] for state in State},
+        "removable": done.removable,
         "repairs": {repair.value: done.repairs[repair] for repair in Repair},
         "stopped": done.stopped,
         "refused": done.refused,
@@ -114,6 +120,7 @@ def _show(done: "ReconciliationReport", summary: dict[str, Any]) -> None:
         "gone": "whose identity ACS does not know any more",
         "other_resource": "whose identity belongs to another ACS resource",
         "unknown": "could not be looked at",
+        "removable": "can be removed by --repair",
     }
     for name, meaning in words.items():
         click.echo(f"{summary[name]:>9}  {meaning}")

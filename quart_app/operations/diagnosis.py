@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from tenacity.wait import wait_random_exponential
 
+from quart_app.acs.absence import FOREIGN_IDENTITY
 from quart_app.acs.interface import (
     AcsCredentialsRejected,
     AcsError,
-    IdentityGone,
     IdentityNotOwned,
     UnexpectedAnswer,
 )
@@ -41,12 +41,6 @@ from quart_app.stores import ActingAs, open_mapping_store, open_with_warnings
 from storage.mapping import MappingStore, StoreError, StoreMisconfigured, UserKey
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
-
-FOREIGN_IDENTITY = "8:acs:00000000-0000-4000-8000-000000000000_00000000-0000-0000-0000-000000000000"
-"""Well formed, and of no resource: asked for its token, ACS checks our credential first and then says whose it is not.
-
-No other read-only call proves the credential: ACS Identity has no operation that reads.
-"""
 
 REFUSED_SKEW = 300.0
 """ACS refuses requests that are signed with a clock so many seconds off."""
@@ -247,10 +241,11 @@ class _Diagnosis:
         return _once(found) or [certificate or Finding("", State.OK, "Entra ID accepts it.")]
 
     async def _acs(self) -> list[Finding]:
-        async with open_operator_acs(self._settings, _RETRY) as acs:
+        async with open_operator_acs(self._settings, _RETRY, canaries=self._options.write) as acs:
             try:
+                # No other read-only call proves the credential: ACS Identity has no operation that reads.
                 await acs.issue_token(FOREIGN_IDENTITY)
-            except (IdentityNotOwned, IdentityGone):
+            except IdentityNotOwned:
                 accepted = True
             except AcsError as error:
                 return [_acs_fault(error)]
@@ -261,7 +256,7 @@ class _Diagnosis:
             if not self._options.write:
                 return [Finding("", State.OK, "Reachable, credential accepted. With --write an identity is made, too.")]
             try:
-                await acs.delete_identity(await acs.create_identity())
+                await acs.prove()
             except AcsError as error:
                 return [_acs_fault(error)]
             return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]

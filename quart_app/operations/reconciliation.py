@@ -7,7 +7,7 @@ shortest life, is kept by nobody and is not revoked, because revoking would end 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -69,6 +69,11 @@ class ReconciliationReport:
     refused: str | None = None
 
     @property
+    def removable(self) -> int:
+        """How many mappings a repair would remove, or has removed, for what became of their identities."""
+        return self.states[State.GONE] + self.states[State.OTHER_RESOURCE]
+
+    @property
     def clean(self) -> bool:
         """Whether every mapping is known to be in order now."""
         left = [entry for entry in self.entries if entry.repair is not Repair.REMOVED]
@@ -86,13 +91,13 @@ class ReconciliationOptions:
 
     dry_run      change nothing, not even finish what was begun
     repair       also delete mappings whose identity is gone or another resource's
-    force        repair even if most mappings belong to another resource
+    remove_up_to  remove as many, even if that is more than ten and more than a tenth of what was looked at
     concurrency  how many mappings are looked at or repaired at once
     """
 
     dry_run: bool = False
     repair: bool = False
-    force: bool = False
+    remove_up_to: int | None = None
     concurrency: int = 8
 
 
@@ -100,13 +105,17 @@ async def reconcile(
     store: MappingStore,
     acs: AcsClient,
     options: ReconciliationOptions,
+    prove_absence: Callable[[], Awaitable[None]],
     progress: Callable[[ReconciliationReport], None] = lambda _: None,
 ) -> ReconciliationReport:
-    """Look at every mapping first, then act; `progress` is told after each mapping and each repair.
+    """Look at every mapping first, then act; `progress` is called after each mapping and each repair.
+
+    `prove_absence` is called before the first removal and raises `AcsError` where ACS does not show what a deleted
+    identity looks like (`ProvingAcsClient.prove`): then nothing is removed.
 
     `acs` should issue tokens with the least scope and the shortest life (`open_acs_client`, `probing`).
     """
-    return await _Reconciliation(store, acs, options, progress).run()
+    return await _Reconciliation(store, acs, options, prove_absence, progress).run()
 
 
 class _Reconciliation:
@@ -115,11 +124,13 @@ class _Reconciliation:
         store: MappingStore,
         acs: AcsClient,
         options: ReconciliationOptions,
+        prove_absence: Callable[[], Awaitable[None]],
         progress: Callable[[ReconciliationReport], None],
     ) -> None:
         self._store = store
         self._acs = acs
         self._options = options
+        self._prove_absence = prove_absence
         self._progress = progress
         self._reading = asyncio.Lock()
         self._found: list[tuple[IdentityMapping, State, str | None]] = []
@@ -137,7 +148,7 @@ class _Reconciliation:
                 await self._look(mapping)
 
         await self._together(look)
-        chosen = self._chosen()
+        chosen = await self._chosen()
         waiting = iter(self._found)
 
         async def act() -> None:
@@ -184,19 +195,25 @@ class _Reconciliation:
             return State.UNKNOWN, str(error)
         return State.LIVE, None
 
-    def _chosen(self) -> frozenset[State]:
+    async def _chosen(self) -> frozenset[State]:
         if self._options.dry_run:
             return frozenset()
-        if not self._options.repair:
-            return frozenset({State.IN_DELETION})
-        states = self._report.states
-        if states[State.OTHER_RESOURCE] > states[State.LIVE] and not self._options.force:
+        unfinished, removable = frozenset({State.IN_DELETION}), self._report.removable
+        if not self._options.repair or not removable:
+            return unfinished
+        looked_at, allowed = self._report.states.total(), self._options.remove_up_to
+        if removable > max(_FEW, looked_at * _SHARE) and (allowed is None or removable > allowed):
             self._report.refused = (
-                "Most mappings belong to another ACS resource, so the ACS resource that is configured is probably the "
-                "wrong one. Nothing was repaired."
+                f"{removable} of {looked_at} mappings would be removed. That many point to a wrong ACS resource rather "
+                f"than to lost identities, so nothing was repaired. If it is right, pass --remove-up-to {removable}."
             )
             return frozenset()
-        return frozenset({State.IN_DELETION, State.GONE, State.OTHER_RESOURCE})
+        try:
+            await self._prove_absence()
+        except AcsError as error:
+            self._report.refused = f"{error} Nothing was repaired."
+            return frozenset()
+        return unfinished | {State.GONE, State.OTHER_RESOURCE}
 
     async def _remove(self, mapping: IdentityMapping) -> tuple[Repair, str | None]:
         """Delete the very mapping that was looked at, in the three steps of every deletion."""
@@ -210,3 +227,6 @@ class _Reconciliation:
         except (StoreError, OnBehalfOfError, AcsError) as error:
             return Repair.FAILED, str(error)
         return Repair.REMOVED, None
+
+
+_FEW, _SHARE = 10, 0.1

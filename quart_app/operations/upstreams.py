@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from tenacity.wait import wait_random_exponential
 
-from quart_app.acs.guarded import GuardedAcsClient
+from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.opening import open_acs_client
 from quart_app.settings import Settings, StorageBackend
 from quart_app.stores import ActingAs, open_mapping_store
@@ -26,7 +26,9 @@ async def open_operator_store(
 
 
 @asynccontextmanager
-async def open_operator_acs(settings: Settings, retry: RetryPolicy = PATIENT) -> AsyncIterator[GuardedAcsClient]:
+async def open_operator_acs(
+    settings: Settings, retry: RetryPolicy = PATIENT, *, canaries: bool = True
+) -> AsyncIterator[ProvingAcsClient]:
     """The client of the configured ACS resource; tokens that it issues have the least scope and the shortest life."""
-    async with open_acs_client(settings.acs, settings.entra, retry, probing=True) as acs:
+    async with open_acs_client(settings.acs, settings.entra, retry, probing=True, canaries=canaries) as acs:
         yield acs

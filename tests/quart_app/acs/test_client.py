@@ -27,6 +27,7 @@ from tenacity import wait_exponential
 from local_azure.entra.directory import BROWSER, TEAMS
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
+from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
 from quart_app.acs.interface import (
@@ -97,8 +98,8 @@ class World:
 
         retry = RetryPolicy(attempts=ATTEMPTS, back_off=wait_exponential(multiplier=0.5), sleep=wait)
         client = SdkAcsClient(options or self.options, clock=lambda: NOW)
-        async with contextlib.aclosing(GuardedAcsClient(client, retry)) as guarded:
-            yield guarded
+        async with contextlib.aclosing(ProvingAcsClient(GuardedAcsClient(client, retry), canaries=False)) as proving:
+            yield proving
 
     def fault(self, operation: str, fault: Fault) -> None:
         self.acs.faults.script(operation, fault)

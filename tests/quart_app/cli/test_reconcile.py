@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from local_azure.acs import IDENTITY_OPERATIONS
 from local_azure.entra.directory import HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from quart_app.acs.absence import AbsenceUnproven
 from quart_app.acs.interface import AcsToken
 from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
 from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UserKey
@@ -33,6 +35,10 @@ async def store(local_azure: LocalAzure, sqlite_store: MappingStore) -> MappingS
     await store.create(GONE, gone)
     await store.create(FOREIGN, local_azure.acs.foreign_id())
     return store
+
+
+async def proven() -> None:
+    """Stands in for the canary where ACS is one in memory."""
 
 
 def minted(local_azure: LocalAzure) -> str:
@@ -99,14 +105,63 @@ async def test_the_wrong_acs_resource_in_the_settings_repairs_nothing(
     local_azure: LocalAzure, sqlite_store: MappingStore, acs_auth: AcsAuth
 ) -> None:
     store = sqlite_store
-    for name in "abc":
-        await store.create(UserKey("tenant", name), local_azure.acs.foreign_id())
+    for number in range(11):
+        await store.create(UserKey("tenant", str(number)), local_azure.acs.foreign_id())
     result = await acs_auth("reconcile", "--repair")
     assert result.exit_code == 1
-    assert "probably the wrong one" in result.stderr
-    assert len(await left(store)) == 3
-    assert (await acs_auth("reconcile", "--repair", "--force")).exit_code == 0
+    assert "11 of 11 mappings would be removed" in result.stderr
+    assert "--remove-up-to 11" in result.stderr
+    assert len(await left(store)) == 11
+    assert (await acs_auth("reconcile", "--repair", "--remove-up-to", "10")).exit_code == 1
+    assert len(await left(store)) == 11
+    assert (await acs_auth("reconcile", "--repair", "--remove-up-to", "11")).exit_code == 0
     assert await left(store) == set()
+
+
+@pytest.mark.parametrize(("lost", "live", "removed"), [(10, 0, 10), (11, 98, 0), (11, 99, 11)])
+async def test_more_than_ten_and_more_than_a_tenth_are_not_removed(lost: int, live: int, removed: int) -> None:
+    store, acs = MemoryMappingStore(), MemoryAcsClient()
+    for number in range(lost):
+        await store.create(UserKey("lost", str(number)), f"8:acs:foreign_{number}")
+    for number in range(live):
+        await store.create(UserKey("live", str(number)), await acs.create_identity())
+    report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
+    assert report.repairs[Repair.REMOVED] == removed
+    assert bool(report.refused) is not bool(removed)
+
+
+async def test_marked_deletions_do_not_count_for_the_limit() -> None:
+    store, acs = MemoryMappingStore(), MemoryAcsClient()
+    for number in range(30):
+        await store.mark_deleting(await store.create(UserKey("begun", str(number)), await acs.create_identity()))
+    await store.create(FOREIGN, "8:acs:foreign_1")
+    report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
+    assert (report.repairs[Repair.REMOVED], report.refused) == (31, None)
+
+
+async def test_without_proof_nothing_is_removed_but_marked_deletions_are_finished() -> None:
+    async def unproven() -> None:
+        raise AbsenceUnproven("ACS is odd.")
+
+    store, acs = MemoryMappingStore(), MemoryAcsClient()
+    await store.create(FOREIGN, "8:acs:foreign_1")
+    report = await reconcile(store, acs, ReconciliationOptions(repair=True, remove_up_to=1000), unproven)
+    assert (report.repairs[Repair.REMOVED], report.refused) == (0, "ACS is odd. Nothing was repaired.")
+    assert await left(store) == {FOREIGN}
+
+
+async def test_an_endpoint_that_knows_no_identity_at_all_costs_no_mapping(
+    local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    """A deleted resource's endpoint, or a gateway, that answers 404 with a code."""
+    unknown = {"error": {"code": "ResourceNotFound", "message": "x"}}
+    for operation in IDENTITY_OPERATIONS:
+        local_azure.acs.faults.script(operation, Fault(status=404, body=unknown, times=None))
+    before = await left(store)
+    result = await acs_auth("reconcile", "--repair", "--remove-up-to", "1000", "--json")
+    assert (result.exit_code, counts(result)["unknown"]) == (3, 4)
+    assert json.loads(result.stdout)["repairs"]["removed"] == 0
+    assert await left(store) == before
 
 
 async def test_what_acs_does_not_answer_is_unknown_and_not_repaired(
@@ -147,7 +202,7 @@ async def test_a_mapping_that_someone_replaced_meanwhile_is_left_alone() -> None
                 await store.remove(mapping)
                 await store.create(LIVE, await acs.create_identity())
 
-    report = await reconcile(store, Meanwhile(), ReconciliationOptions(repair=True, force=True))
+    report = await reconcile(store, Meanwhile(), ReconciliationOptions(repair=True), proven)
     assert (report.states[State.GONE], report.repairs[Repair.CHANGED]) == (1, 1)
     assert await left(store) == {LIVE}
     assert not report.clean
@@ -162,6 +217,6 @@ async def test_a_store_that_can_not_be_read_to_the_end_is_told() -> None:
 
             return none()
 
-    report = await reconcile(Breaking(), MemoryAcsClient(), ReconciliationOptions())
+    report = await reconcile(Breaking(), MemoryAcsClient(), ReconciliationOptions(), proven)
     assert report.stopped is not None
     assert (report.clean, report.partial) == (False, True)
