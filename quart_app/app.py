@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from azure.core.settings import settings as azure_settings
-from quart import Quart, request
+from quart import Quart, Response, request
 from quart_cors import cors
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -37,14 +37,14 @@ from quart_app.web.routes.docs import docs_routes
 from quart_app.web.routes.health import health_routes
 from quart_app.web.routes.older_names import older_name_routes
 from quart_app.web.routes.openapi import openapi_document
-from quart_app.web.routes.token import TEAMS_TOKEN_HEADER, TokenAnswers, token_routes
+from quart_app.web.routes.token import TokenAnswers, token_routes
 from quart_app.web.routes.user import user_routes
 from quart_app.web.security_headers import with_security_headers
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
 
 MAXIMUM_BODY_BYTES = 16 * 1024
-"""No route needs a body. One up to this size is read and ignored, a larger one is refused."""
+"""No route needs a body. One that announces to be larger is refused; none is read."""
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ def _wire(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
-    app.config["BODY_TIMEOUT"] = settings.server.request_deadline_seconds
+    concurrency = ConcurrencyLimit(settings.server.max_concurrent_requests)
     signed_tokens = SignedTokens(keys, accepted.rules)
     guard = Guard(
         AccessTokenValidator(
@@ -138,12 +138,11 @@ def _wire(
             on_lookup=telemetry.cache("access_token"),
         ),
         settings.server.request_deadline_seconds,
-        *_admission_checks(settings),
+        *_admission_checks(settings, concurrency),
     )
     teams = settings.teams
     teams_tokens = TeamsTokenValidator(signed_tokens, teams.client_ids, teams.audiences) if accepted.is_entra else None
     answers = TokenAnswers(identities, TeamsExchange(acs, teams_tokens))
-    concurrency = ConcurrencyLimit(settings.server.max_concurrent_requests)
     app.asgi_app = stacked(  # type: ignore[assignment,method-assign]
         app.asgi_app,
         # The outermost first: each sees the request before, and the answer after, those below it.
@@ -160,7 +159,8 @@ def _wire(
         stack_traces=settings.server.environment is Environment.DEVELOPMENT,
     )
     app.before_request(concurrency.refuse)
-    app.before_request(_read_body)
+    app.before_request(_refuse_large_bodies)
+    app.after_request(_close_after_ambiguous_framing)
     app.register_blueprint(user_routes(identities, guard))
     app.register_blueprint(token_routes(answers, guard))
     app.register_blueprint(older_name_routes(identities, answers, guard))
@@ -170,7 +170,9 @@ def _wire(
         return cors(
             app,
             allow_origin=settings.cors.allowed_origins,
-            allow_headers=["Authorization", "Cache-Control", TEAMS_TOKEN_HEADER, REQUEST_ID_HEADER],
+            # Whatever a client asks to send, as the samples do: an API with bearer tokens is protected by its list of
+            # origins. Tracing libraries and HTTP clients add headers of their own.
+            allow_headers=["*"],
             allow_methods=["GET", "POST", "DELETE"],
             expose_headers=["WWW-Authenticate", "Retry-After", REQUEST_ID_HEADER],
             max_age=3600,
@@ -178,7 +180,8 @@ def _wire(
     return app
 
 
-def _admission_checks(settings: Settings) -> Iterator[Callable[[Caller], None]]:
+def _admission_checks(settings: Settings, concurrency: ConcurrencyLimit) -> Iterator[Callable[[Caller], None]]:
+    yield lambda caller: concurrency.admit()
     hash_key = settings.telemetry.log_hash_key
     yield Pseudonyms(hash_key.get_secret_value() if hash_key else None).note
     if settings.server.rate_limit_requests_per_minute:
@@ -190,10 +193,15 @@ def _token_cache(acs: AcsSettings) -> TokenCache | None:
     return TokenCache(acs.token_reuse_minutes * 60, acs.token_scopes) if acs.token_reuse_minutes else None
 
 
-async def _read_body() -> None:
-    """Read the body before anything else, so that one that is too large is refused on every route."""
+async def _refuse_large_bodies() -> None:
+    # No body is waited for: whoever announces one and sends none must not hold a place. Hypercorn closes the connection
+    # of a request whose body was not read.
     if request.content_length is not None and request.content_length > MAXIMUM_BODY_BYTES:
         raise RequestEntityTooLarge
-    # Without either header there is no body (RFC 9112, section 6.3), except in HTTP/2.
-    if request.content_length or "Transfer-Encoding" in request.headers or not request.http_version.startswith("1"):
-        await request.get_data(cache=False)
+
+
+async def _close_after_ambiguous_framing(response: Response) -> Response:
+    # RFC 9112, section 6.1: with both headers a request may be an attempt to smuggle another one.
+    if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
+        response.headers["Connection"] = "close"
+    return response

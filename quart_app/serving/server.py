@@ -25,6 +25,7 @@ DRAIN_SECONDS = 15.0
 """Longer than a request may take by default; with what closing takes, still under a platform's usual 30 seconds."""
 
 KEEP_ALIVE_SECONDS = 300  # longer than the 240 s after which Azure's ingress closes idle connections
+SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # ends also connections on which a request was begun and never finished
 MAXIMUM_HEADER_BYTES = 64 * 1024  # room for a token that is too large, so that it gets its 401
 
 
@@ -136,6 +137,7 @@ def _config(bound: socket.socket, drain_seconds: float) -> Config:
     config.include_server_header = False
     config.graceful_timeout = drain_seconds
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.read_timeout = SILENCE_SECONDS
     config.h11_max_incomplete_size = MAXIMUM_HEADER_BYTES
     config.h2_max_header_list_size = MAXIMUM_HEADER_BYTES
     config.accesslog = None

@@ -6,7 +6,9 @@ memory storage of `limits` walks through every user's entry on each request.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
 
 from cachetools import TTLCache
 from quart import request
@@ -17,6 +19,9 @@ from storage.mapping import UserKey
 MINUTE = 60.0
 REMEMBERED_USERS = 50_000
 BUSY_RETRY_AFTER_SECONDS = 1.0
+PUBLIC_REQUESTS = 50
+GUARDED_PATHS = ("/api/", "/getUser", "/getToken", "/exchangeToken")
+"""What the paths of authenticated routes begin with."""
 
 
 class TooManyRequests(Exception):
@@ -64,16 +69,33 @@ class RateLimit:
 
 
 class ConcurrencyLimit:
-    """Counts the requests being served, and refuses those beyond `maximum` before anything is done for them.
+    """Counts the requests being served, and refuses those beyond its limits before anything is done for them.
+
+    Three groups are counted apart, so that none can take another's places: authenticated callers (`maximum`), requests
+    whose caller is not known yet (`maximum`, too; each is over as soon as its token is judged), and requests of
+    everything that is public, such as the pages of `/docs` (`public`).
 
     Paths that begin with `exempt` are served nevertheless and not counted: the platform must not take a busy process
     for a dead one.
     """
 
-    def __init__(self, maximum: int, exempt: str = "/health/") -> None:
-        self._maximum = maximum
+    def __init__(
+        self,
+        maximum: int,
+        *,
+        public: int = PUBLIC_REQUESTS,
+        guarded: tuple[str, ...] = GUARDED_PATHS,
+        exempt: str = "/health/",
+    ) -> None:
+        self._maximum = {_Group.AUTHENTICATED: maximum, _Group.UNKNOWN: maximum, _Group.PUBLIC: public}
+        self._serving = dict.fromkeys(_Group, 0)
+        self._guarded = guarded
         self._exempt = exempt
-        self.serving = 0
+
+    @property
+    def serving(self) -> int:
+        """How many requests are being served."""
+        return sum(self._serving.values())
 
     def __call__(self, application: Application) -> Application:
         """The middleware that counts. A request whose client left is subtracted: it stands around the application."""
@@ -81,13 +103,15 @@ class ConcurrencyLimit:
         async def counted(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or scope["path"].startswith(self._exempt):
                 return await application(scope, receive, send)
-            if self.serving >= self._maximum:
+            group = _Group.UNKNOWN if scope["path"].startswith(self._guarded) else _Group.PUBLIC
+            if self._serving[group] >= self._maximum[group]:
                 return await application({**scope, _EXCESSIVE: True}, receive, send)
-            self.serving += 1
+            place = _Place(group)
+            self._serving[group] += 1
             try:
-                return await application(scope, receive, send)
+                return await application({**scope, _PLACE: place}, receive, send)
             finally:
-                self.serving -= 1
+                self._serving[place.group] -= 1
 
         return counted
 
@@ -96,6 +120,29 @@ class ConcurrencyLimit:
         if request.scope.get(_EXCESSIVE):
             raise TooBusy
 
+    def admit(self) -> None:
+        """Count the request that is being served as an authenticated caller's from now on. Raises `TooBusy`."""
+        place: _Place | None = cast(Any, request.scope).get(_PLACE)
+        if place is None or place.group is _Group.AUTHENTICATED:
+            return
+        if self._serving[_Group.AUTHENTICATED] >= self._maximum[_Group.AUTHENTICATED]:
+            raise TooBusy
+        self._serving[place.group] -= 1
+        place.group = _Group.AUTHENTICATED
+        self._serving[place.group] += 1
+
+
+class _Group(Enum):
+    AUTHENTICATED = "authenticated"
+    UNKNOWN = "unknown"
+    PUBLIC = "public"
+
+
+@dataclass(slots=True)
+class _Place:
+    group: _Group
+
 
 _EXCESSIVE = "acs_auth.excessive"
+_PLACE = "acs_auth.place"
 _ROUNDING = 1e-6  # seconds

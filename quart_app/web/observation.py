@@ -14,6 +14,8 @@ from quart_app.telemetry.served_request import ServedRequest, current_request
 from quart_app.web.middleware import Application, Middleware
 
 REQUEST_ID_HEADER = "X-Request-Id"
+LONGEST_METHOD = 20
+"""More characters of a method than this are not logged."""
 
 
 def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_counter) -> Middleware:
@@ -28,7 +30,7 @@ def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_count
         async def observed(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or scope["path"].startswith("/health/"):
                 return await application(scope, receive, send)
-            served = ServedRequest(scope["method"])
+            served = ServedRequest(scope["method"][:LONGEST_METHOD])
             started = timer()
 
             async def note_status(message: Any) -> None:

@@ -1,13 +1,17 @@
 """What becomes of connections whose clients go away."""
 
 import asyncio
+import socket
 
 import pytest
 from quart import Quart
+from quart.typing import TestClientProtocol as Client
 
+from quart_app.serving import hypercorn_patch
+from tests.quart_app.conftest import Bearer
 from tests.support.running_service import served
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 async def connection(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -42,3 +46,41 @@ async def test_a_connection_that_its_client_closed_leaves_nothing_behind(request
         # Each ends far sooner than an idle connection would be closed.
         while left := asyncio.all_tasks() - known:
             await asyncio.wait(left)
+
+
+async def test_a_client_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypercorn_patch, "STALLED_SECONDS", 0.01)
+    app = Quart(__name__)
+    arrived = asyncio.Event()
+
+    @app.get("/small")
+    async def small() -> str:
+        return ""
+
+    @app.get("/")
+    async def large() -> bytes:
+        arrived.set()
+        return b"x" * 64_000_000
+
+    async with served(app) as address, asyncio.timeout(PATIENCE_SECONDS):
+        reader, writer = await connection(address)
+        writer.write(b"GET /small HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await reader.read()
+        writer.close()
+        known = asyncio.all_tasks()  # the server's own
+        with socket.socket() as client:
+            client.setblocking(False)
+            host, _, port = address.removeprefix("http://").partition(":")
+            await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
+            await asyncio.get_running_loop().sock_sendall(client, REQUEST)
+            await arrived.wait()
+            while left := asyncio.all_tasks() - known:
+                await asyncio.wait(left)
+
+
+async def test_a_request_with_a_length_and_chunks_is_the_last_of_its_connection(client: Client, bearer: Bearer) -> None:
+    both = {"Content-Length": "5", "Transfer-Encoding": "chunked"}
+    answer = await client.get("/api/user", headers={**bearer("alex"), **both})
+    assert answer.headers["Connection"] == "close"
+    one = await client.get("/api/user", headers={**bearer("alex"), "Content-Length": "0"})
+    assert "Connection" not in one.headers

@@ -79,6 +79,13 @@ async def test_simultaneous_requests_do_not_mix_their_counts(
     assert sorted(calls)[:3] == [3, 3, 3]  # the first one may also have fetched the signing keys
 
 
+async def test_a_method_of_thirty_thousand_characters_is_not_logged_whole(written: io.StringIO, client: Client) -> None:
+    async with client.request("/api/user", method="A" * 30_000) as connection:
+        await connection.send_complete()
+    (line,) = access_lines(written)
+    assert line["method"] == "A" * 20
+
+
 async def test_the_platforms_probes_leave_no_line(written: io.StringIO, client: Client) -> None:
     for path in ("live", "ready", "startup"):
         await client.get(f"/health/{path}")

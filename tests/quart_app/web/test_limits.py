@@ -165,7 +165,7 @@ async def test_health_is_exempt_also_by_an_absolute_request_target(
 
 async def test_of_a_crowd_that_arrives_at_once_only_the_excess_is_refused() -> None:
     app = Quart(__name__)
-    limit = ConcurrencyLimit(10)
+    limit = ConcurrencyLimit(10, public=10)
     app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
     app.before_request(limit.refuse)
     register_error_handlers(app, "https://login.example", stack_traces=False)
@@ -179,6 +179,62 @@ async def test_of_a_crowd_that_arrives_at_once_only_the_excess_is_refused() -> N
     answers = await asyncio.gather(*(client.get("/") for _ in range(25)))
     assert sorted(answer.status_code for answer in answers) == [200] * 10 + [503] * 15
     assert (await client.get("/")).status_code == 200
+
+
+async def test_callers_unknown_ones_and_public_pages_are_counted_apart() -> None:
+    app = Quart(__name__)
+    limit = ConcurrencyLimit(2, public=1)
+    app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
+    app.before_request(limit.refuse)
+    register_error_handlers(app, "https://login.example", stack_traces=False)
+    opened, arrived = asyncio.Event(), asyncio.Queue[str]()
+
+    @app.get("/api/<who>")
+    async def api(who: str) -> str:
+        if who == "known":
+            limit.admit()
+        arrived.put_nowait(who)
+        await opened.wait()
+        return ""
+
+    @app.get("/page")
+    async def page() -> str:
+        return await api("page")
+
+    client = app.test_client()
+    paths = ["/api/known", "/api/known", "/api/unknown", "/api/unknown", "/page"]
+    held = []
+    for path in paths:
+        held.append(asyncio.create_task(client.get(path)))
+        await arrived.get()
+    assert limit.serving == len(paths)
+    for path in ("/page", "/api/unknown"):
+        assert (await client.get(path)).status_code == 503
+    opened.set()
+    assert [answer.status_code for answer in await asyncio.gather(*held)] == [200] * len(paths)
+    assert limit.serving == 0
+
+
+async def test_an_authenticated_caller_beyond_the_limit_is_refused_when_known() -> None:
+    app = Quart(__name__)
+    limit = ConcurrencyLimit(1)
+    app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
+    register_error_handlers(app, "https://login.example", stack_traces=False)
+    opened, arrived = asyncio.Event(), asyncio.Event()
+
+    @app.get("/api/known")
+    async def api() -> str:
+        limit.admit()
+        arrived.set()
+        await opened.wait()
+        return ""
+
+    client = app.test_client()
+    first = asyncio.create_task(client.get("/api/known"))
+    await arrived.wait()
+    assert (await client.get("/api/known")).status_code == 503
+    opened.set()
+    assert (await first).status_code == 200
 
 
 async def test_a_request_whose_client_went_away_is_not_counted_any_more() -> None:
@@ -204,7 +260,8 @@ CHUNKED = {"Transfer-Encoding": "chunked"}
 PREFLIGHT = {
     "Origin": ORIGIN,
     "Access-Control-Request-Method": "DELETE",
-    "Access-Control-Request-Headers": "authorization,teams-user-aad-token,x-request-id",
+    "Access-Control-Request-Headers": "authorization,teams-user-aad-token,x-request-id,content-type,traceparent,"
+    "tracestate,request-id,request-context,x-ms-client-request-id,x-requested-with",
 }
 
 
@@ -246,7 +303,7 @@ class TestOrigins:
             await client.get("/api/user", headers={**headers, **bearer("alex")}),
             await client.get("/nothing", headers=headers),
             await client.put("/api/user", headers=headers),
-            await client.post("/api/user", headers={**headers, **CHUNKED}, data=b"x" * 20_000),
+            await client.post("/api/user", headers={**headers, "Content-Length": "20000"}, data=b"x" * 20_000),
         ]
         assert [answer.status_code for answer in answers] == [401, 404, 404, 405, 413]
         for answer in answers:
