@@ -120,7 +120,6 @@ class _Migration:
         progress: Callable[[MigrationReport], None],
     ) -> None:
         self._source = source
-        self._mappings = source.mappings()
         self._owners = IdentityOwners()
         self._target = target
         self._options = options
@@ -132,6 +131,7 @@ class _Migration:
     async def run(self) -> MigrationReport:
         try:
             await self._look_for_shared()
+            self._mappings = self._source.mappings()
             async with asyncio.TaskGroup() as workers:
                 for _ in range(self._options.concurrency):
                     workers.create_task(self._work())
