@@ -7,12 +7,8 @@ costs and how the account has to be set up is in the guide to Cosmos DB.
 import asyncio
 import base64
 import binascii
-import hashlib
-import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -26,15 +22,19 @@ from azure.cosmos import PartitionKey
 from azure.cosmos.aio import ContainerProxy, CosmosClient
 from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError
 
+from storage.cosmos_items import item_id, item_of, mapping_of
 from storage.cosmos_options import CosmosOptions
 from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingUnreadable,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    UnreadableMapping,
     UserKey,
+    changed_mapping,
 )
 from storage.paging import Paged
 from upstream.http_session import new_http_session
@@ -125,11 +125,11 @@ class CosmosMappingStore:
             item = await self._call(lambda: self._container.read_item(name, partition_key=name), _NotFound)
         except _NotFound:
             return None
-        return _mapping(item, user)
+        return _readable(item, user)
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         """See `MappingStore.create`. One write; after a conflict one point read."""
-        body = _item(IdentityMapping(user, acs_user_id, self._now(), deleting=False, version=""))
+        body = item_of(IdentityMapping(user, acs_user_id, created_at or self._now(), deleting=False, version=""))
         for _ in range(_CREATE_ATTEMPTS):
             try:
                 created = await self._call(lambda: self._container.create_item(body), _NotFound, _Conflict)
@@ -142,17 +142,20 @@ class CosmosMappingStore:
                     raise MappingExists(existing) from None
                 # It was removed between the two calls, or the read lags behind the write: try again.
             else:
-                return _mapping(created, user)
+                return _readable(created, user)
         raise StoreUnavailable
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        """See `MappingStore.mark_deleting`. One write bound to the etag."""
-        if mapping.deleting:
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        """See `MappingStore.change`. One write bound to the etag, or one read where nothing changes."""
+        changed = changed_mapping(mapping, deleting, signed_out_at)
+        if changed == mapping:
             current = await self.get(mapping.user)
             if current is None or current.version != mapping.version:
                 raise MappingChanged
             return current
-        body = _item(replace(mapping, deleting=True))
+        body = item_of(changed)
         try:
             item = await self._call(
                 lambda: self._container.replace_item(
@@ -163,15 +166,15 @@ class CosmosMappingStore:
             )
         except (_NotFound, _PreconditionFailed):
             raise MappingChanged from None
-        return _mapping(item, mapping.user)
+        return _readable(item, mapping.user)
 
-    async def remove(self, mapping: IdentityMapping) -> None:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         """See `MappingStore.remove`. One delete bound to the etag."""
-        name = item_id(mapping.user)
+        name = stored.key if isinstance(stored, UnreadableMapping) else item_id(stored.user)
         try:
             await self._call(
                 lambda: self._container.delete_item(
-                    name, partition_key=name, etag=mapping.version, match_condition=MatchConditions.IfNotModified
+                    name, partition_key=name, etag=stored.version, match_condition=MatchConditions.IfNotModified
                 ),
                 _NotFound,
                 _PreconditionFailed,
@@ -181,10 +184,12 @@ class CosmosMappingStore:
         except _PreconditionFailed:
             raise MappingChanged from None
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. One query per page over all partitions; nothing is held open between pages."""
 
-        async def read_page(continuation: str | None) -> tuple[list[IdentityMapping], str | None]:
+        async def read_page(
+            continuation: str | None,
+        ) -> tuple[list[IdentityMapping | UnreadableMapping], str | None]:
             # Not `read_all_items`: after a 500 the SDK (4.17) fails with a TypeError there.
             query = self._container.query_items("SELECT * FROM c", max_item_count=self._options.page_size)
             pages: Any = query.by_page(continuation)
@@ -197,7 +202,7 @@ class CosmosMappingStore:
                 items = await self._call(read, _NotFound)
             except _NotFound:
                 raise StoreMisconfigured(_missing(self._options)) from None
-            return [_mapping(item) for item in items], pages.continuation_token
+            return [mapping_of(_item(item)) for item in items], pages.continuation_token
 
         return Paged(read_page)
 
@@ -225,19 +230,6 @@ class CosmosMappingStore:
             raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
 
 
-def item_id(user: UserKey) -> str:
-    """The id of the user's item: `<issuer>:<subject>` where both are plain, as Entra ID's GUIDs are, else a hash.
-
-    Different users have different ids (a colon and a tilde are in no plain part). Ids hold none of the characters that
-    Cosmos DB refuses and at most 255 bytes: https://learn.microsoft.com/azure/cosmos-db/concepts-limits
-    """
-    if _PLAIN.fullmatch(user.issuer) and _PLAIN.fullmatch(user.subject):
-        return f"{user.issuer}:{user.subject}"
-    # JSON keeps the parts apart, and escapes what UTF-8 can't encode.
-    return "sha256~" + hashlib.sha256(json.dumps([user.issuer, user.subject]).encode()).hexdigest()
-
-
-_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,127}")
 _PING_ID = "ping"
 _CREATE_ATTEMPTS = 3
 _OWNER_NOT_FOUND = 1003
@@ -341,6 +333,9 @@ async def _translated(options: CosmosOptions, operation: Callable[[], Awaitable[
         raise _noted(StoreUnavailable(), "Entra ID or the managed identity endpoint issued no token.") from None
     except AzureError as error:
         raise _noted(StoreUnavailable(), f"Cosmos DB can't be reached: {type(error).__name__}.") from None
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        # What the SDK raises for an answer that is JSON and nothing that Cosmos DB says.
+        raise _noted(StoreUnavailable(), f"An answer can't be read: {type(error).__name__}.") from None
 
 
 def _translate(options: CosmosOptions, error: CosmosHttpResponseError) -> Exception:
@@ -413,34 +408,18 @@ def _weak(consistency: str) -> str:
     )
 
 
-def _item(mapping: IdentityMapping) -> dict[str, Any]:
-    return {
-        "id": item_id(mapping.user),
-        "issuer": mapping.user.issuer,
-        "subject": mapping.user.subject,
-        "acsUserId": mapping.acs_user_id,
-        "createdAt": mapping.created_at.isoformat(),
-        "deleting": mapping.deleting,
-    }
+def _item(answer: Any) -> dict[str, Any]:
+    """The item of an answer. What has no id is no item of Cosmos DB, so it says nothing about any mapping."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+        raise _noted(StoreUnavailable(), "An answer held something that is no item of Cosmos DB.")
+    return answer
 
 
-def _mapping(item: Any, expected: UserKey | None = None) -> IdentityMapping:
-    try:
-        mapping = IdentityMapping(
-            UserKey(str(item["issuer"]), str(item["subject"])),
-            str(item["acsUserId"]),
-            datetime.fromisoformat(item["createdAt"]),
-            deleting=bool(item["deleting"]),
-            version=str(item["_etag"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        raise StoreMisconfigured(_FOREIGN_ITEM) from None
-    if item_id(mapping.user) != item["id"] or expected not in (None, mapping.user):
-        raise StoreMisconfigured(_FOREIGN_ITEM)
-    return mapping
-
-
-_FOREIGN_ITEM = (
-    "The Cosmos DB container holds an item that is not a mapping written by this service. Give mappings a container of "
-    "their own."
-)
+def _readable(answer: Any, user: UserKey) -> IdentityMapping:
+    item = _item(answer)
+    if item["id"] != item_id(user):
+        raise _noted(StoreUnavailable(), "An answer held another item than was asked for.")
+    found = mapping_of(item, user)
+    if isinstance(found, UnreadableMapping):
+        raise MappingUnreadable(found)
+    return found

@@ -2,7 +2,7 @@
 
 The extension is the one of Microsoft's Node.js and C# "authentication server" samples: a name (by default
 `com.contoso.identityMapping`) and a property `acsUserIdentity`. Both samples and this store read and write each other's
-mappings. Two more properties, which the samples ignore, hold the time of creation and the mark of a deletion.
+mappings. More properties, which the samples ignore, are described in `storage.graph_extensions`.
 
 Requests go through azure-core's asynchronous pipeline, which the other Azure clients of the service stand on too:
 pooled connections, proxies, time limits. Five plain requests need nothing of the Graph SDK (a generated model of all of
@@ -10,10 +10,10 @@ Graph), whose pipeline would add a second retry layer and redirects that carry t
 
 What Graph can't do, and what that leaves open:
 
-- There is no etag. A version is a hash of the content; `mark_deleting` and `remove` read, compare, then write. Inside
-  this process they take turns per user. Between processes a small gap remains: if another one removes and recreates the
-  mapping exactly between our read and our write, a marking restores the old mapping as one in deletion and a removal
-  takes the new one away. The ACS identity of the new mapping is then orphaned, never shared.
+- There is no etag. A version is a hash of the content; `change` and `remove` read, compare, then write. Inside this
+  process they take turns per user. Between processes a small gap remains: if another one removes and recreates the
+  mapping exactly between our read and our write, a change restores the old mapping and a removal takes the new one
+  away. The ACS identity of the new mapping is then orphaned, never shared.
 - Reads may lag behind writes: Graph promises nothing for extensions. `create` never relies on a read: Graph refuses a
   second extension of one name, so there is one winner. A `get` shortly after another process's write may be outdated.
 
@@ -24,8 +24,6 @@ https://learn.microsoft.com/graph/extensibility-open-users, https://learn.micros
 import asyncio
 import base64
 import binascii
-import hashlib
-import json
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -43,29 +41,26 @@ from azure.core.pipeline.policies import UserAgentPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 
+from storage.graph_extensions import IDENTITY, changed, created, mapping_of, properties_of, version_of
 from storage.graph_options import GraphAccessTokens, GraphApplicationTokens, GraphOptions
 from storage.mapping import (
     ExtensionLimitReached,
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingUnreadable,
     StoreAccessDenied,
     StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    UnreadableMapping,
     UserKey,
+    changed_mapping,
 )
 from storage.paging import Paged
 from upstream.http_session import new_http_session
 from upstream.retry_after import retry_after
-
-IDENTITY = "acsUserIdentity"
-CREATED_AT = "acsUserIdentityCreatedAt"
-DELETING = "acsUserIdentityDeleting"
-
-UNKNOWN_CREATION = datetime.fromtimestamp(0, UTC)
-"""The `created_at` of a mapping that a sample wrote: the samples store no time."""
 
 
 async def open_graph_store(
@@ -123,16 +118,17 @@ class GraphMappingStore:
     async def get(self, user: UserKey) -> IdentityMapping | None:
         """See `MappingStore.get`."""
         found = await self._read(user)
-        return None if found is None else _mapping(user, found)
+        return None if found is None else _readable(user, found)
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         """See `MappingStore.create`."""
-        content = {IDENTITY: acs_user_id, CREATED_AT: self._now().isoformat()}
+        created_at = (created_at or self._now()).astimezone(UTC)
+        content = created(IdentityMapping(user, acs_user_id, created_at, deleting=False, version=""))
         for _ in range(_SETTLING_ROUNDS):
             async with self._owner(user) as owner:
                 answer = await self._send("POST", f"{owner.path}/extensions", owner.token, self._extension(content))
-                if answer.status == 201 and IDENTITY in answer.body:
-                    return _mapping(user, _properties(answer.body))
+                if answer.status == 201 and answer.body.get(IDENTITY) == acs_user_id:
+                    return _readable(user, properties_of(answer.body))
                 if not _is_duplicate(answer):
                     raise self._error(answer)
             existing = await self.get(user)
@@ -141,38 +137,45 @@ class GraphMappingStore:
             # Removed in between, or this read does not see it yet: only Graph's answer to another create tells.
         raise StoreThrottled(_LAG_PAUSE)  # nothing was written, and it may be repeated
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        """See `MappingStore.mark_deleting`; and the module about races with other processes."""
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        """See `MappingStore.change`; and the module about races with other processes."""
         async with self._lock(mapping.user):
             stored = await self._read(mapping.user)
-            if stored is None or _version(stored) != mapping.version:
+            if stored is None or version_of(stored) != mapping.version:
                 raise MappingChanged
-            if mapping.deleting:
-                return _mapping(mapping.user, stored)
+            current = _readable(mapping.user, stored)
+            wanted = changed_mapping(current, deleting, signed_out_at)
+            if wanted == current:
+                return current
             # PATCH erases every property that it does not name, whoever wrote it.
-            marked = {**stored, DELETING: True}
+            content = changed(stored, wanted)
             async with self._owner(mapping.user) as owner:
-                answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(marked))
+                answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(content))
                 if answer.status == 404:
                     raise MappingChanged
                 if answer.status not in (200, 204):
                     raise self._error(answer)
-            return _mapping(mapping.user, marked)
+            return _readable(mapping.user, content)
 
-    async def remove(self, mapping: IdentityMapping) -> None:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         """See `MappingStore.remove`; and the module about races with other processes."""
-        async with self._lock(mapping.user):
-            stored = await self._read(mapping.user)
-            if stored is None:
+        user = stored.user
+        if user is None:  # every extension has its user
+            raise MappingChanged
+        async with self._lock(user):
+            found = await self._read(user)
+            if found is None:
                 return
-            if _version(stored) != mapping.version:
+            if version_of(found) != stored.version:
                 raise MappingChanged
-            async with self._owner(mapping.user) as owner:
+            async with self._owner(user) as owner:
                 answer = await self._send("DELETE", self._one(owner), owner.token)
                 if answer.status not in (204, 404):
                     raise self._error(answer)
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. Raises `StoreMisconfigured` without application tokens: no user may list all."""
         tokens = self._application_tokens
         if tokens is None:
@@ -181,7 +184,9 @@ class GraphMappingStore:
             )
         application_tokens = tokens
 
-        async def read_page(continuation: _Page | None) -> tuple[list[IdentityMapping], _Page | None]:
+        async def read_page(
+            continuation: _Page | None,
+        ) -> tuple[list[IdentityMapping | UnreadableMapping], _Page | None]:
             page = continuation or _Page(tuple(application_tokens.tenants))
             if not page.tenants:
                 return [], None
@@ -227,7 +232,7 @@ class GraphMappingStore:
             if found is None and _may_be_cut_short(answer.body):
                 one = await self._send("GET", self._one(owner), owner.token)
                 if one.status == 200:
-                    return _properties(one.body)
+                    return properties_of(one.body)
                 if one.status != 404:
                     raise self._error(one)
             return found
@@ -238,15 +243,15 @@ class GraphMappingStore:
             raise StoreUnavailable  # Not what was asked for, so it says nothing about absence.
         for extension in extensions:
             if isinstance(extension, dict) and extension.get("extensionName") == self._options.extension_name:
-                return _properties(extension)
+                return properties_of(extension)
         return None
 
-    def _mappings_of_page(self, tenant: str, answer: "_Answer") -> list[IdentityMapping]:
+    def _mappings_of_page(self, tenant: str, answer: "_Answer") -> list[IdentityMapping | UnreadableMapping]:
         users = answer.body.get("value")
-        if not isinstance(users, list) or not all(isinstance(user, dict) and "id" in user for user in users):
+        if not isinstance(users, list) or not all(isinstance(user, dict) and _is_id(user.get("id")) for user in users):
             raise StoreUnavailable
-        found = [(user["id"], self._find(user)) for user in users]
-        return [_mapping(UserKey(tenant, subject), stored) for subject, stored in found if stored is not None]
+        found = [(UserKey(tenant, user["id"]), self._find(user)) for user in users]
+        return [mapping_of(user, stored) for user, stored in found if stored is not None]
 
     def _following(self, page: "_Page", answer: "_Answer") -> "_Page | None":
         url = answer.body.get("@odata.nextLink")
@@ -384,39 +389,15 @@ def _may_be_cut_short(described: dict[str, Any]) -> bool:
     return "extensions@odata.nextLink" in described or len(described["extensions"]) >= _EXPANDED_AT_MOST
 
 
-def _properties(extension: dict[str, Any]) -> dict[str, Any]:
-    """What is stored, without Graph's own description of it."""
-    return {
-        name: value
-        for name, value in extension.items()
-        if name not in ("id", "extensionName") and "@odata." not in name
-    }
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
-def _mapping(user: UserKey, properties: dict[str, Any]) -> IdentityMapping:
-    acs_user_id = properties.get(IDENTITY)
-    if not isinstance(acs_user_id, str) or not acs_user_id:
-        raise StoreMisconfigured(
-            f"A user's extension holds no {IDENTITY}: something else wrote it. Delete it, or configure another name."
-        )
-    return IdentityMapping(
-        user,
-        acs_user_id,
-        _time(properties.get(CREATED_AT)),
-        deleting=properties.get(DELETING) is True,
-        version=_version(properties),
-    )
-
-
-def _version(properties: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(properties, sort_keys=True).encode()).hexdigest()
-
-
-def _time(text: Any) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (TypeError, ValueError):
-        return UNKNOWN_CREATION
+def _readable(user: UserKey, properties: dict[str, Any]) -> IdentityMapping:
+    found = mapping_of(user, properties)
+    if isinstance(found, UnreadableMapping):
+        raise MappingUnreadable(found)
+    return found
 
 
 def _claims(challenge: str) -> str | None:

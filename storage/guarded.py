@@ -1,8 +1,17 @@
 """The store as the service uses it: every call measured, bounded by the deadline, repeated where that is safe."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 
-from storage.mapping import STORE, IdentityMapping, MappingStore, StoreThrottled, StoreUnavailable, UserKey
+from storage.mapping import (
+    STORE,
+    IdentityMapping,
+    MappingStore,
+    StoreThrottled,
+    StoreUnavailable,
+    UnreadableMapping,
+    UserKey,
+)
 from upstream.calls import UpstreamCalls
 from upstream.measuring import Measure, unmeasured
 from upstream.retrying import RetryPolicy
@@ -17,8 +26,8 @@ class GuardedStore:
     create         repeats only what was throttled. After an unknown outcome somebody may have seen the mapping, and
                    deleted it with the identity; written once more it would point to a deleted identity. Whoever
                    creates must look first, and does (`IdentityService`).
-    mark_deleting  is bound to the version that was read. After a lost answer it ends with `MappingChanged`; the caller
-                   reads again, as after any other change, and finds the mapping marked.
+    change         is bound to the version that was read. After a lost answer it ends with `MappingChanged`; the caller
+                   reads again, as after any other change, and finds the mapping changed.
     remove         is bound to the version too, and already gone is success. A mapping that someone created in between
                    has another version and is not touched.
     mappings       each step is bounded and repeated by itself: a store's iteration goes on after a transient error,
@@ -36,23 +45,27 @@ class GuardedStore:
         """See `MappingStore.get`."""
         return await self._calls.call("get", lambda: self._store.get(user))
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         """See `MappingStore.create`."""
         return await self._calls.call(
             "create",
-            lambda: self._store.create(user, acs_user_id),
+            lambda: self._store.create(user, acs_user_id, created_at),
             repeat_on=lambda error: isinstance(error, StoreThrottled),
         )
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        """See `MappingStore.mark_deleting`."""
-        return await self._calls.call("mark_deleting", lambda: self._store.mark_deleting(mapping))
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        """See `MappingStore.change`."""
+        return await self._calls.call(
+            "change", lambda: self._store.change(mapping, deleting=deleting, signed_out_at=signed_out_at)
+        )
 
-    async def remove(self, mapping: IdentityMapping) -> None:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         """See `MappingStore.remove`."""
-        await self._calls.call("remove", lambda: self._store.remove(mapping))
+        await self._calls.call("remove", lambda: self._store.remove(stored))
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`."""
         return _GuardedIterator(self._store.mappings(), self._calls)
 
@@ -65,10 +78,10 @@ class GuardedStore:
         await self._store.aclose()
 
 
-class _GuardedIterator(AsyncIterator[IdentityMapping]):
-    def __init__(self, mappings: AsyncIterator[IdentityMapping], calls: UpstreamCalls) -> None:
-        self._mappings = mappings
+class _GuardedIterator(AsyncIterator[IdentityMapping | UnreadableMapping]):
+    def __init__(self, stored: AsyncIterator[IdentityMapping | UnreadableMapping], calls: UpstreamCalls) -> None:
+        self._stored = stored
         self._calls = calls
 
-    async def __anext__(self) -> IdentityMapping:
-        return await self._calls.call_unmeasured(lambda: anext(self._mappings))
+    async def __anext__(self) -> IdentityMapping | UnreadableMapping:
+        return await self._calls.call_unmeasured(lambda: anext(self._stored))

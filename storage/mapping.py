@@ -5,8 +5,9 @@ Absence is `None`; trouble is always an exception: a read that failed must never
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import ClassVar, Protocol
 
 from upstream.errors import Throttled, Unavailable, UpstreamError
@@ -31,13 +32,21 @@ class UserKey:
         return "UserKey(…)"
 
 
+UNKNOWN_CREATION = datetime.fromtimestamp(0, UTC)
+"""The `created_at` of a mapping whose time of creation is not known: Microsoft's samples store none."""
+
+
 @dataclass(frozen=True, slots=True)
 class IdentityMapping:
     """One user's ACS identity as a store holds it.
 
     `deleting` marks a deletion that has begun and must be finished before the user can get a new identity.
-    `version` is the store's own opaque change marker (an etag, a row version); it decides whether `mark_deleting` and
-    `remove` still speak of the same mapping. `created_at` is in UTC.
+    `signed_out_at` is when the user last signed out everywhere, or `None`. `version` is the store's own opaque change
+    marker (an etag, a row version); it decides whether `change` and `remove` still speak of the same mapping. Times are
+    in UTC.
+
+    `unsealed` is true only with Microsoft Graph, while mappings without a seal are accepted: the user may have written
+    the mapping, so nothing is deleted or copied on its word.
     """
 
     user: UserKey
@@ -45,9 +54,63 @@ class IdentityMapping:
     created_at: datetime
     deleting: bool
     version: str
+    signed_out_at: datetime | None = None
+    unsealed: bool = False
 
     def __repr__(self) -> str:
         return f"IdentityMapping(…, deleting={self.deleting})"
+
+
+def changed_mapping(mapping: IdentityMapping, deleting: bool | None, signed_out_at: datetime | None) -> IdentityMapping:
+    """The mapping after a `change`, its version still the old one."""
+    return replace(
+        mapping,
+        deleting=mapping.deleting if deleting is None else deleting,
+        signed_out_at=mapping.signed_out_at if signed_out_at is None else signed_out_at.astimezone(UTC),
+    )
+
+
+class Unreadable(StrEnum):
+    """Why what a store holds is no mapping.
+
+    damaged             a value is missing or is not of its form
+    unsealed            Graph: it has no seal
+    foreign_seal        Graph: its seal is not of this user and this identity
+    seal_key_not_held   Graph: it is sealed by a key that GRAPH_SEAL_KEYS does not hold, which is the operator's fault
+    """
+
+    DAMAGED = "damaged"
+    UNSEALED = "unsealed"
+    FOREIGN_SEAL = "foreign_seal"
+    SEAL_KEY_NOT_HELD = "seal_key_not_held"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableMapping:
+    """What stands in the place of a user's mapping and is none.
+
+    user         whose it is; `None` where not even that can be read
+    version      as that of a mapping: `remove` removes what was read and nothing else
+    reason       why it can't be read; `detail` names what is wrong with a damaged one, and holds no value
+    key          what the store itself calls it, for an operator's report: personal data, as `user` is
+    acs_user_id  the identity that goes with it, where that is certain: it is well formed and the user can't have
+                 written it
+    users_may_write  whether users can write it themselves (Microsoft Graph)
+    """
+
+    user: UserKey | None
+    version: str
+    reason: Unreadable
+    detail: str = ""
+    key: str = field(default="", repr=False)
+    acs_user_id: str | None = field(default=None, repr=False)
+    users_may_write: bool = False
+
+    def __repr__(self) -> str:
+        return f"UnreadableMapping(…, reason={self.reason.value})"
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
 
 
 class StoreError(UpstreamError):
@@ -73,6 +136,16 @@ class MappingChanged(StoreError):
 
     def __init__(self) -> None:
         super().__init__("The mapping was changed by someone else since it was read.")
+
+
+class MappingUnreadable(StoreError):
+    """Something stands in the place of the user's mapping that can't be read as one. It is never "no mapping"."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, unreadable: UnreadableMapping) -> None:
+        super().__init__(f"The stored mapping can't be read ({unreadable}).")
+        self.unreadable = unreadable
 
 
 class StoreThrottled(Throttled, StoreError):
@@ -126,35 +199,41 @@ class MappingStore(Protocol):
     """
 
     async def get(self, user: UserKey) -> IdentityMapping | None:
-        """Read the user's mapping, one in deletion included; `None` only when the store answered that there is none."""
-        ...
+        """Read the user's mapping, one in deletion included; `None` only when the store answered that there is none.
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
-        """Create the mapping if the user has none.
-
-        Raises `MappingExists` with what is there (also one in deletion), `ExtensionLimitReached`. After
-        `StoreUnavailable` the mapping may or may not exist; a repeated call with the same id is safe.
+        Raises `MappingUnreadable`.
         """
         ...
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        """Begin a deletion; the result carries the new version.
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
+        """Create the mapping if the user has none; `created_at` is now unless it is given.
 
-        Marking a mapping whose stored form is unchanged but already `deleting` is a no-op. Raises `MappingChanged`
-        when it is no longer as read or gone.
+        Raises `MappingExists` with what is there (also one in deletion), `MappingUnreadable`, `ExtensionLimitReached`.
+        After `StoreUnavailable` the mapping may or may not exist; a repeated call with the same id is safe.
         """
         ...
 
-    async def remove(self, mapping: IdentityMapping) -> None:
-        """Remove the mapping; already gone is success. Raises `MappingChanged` when another version is there."""
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        """Change what is given, `None` leaves it as it is; the result carries the new version.
+
+        A change that changes nothing is no write, and the version stays. Raises `MappingChanged` when the mapping is
+        no longer as it was read, or gone.
+        """
         ...
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
+        """Remove what was read; already gone is success. Raises `MappingChanged` when another version is there."""
+        ...
+
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """All mappings, those in deletion included, read page by page. For operators, never on the request path.
 
-        A step that raised `StoreThrottled` or `StoreUnavailable` may be repeated: the iteration goes on where it was
-        and yields nothing twice (see `storage.paging`). A mapping that stays throughout is yielded exactly once; one
-        that is created or removed meanwhile may be missing or present.
+        What can't be read is yielded as such, and the iteration goes on. A step that raised `StoreThrottled` or
+        `StoreUnavailable` may be repeated: the iteration goes on where it was and yields nothing twice (see
+        `storage.paging`). A mapping that stays throughout is yielded exactly once; one that is created or removed
+        meanwhile may be missing or present.
         """
         ...
 

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic, sleep
@@ -16,13 +17,18 @@ from typing import Any
 
 import aiosqlite
 
+from storage import values
 from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingUnreadable,
     StoreMisconfigured,
     StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
     UserKey,
+    changed_mapping,
 )
 from storage.paging import Paged
 
@@ -86,11 +92,14 @@ class SqliteMappingStore:
     async def get(self, user: UserKey) -> IdentityMapping | None:
         """See `MappingStore.get`."""
         rows = await self._read(_SELECT + " WHERE issuer = ? AND subject = ?", user.issuer, user.subject)
-        return _mapping(rows[0]) if rows else None
+        found = _mapping(rows[0]) if rows else None
+        if isinstance(found, UnreadableMapping):
+            raise MappingUnreadable(found)
+        return found
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         """See `MappingStore.create`."""
-        created_at = self._now()
+        created_at = (created_at or self._now()).astimezone(UTC)
         for _ in range(_CREATE_ATTEMPTS):
             written = await self._write(
                 "INSERT INTO mappings (issuer, subject, acs_user_id, created_at) VALUES (?, ?, ?, ?)"
@@ -108,41 +117,40 @@ class SqliteMappingStore:
             # It was removed between the two statements: there is room again.
         raise StoreUnavailable
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        """See `MappingStore.mark_deleting`."""
-        if mapping.deleting:
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        """See `MappingStore.change`."""
+        changed = changed_mapping(mapping, deleting, signed_out_at)
+        if changed == mapping:
             current = await self.get(mapping.user)
             if current is None or current.version != mapping.version:
                 raise MappingChanged
             return current
         number, revision = _parts(mapping.version)
         written = await self._write(
-            "UPDATE mappings SET deleting = 1, revision = revision + 1 WHERE number = ? AND revision = ?",
+            f"UPDATE mappings SET deleting = ?, signed_out_at = ?, revision = revision + 1 WHERE {_SAME}",  # noqa: S608
+            int(changed.deleting),
+            None if changed.signed_out_at is None else changed.signed_out_at.isoformat(),
             number,
             revision,
         )
         if not written.rowcount:
             raise MappingChanged
-        return IdentityMapping(
-            mapping.user,
-            mapping.acs_user_id,
-            mapping.created_at,
-            deleting=True,
-            version=_version(number, revision + 1),
-        )
+        return replace(changed, version=_version(number, int(revision) + 1))
 
-    async def remove(self, mapping: IdentityMapping) -> None:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         """See `MappingStore.remove`."""
-        number, revision = _parts(mapping.version)
-        written = await self._write("DELETE FROM mappings WHERE number = ? AND revision = ?", number, revision)
+        number, revision = _parts(stored.version)
+        written = await self._write(f"DELETE FROM mappings WHERE {_SAME}", number, revision)  # noqa: S608
         # A version that is gone never comes back, so the two statements need no common transaction.
-        if not written.rowcount and await self.get(mapping.user) is not None:
+        if not written.rowcount and await self._is_there(stored):
             raise MappingChanged
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. In the order of creation; nothing is held open between pages."""
 
-        async def read_page(after: int | None) -> tuple[list[IdentityMapping], int | None]:
+        async def read_page(after: int | None) -> tuple[list[IdentityMapping | UnreadableMapping], int | None]:
             rows = await self._read(
                 _SELECT + " WHERE number > ? ORDER BY number LIMIT ?", after if after is not None else 0, _PAGE_SIZE
             )
@@ -161,6 +169,14 @@ class SqliteMappingStore:
             await self._reader.close()
         finally:
             await self._writer.close()
+
+    async def _is_there(self, stored: IdentityMapping | UnreadableMapping) -> bool:
+        if stored.user is None:
+            return bool(await self._read("SELECT 1 FROM mappings WHERE number = ?", _parts(stored.version)[0]))
+        user = stored.user
+        return bool(
+            await self._read("SELECT 1 FROM mappings WHERE issuer = ? AND subject = ?", user.issuer, user.subject)
+        )
 
     async def _read(self, statement: str, *parameters: Any) -> list[Any]:
         self._refuse_when_closed()
@@ -181,7 +197,7 @@ class SqliteMappingStore:
 
 
 _APPLICATION_ID = 0x61637361  # "acsa": marks the file as ours, https://www.sqlite.org/pragma.html#pragma_application_id
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE mappings (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -191,10 +207,18 @@ CREATE TABLE mappings (
     created_at TEXT NOT NULL,
     deleting INTEGER NOT NULL DEFAULT 0,
     revision INTEGER NOT NULL DEFAULT 1,
+    signed_out_at TEXT,
     UNIQUE (issuer, subject)
 )
 """
-_SELECT = "SELECT number, revision, issuer, subject, acs_user_id, created_at, deleting FROM mappings"
+_MIGRATIONS = {1: "ALTER TABLE mappings ADD COLUMN signed_out_at TEXT"}
+"""How a file of an earlier release gets one version further. Processes of that release can go on beside this one."""
+_SELECT = (
+    "SELECT number, CAST(revision AS TEXT), issuer, subject, acs_user_id, created_at, deleting, signed_out_at"
+    " FROM mappings"
+)
+_SAME = "number = ? AND CAST(revision AS TEXT) = ?"
+"""As text, because the revision of a damaged row may be anything."""
 _FIRST_REVISION = 1
 _PAGE_SIZE = 500
 _CREATE_ATTEMPTS = 10
@@ -218,7 +242,10 @@ _REMEDIES = {
 
 async def _connect(path: Path, busy_timeout: float) -> aiosqlite.Connection:
     # isolation_level=None is autocommit. mode=rw: a file that vanished after it was prepared is not made anew, empty.
-    return await aiosqlite.connect(_uri(path), uri=True, timeout=busy_timeout, isolation_level=None)
+    connection = await aiosqlite.connect(_uri(path), uri=True, timeout=busy_timeout, isolation_level=None)
+    # What is no UTF-8 is one damaged value, not a listing that fails.
+    connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
+    return connection
 
 
 def _uri(path: Path) -> str:
@@ -273,6 +300,10 @@ def _create_schema(path: Path, database: sqlite3.Connection) -> None:
             path,
             f"A newer release wrote it (schema {version}; this one knows {_SCHEMA_VERSION}): run that release.",
         )
+    else:
+        for earlier in range(version, _SCHEMA_VERSION):
+            database.execute(_MIGRATIONS[earlier])
+        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
 
 def _switch_to_wal(database: sqlite3.Connection, busy_timeout: float) -> None:
@@ -311,21 +342,33 @@ def _primary_code(error: sqlite3.Error) -> int:
     return code & 0xFF
 
 
-def _mapping(row: Any) -> IdentityMapping:
-    number, revision, issuer, subject, acs_user_id, created_at, deleting = row
-    return IdentityMapping(
-        UserKey(issuer, subject),
-        acs_user_id,
-        datetime.fromisoformat(created_at),
-        deleting=bool(deleting),
-        version=_version(number, revision),
-    )
+def _mapping(row: Any) -> IdentityMapping | UnreadableMapping:
+    number, revision, issuer, subject, acs_user_id, created_at, deleting, signed_out_at = row
+    version = _version(number, revision)
+    user, identity = None, None
+    try:
+        user = UserKey(values.text(issuer, "issuer"), values.text(subject, "subject"))
+        identity = values.acs_user_id(acs_user_id)
+        values.digits(revision, "revision")
+        return IdentityMapping(
+            user,
+            identity,
+            values.created_at(created_at),
+            # SQLite has no truth values: https://www.sqlite.org/datatype3.html#boolean_datatype
+            deleting=values.deleting({0: False, 1: True}.get(deleting) if isinstance(deleting, int) else deleting),
+            version=version,
+            signed_out_at=values.signed_out_at(signed_out_at),
+        )
+    except values.NoSuchValue as fault:
+        return UnreadableMapping(
+            user, version, Unreadable.DAMAGED, str(fault), key=f"row {number}", acs_user_id=identity
+        )
 
 
-def _version(number: int | None, revision: int) -> str:
+def _version(number: int | None, revision: int | str) -> str:
     return f"{number}.{revision}"
 
 
-def _parts(version: str) -> tuple[int, int]:
+def _parts(version: str) -> tuple[int, str]:
     number, _, revision = version.partition(".")
-    return int(number), int(revision)
+    return int(number), revision

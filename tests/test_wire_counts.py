@@ -24,6 +24,7 @@ from quart_app.auth.caller import Caller, serving
 from quart_app.settings import load_settings
 from quart_app.stores import open_mapping_store
 from storage.mapping import StoreError, StoreThrottled, UserKey
+from tests.support.acs_ids import acs_id
 from upstream.deadline import deadline
 from upstream.retrying import RetryPolicy
 
@@ -93,7 +94,7 @@ async def subject(
         }
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "get": lambda: store.get(alex.user),
-            "create": lambda: store.create(alex.user, "8:acs:one"),
+            "create": lambda: store.create(alex.user, acs_id("one")),
         }
         yield Subject(calls[verb], stand_in, operations[upstream][verb], verb == "get")
 

@@ -75,9 +75,9 @@ def write_report(path: Path, content: Any) -> None:
         file.write("\n")
 
 
-def described(user: UserKey) -> dict[str, str]:
-    """A user for a report or an export; never for a log."""
-    return {"issuer": user.issuer, "subject": user.subject}
+def described(user: UserKey | None, key: str = "") -> dict[str, str]:
+    """A user for a report or an export, never for a log; where nobody is known, `key`, as the store calls it."""
+    return {"stored_as": key} if user is None else {"issuer": user.issuer, "subject": user.subject}
 
 
 def json_option(command: Command) -> Command:

@@ -7,6 +7,7 @@ import click
 
 from quart_app.cli.common import (
     OK,
+    PARTIAL,
     USAGE,
     described,
     echo_json,
@@ -18,7 +19,7 @@ from quart_app.cli.common import (
     user_option,
 )
 from quart_app.settings import Settings, StorageBackend
-from storage.mapping import IdentityMapping, UserKey
+from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, UnreadableMapping, UserKey
 
 
 @click.command()
@@ -30,13 +31,16 @@ def export(*, user: UserKey, store: str | None) -> None:
     That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
     Microsoft Graph is used by the application permission User.Read.All.
 
-    Exit status: 0, also if nothing is stored; 1 if the store can't be read, 2 for bad usage or settings.
+    Exit status: 0, also if nothing is stored; 3 if what is stored can't be read as a mapping, 1 if the store can't be
+    read, 2 for bad usage or settings.
     """
     settings, backend = _chosen(store)
-    mapping = run(_read(settings, backend, user))
-    echo_json(
-        {"user": described(user), "store": backend.value, "mapping": None if mapping is None else _shown(mapping)}
-    )
+    found = run(_read(settings, backend, user))
+    document: dict[str, Any] = {"user": described(user), "store": backend.value, "mapping": None}
+    if isinstance(found, UnreadableMapping):
+        echo_json(document | {"unreadable": str(found)})
+        sys.exit(PARTIAL)
+    echo_json(document if found is None else document | {"mapping": _shown(found)})
 
 
 @click.command()
@@ -77,11 +81,20 @@ def _chosen(store: str | None) -> tuple[Settings, StorageBackend]:
     return settings, backend
 
 
-async def _read(settings: Settings, backend: StorageBackend, user: UserKey) -> IdentityMapping | None:
+async def _read(
+    settings: Settings, backend: StorageBackend, user: UserKey
+) -> IdentityMapping | UnreadableMapping | None:
     from quart_app.operations.upstreams import open_operator_store
 
     async with open_operator_store(settings, backend) as store:
+        return await _stored(store, user)
+
+
+async def _stored(store: MappingStore, user: UserKey) -> IdentityMapping | UnreadableMapping | None:
+    try:
         return await store.get(user)
+    except MappingUnreadable as error:
+        return error.unreadable
 
 
 async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
@@ -95,8 +108,8 @@ async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) ->
     ):
         identities = IdentityService(store, acs)
         try:
-            existed = await store.get(user) is not None
-            await identities.delete(user)
+            existed = await _stored(store, user) is not None
+            await identities.delete(user, as_operator=True)
         finally:
             await identities.aclose()
         return existed
@@ -107,4 +120,5 @@ def _shown(mapping: IdentityMapping) -> dict[str, Any]:
         "acsUserId": mapping.acs_user_id,
         "createdAt": mapping.created_at.isoformat(),
         "deleting": mapping.deleting,
+        "signedOutAt": None if mapping.signed_out_at is None else mapping.signed_out_at.isoformat(),
     }

@@ -51,8 +51,10 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
     Nothing is deleted or changed in the source, and no mapping of the target is replaced. A run that was interrupted,
     or met trouble, is repeated as it is: it reads everything again and creates what is missing.
 
-    Exit status: 0 if the target holds every mapping now, 3 if some are conflicting or failed or the run stopped, 1 if a
-    store can't be opened, 2 for bad usage or settings.
+    Before anything is written, the whole source is listed: identities that stand at two users are told, and not copied.
+
+    Exit status: 0 if the target holds every mapping now, 3 if some are conflicting, shared, unreadable or failed or the
+    run stopped, 1 if a store can't be opened, 2 for bad usage or settings.
     """
     if source == target:
         raise click.UsageError("--from and --to must differ.")
@@ -70,7 +72,9 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
         "seconds": round(time.monotonic() - started, 1),
     }
     if report is not None:
-        trouble = [{**described(each.user), "outcome": each.outcome, "reason": each.reason} for each in done.trouble]
+        trouble = [
+            {**described(each.user, each.key), "outcome": each.outcome, "reason": each.reason} for each in done.trouble
+        ]
         write_report(report, summary | {"mappings": trouble})
     if as_json:
         echo_json(summary)
@@ -123,6 +127,8 @@ def _show(done: "MigrationReport", summary: dict[str, Any], report: Path | None)
         "already_there": "already there",
         "conflicting": "conflicting: the target maps the user to another identity",
         "in_deletion": "in deletion, not copied",
+        "shared": "not copied: another user of the source has the same identity",
+        "unreadable": "not copied: can't be read as mappings",
         "failed": "failed",
         "waits": "waits for a throttled or unavailable service",
     }

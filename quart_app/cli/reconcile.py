@@ -55,8 +55,10 @@ def reconcile(
     tells whether an identity lives, and it changes nothing for the user. With --repair, a mapping whose identity is
     gone or belongs to another ACS resource is deleted: the user's next request makes a new identity.
 
-    Exit status: 0 if every mapping is in order now, 1 if some are not (repair them), 3 if some could not be looked at
-    or repaired (run it again), 2 for bad usage or settings.
+    Before anything is changed, all mappings are listed: identities that stand at two users are told, and left alone.
+
+    Exit status: 0 if every mapping is in order now, 1 if some are not (repair them), 3 if some could not be read,
+    looked at or repaired, or share an identity (--report says which), 2 for bad usage or settings.
     """
     if dry_run and (repair or remove_up_to):
         raise click.UsageError("--dry-run changes nothing, so it can't go with --repair.")
@@ -73,7 +75,7 @@ def reconcile(
     summary = _summary(done, backend)
     if report is not None:
         entries = [
-            {**described(each.user), "state": each.state, "repair": each.repair, "reason": each.reason}
+            {**described(each.user, each.key), "state": each.state, "repair": each.repair, "reason": each.reason}
             for each in done.entries
         ]
         write_report(report, summary | {"mappings": entries})
@@ -103,7 +105,7 @@ def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str,
     return {
         "store": backend.value,
         "clean": done.clean,
-        "mappings": done.states.total(),
+        "mappings": done.mappings,
         **{state.value: done.states[state] for state in State},
         "removable": done.removable,
         "repairs": {repair.value: done.repairs[repair] for repair in Repair},
@@ -119,6 +121,8 @@ def _show(done: "ReconciliationReport", summary: dict[str, Any]) -> None:
         "in_deletion": "with an interrupted deletion",
         "gone": "whose identity ACS does not know any more",
         "other_resource": "whose identity belongs to another ACS resource",
+        "shared": "whose identity another user has, too",
+        "unreadable": "more that can't be read as mappings",
         "unknown": "could not be looked at",
         "removable": "can be removed by --repair",
     }

@@ -21,8 +21,11 @@ from storage.mapping import (
     MappingChanged,
     MappingExists,
     MappingStore,
+    MappingUnreadable,
     StoreError,
     StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
     UserKey,
 )
 from upstream.deadline import deadline, remaining
@@ -33,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 _ROUNDS = 8
 """How often one call starts over because other processes changed the mapping under it."""
+
+_NOTED_AT_MOST = 10_000
+"""Of so many users it is remembered that their mapping's seal can't be verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +62,14 @@ class IdentityService:
 
     An identity that was minted is never forgotten while the process lives: until it is known which mapping the store
     holds, its id stays with the service. The user's next request goes on with it, and so does a background task, until
-    the user is mapped to exactly one live identity. Three things lie outside of what can be kept:
+    the user is mapped to exactly one live identity. Four things lie outside of what can be kept:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
       key by which a stable API version could find it again (`customId` is in preview only).
     - A write that a store carries out after the same mapping was created, used and deleted again points to a deleted
       identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping heals it.
+    - What stands in the place of a user's mapping and can't be read (`MappingUnreadable`) is never taken for absence.
+      `delete` removes it, with the identity where it is certain whose that is; else the identity is left behind.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
       pending is settled by that user's next one.
 
@@ -106,6 +114,8 @@ class IdentityService:
         self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
         self._pending: dict[UserKey, _Minted] = {}
         self._orphans: set[str] = set()
+        self._left_behind = 0
+        self._without_seal_key: set[UserKey] = set()
         self._reconciler = Reconciler(self.reconcile, reconciler or ReconcilerOptions())
 
     @property
@@ -115,12 +125,17 @@ class IdentityService:
 
     @property
     def orphans(self) -> int:
-        """How many surplus identities could not be deleted yet."""
-        return len(self._orphans)
+        """How many surplus identities could not be deleted yet, or were left behind, it being unsure whose they are."""
+        return len(self._orphans) + self._left_behind
+
+    @property
+    def without_seal_key(self) -> int:
+        """How many users' mappings are sealed by a key that the store does not hold, as far as was seen."""
+        return len(self._without_seal_key)
 
     async def find(self, user: UserKey) -> str:
         """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
-        mapping = await self._store.get(user)
+        mapping = await self._read(user)
         if mapping is None or mapping.deleting:
             self._cache.pop(user, None)
             raise IdentityNotFound
@@ -140,17 +155,19 @@ class IdentityService:
         identity = flight.result()
         return identity if leads else replace(identity, created=False)
 
-    async def delete(self, user: UserKey) -> None:
+    async def delete(self, user: UserKey, *, as_operator: bool = False) -> None:
         """Delete the user's identity and mapping; nothing there is success.
 
         The mapping is marked, the identity deleted, the mapping removed: what is interrupted in between is resumed by
-        the next `delete` or `get_or_create`. Raises `StoreError`, `AcsError`.
+        the next `delete` or `get_or_create`. What can't be read as a mapping is removed, too, except that a mapping
+        that is sealed by a key that is not held is left to an operator (`as_operator`): then, and only then,
+        `MappingUnreadable` is raised. Raises `StoreError`, `AcsError`.
         """
         try:
             async with self._alone_with(user):
                 if user in self._pending:
                     await self._reconcile(user)
-                await self._delete(user)
+                await self._delete(user, as_operator=as_operator)
         finally:
             self._cache.pop(user, None)
             self._wake_reconciler(user)
@@ -223,6 +240,25 @@ class IdentityService:
             counts = {"pending": len(self._pending), "orphaned": len(self._orphans)}
             logger.log(logging.ERROR if any(counts.values()) else logging.INFO, "closed", extra=counts)
 
+    async def _read(self, user: UserKey) -> IdentityMapping | None:
+        """The user's mapping as the store holds it. Raises `StoreError`."""
+        try:
+            mapping = await self._store.get(user)
+        except MappingUnreadable as error:
+            self._cache.pop(user, None)
+            self._note(error.unreadable)
+            raise
+        self._without_seal_key.discard(user)
+        return mapping
+
+    def _note(self, unreadable: UnreadableMapping) -> None:
+        logger.warning("a stored mapping can't be read", extra={"reason": str(unreadable)})
+        if unreadable.reason is Unreadable.SEAL_KEY_NOT_HELD and unreadable.user is not None:
+            if len(self._without_seal_key) < _NOTED_AT_MOST:
+                self._without_seal_key.add(unreadable.user)
+        elif unreadable.user is not None:
+            self._without_seal_key.discard(unreadable.user)
+
     async def _create(self, user: UserKey) -> Identity:
         try:
             async with self._alone_with(user):
@@ -235,9 +271,18 @@ class IdentityService:
     async def _establish(self, user: UserKey, *, mint: bool) -> Identity:
         """Bring about that the user is mapped to one live identity; without `mint`, only from what is pending.
 
-        Raises `IdentityNotFound` when there is nothing and nothing may be minted.
+        Raises `IdentityNotFound` when there is nothing and nothing may be minted, `MappingUnreadable` when something
+        else is there: what was minted is deleted then.
         """
-        mapping = await self._store.get(user)
+        try:
+            return await self._establish_readable(user, mint=mint)
+        except MappingUnreadable:
+            if user in self._pending:
+                await self._discard(user)
+            raise
+
+    async def _establish_readable(self, user: UserKey, *, mint: bool) -> Identity:
+        mapping = await self._read(user)
         for _ in range(_ROUNDS):
             if mapping is None:
                 if user not in self._pending and not mint:
@@ -279,10 +324,15 @@ class IdentityService:
             mapping = await self._retry.call(lambda: self._store.create(user, minted.acs_user_id), is_repeatable)
         except MappingExists as conflict:
             return conflict.existing
+        except MappingUnreadable as error:
+            self._note(error.unreadable)
+            raise
         except StoreError as error:
             # A store that retries may have written before it failed in another way, so no failure proves anything.
             try:
-                read = await self._store.get(user)
+                read = await self._read(user)
+            except MappingUnreadable:
+                raise
             except StoreError:
                 raise error from None
             if read is not None:
@@ -308,9 +358,9 @@ class IdentityService:
     async def _undo(self, mapping: IdentityMapping) -> IdentityMapping | None:
         """Delete the mapping and its identity; the mapping that is there afterwards, another's if any."""
         try:
-            marked = await self._store.mark_deleting(mapping)
+            marked = await self._store.change(mapping, deleting=True)
         except MappingChanged:
-            return await self._store.get(mapping.user)
+            return await self._read(mapping.user)
         return await self._finish_deletion(marked)
 
     async def _finish_deletion(self, marked: IdentityMapping) -> IdentityMapping | None:
@@ -318,21 +368,55 @@ class IdentityService:
         own = self._pending.get(marked.user)
         if own is not None and own.acs_user_id == marked.acs_user_id:
             del self._pending[marked.user]  # from here on the store remembers that it must be deleted
+        elif marked.unsealed:
+            return await self._remove_unsealed(marked)
         await self._delete_identity(marked.acs_user_id)
         try:
             await self._store.remove(marked)
         except MappingChanged:
-            return await self._store.get(marked.user)
+            return await self._read(marked.user)
         return None
 
-    async def _delete(self, user: UserKey) -> None:
-        mapping = await self._store.get(user)
+    async def _delete(self, user: UserKey, *, as_operator: bool) -> None:
+        for _ in range(_ROUNDS):
+            try:
+                return await self._delete_readable(user)
+            except MappingUnreadable as error:
+                if error.unreadable.reason is Unreadable.SEAL_KEY_NOT_HELD and not as_operator:
+                    raise
+                with contextlib.suppress(MappingChanged):
+                    return await self._remove_unreadable(error.unreadable)
+        raise StoreUnavailable
+
+    async def _delete_readable(self, user: UserKey) -> None:
+        mapping = await self._read(user)
         first = mapping and mapping.acs_user_id
         for _ in range(_ROUNDS):
             if mapping is None or (mapping.acs_user_id != first and not mapping.deleting):
                 return  # if another one is there, this deletion was finished elsewhere, and the user came back since
             mapping = await self._undo(mapping)
         raise StoreUnavailable
+
+    async def _remove_unreadable(self, unreadable: UnreadableMapping) -> None:
+        # The identity first: what is interrupted in between is found again by the next call.
+        if unreadable.acs_user_id is not None:
+            await self._delete_identity(unreadable.acs_user_id)
+        await self._store.remove(unreadable)
+        if unreadable.acs_user_id is None:
+            self._leave_behind()
+
+    async def _remove_unsealed(self, mapping: IdentityMapping) -> IdentityMapping | None:
+        """Remove a mapping that its user may have written; its identity may be anybody's."""
+        try:
+            await self._store.remove(mapping)
+        except MappingChanged:
+            return await self._read(mapping.user)
+        self._leave_behind()
+        return None
+
+    def _leave_behind(self) -> None:
+        self._left_behind += 1
+        logger.warning("a mapping was removed whose identity is not certain: the identity, if any, is left behind")
 
     async def _delete_identity(self, acs_user_id: str) -> None:
         if self._token_cache is not None:
@@ -355,8 +439,8 @@ class IdentityService:
             self._orphans.discard(acs_user_id)
 
     async def _reconcile(self, user: UserKey) -> None:
-        # Both errors mean that it is settled: the identity was found deleted, or deleted because it can't be mapped.
-        with contextlib.suppress(IdentityNotFound, ExtensionLimitReached):
+        # Each means that it is settled: the identity was found deleted, or deleted because it can't be mapped.
+        with contextlib.suppress(IdentityNotFound, ExtensionLimitReached, MappingUnreadable):
             await self._establish(user, mint=False)
 
     async def _issue(self, acs_user_id: str) -> AcsToken:

@@ -283,7 +283,7 @@ class _Diagnosis:
             return Finding("", State.OK, "It answers reads. With --write a mapping is made, too.")
         user = UserKey("acs-auth-doctor", str(uuid.uuid4()))
         mapping = await store.create(user, FOREIGN_IDENTITY)
-        await store.remove(await store.mark_deleting(mapping))
+        await store.remove(await store.change(mapping, deleting=True))
         return Finding("", State.OK, "It answers reads; a mapping was made, changed and deleted.")
 
     async def _graph_application(self) -> list[Finding]:

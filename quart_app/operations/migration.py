@@ -1,6 +1,7 @@
 """Copies every mapping of one store into another: repeatable, never destructive, exact when it ends.
 
-Every run reads the whole source and creates what the target lacks. Nothing else is remembered between runs, so a run
+Every run reads the whole source twice: first to find identities that stand at two users, then to create what the target
+lacks. Nothing else is remembered between runs, so a run
 that was killed at any moment is resumed by the next one, and no note of where it stopped can be wrong. What that costs:
 a second run reads all pages again, and asks the target once more (a refused create and a read) for each mapping that is
 there already.
@@ -8,12 +9,22 @@ there already.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
-from storage.mapping import IdentityMapping, MappingExists, MappingStore, StoreError, StoreUnavailable, UserKey
+from quart_app.operations.identity_owners import IdentityOwners
+from storage.mapping import (
+    IdentityMapping,
+    MappingExists,
+    MappingStore,
+    MappingUnreadable,
+    StoreError,
+    StoreUnavailable,
+    UnreadableMapping,
+    UserKey,
+)
 
 
 class Outcome(StrEnum):
@@ -23,6 +34,8 @@ class Outcome(StrEnum):
     already_there  the target held it
     conflicting    the target maps the user to another identity, which stays
     in_deletion    it is being deleted, in the source or in the target, and is not copied
+    shared         the source maps another user to the same identity; neither is copied
+    unreadable     what the source or the target holds is no mapping, and is not copied
     failed         the target did not take it; another run tries again
     """
 
@@ -30,16 +43,22 @@ class Outcome(StrEnum):
     ALREADY_THERE = "already_there"
     CONFLICTING = "conflicting"
     IN_DELETION = "in_deletion"
+    SHARED = "shared"
+    UNREADABLE = "unreadable"
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A mapping that an operator has to look at. `user` is personal data: for the report file alone."""
+    """A mapping that an operator has to look at. `user` and `key` are personal data: for the report file alone.
 
-    user: UserKey
+    `key` is what the source calls something whose user can't be read.
+    """
+
+    user: UserKey | None
     outcome: Outcome
     reason: str
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -82,6 +101,10 @@ async def migrate(
 
 
 _CREATE_ATTEMPTS = 5
+_REASONS = {
+    Outcome.CONFLICTING: "the target maps the user to another identity",
+    Outcome.SHARED: "the source maps another user to the same identity",
+}
 
 
 class _Stop(Exception):
@@ -96,7 +119,8 @@ class _Migration:
         options: MigrationOptions,
         progress: Callable[[MigrationReport], None],
     ) -> None:
-        self._mappings = source.mappings()
+        self._source = source
+        self._owners = IdentityOwners()
         self._target = target
         self._options = options
         self._progress = progress
@@ -106,6 +130,8 @@ class _Migration:
 
     async def run(self) -> MigrationReport:
         try:
+            await self._look_for_shared()
+            self._mappings = self._source.mappings()
             async with asyncio.TaskGroup() as workers:
                 for _ in range(self._options.concurrency):
                     workers.create_task(self._work())
@@ -113,35 +139,55 @@ class _Migration:
             self._report.stopped = str(stops.exceptions[0])
         return self._report
 
+    async def _look_for_shared(self) -> None:
+        listing = self._source.mappings()
+        while (stored := await self._step(listing)) is not None:
+            self._owners.add(stored)
+
     async def _work(self) -> None:
-        while (mapping := await self._next()) is not None:
+        while (stored := await self._next()) is not None:
+            if isinstance(stored, UnreadableMapping):
+                self._note(stored, Outcome.UNREADABLE, str(stored))
+                continue
+            mapping = stored
             try:
-                outcome, reason = await self._copy(mapping), "the target maps the user to another identity"
+                outcome = await self._copy(mapping)
+                reason = _REASONS.get(outcome, "")
+            except MappingUnreadable as error:
+                outcome, reason = Outcome.UNREADABLE, f"in the target: {error.unreadable}"
             except (StoreError, OnBehalfOfError) as error:
                 outcome, reason = Outcome.FAILED, str(error)
             self._note(mapping, outcome, reason)
             if self._failures_in_a_row >= self._options.give_up_after:
                 raise _Stop(f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}")
 
-    async def _next(self) -> IdentityMapping | None:
+    async def _next(self) -> IdentityMapping | UnreadableMapping | None:
         async with self._reading:
-            try:
-                mapping = await anext(self._mappings, None)
-            except (StoreError, OnBehalfOfError) as error:
-                raise _Stop(f"The source can't be read: {error}") from error
-            if mapping is not None:
+            stored = await self._step(self._mappings)
+            if isinstance(stored, IdentityMapping):
                 self._report.read += 1
-            return mapping
+            return stored
 
-    def _note(self, mapping: IdentityMapping, outcome: Outcome, reason: str) -> None:
+    async def _step(
+        self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
+    ) -> IdentityMapping | UnreadableMapping | None:
+        try:
+            return await anext(listing, None)
+        except (StoreError, OnBehalfOfError) as error:
+            raise _Stop(f"The source can't be read: {error}") from error
+
+    def _note(self, stored: IdentityMapping | UnreadableMapping, outcome: Outcome, reason: str) -> None:
         self._report.outcomes[outcome] += 1
         failed = outcome is Outcome.FAILED
         self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
-        if failed or outcome is Outcome.CONFLICTING:
-            self._report.trouble.append(Trouble(mapping.user, outcome, reason))
+        if failed or outcome in _REASONS or outcome is Outcome.UNREADABLE:
+            key = stored.key if isinstance(stored, UnreadableMapping) else ""
+            self._report.trouble.append(Trouble(stored.user, outcome, reason, key))
         self._progress(self._report)
 
     async def _copy(self, mapping: IdentityMapping) -> Outcome:
+        if self._owners.shared(mapping):
+            return Outcome.SHARED
         if mapping.deleting:
             return Outcome.IN_DELETION
         look: Callable[[IdentityMapping], Awaitable[IdentityMapping | None]]
@@ -160,7 +206,7 @@ class _Migration:
         """Create the mapping in the target; what was there instead, if anything."""
         for attempt in range(_CREATE_ATTEMPTS):
             try:
-                await self._target.create(mapping.user, mapping.acs_user_id)
+                await self._target.create(mapping.user, mapping.acs_user_id, mapping.created_at)
             except MappingExists as conflict:
                 ours = attempt > 0 and _same(conflict.existing, mapping)
                 return None if ours else conflict.existing

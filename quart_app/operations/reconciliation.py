@@ -15,7 +15,15 @@ from typing import Any
 
 from quart_app.acs.interface import AcsClient, AcsError, IdentityGone, IdentityNotOwned
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
-from storage.mapping import IdentityMapping, MappingChanged, MappingStore, StoreError, UserKey
+from quart_app.operations.identity_owners import IdentityOwners
+from storage.mapping import (
+    IdentityMapping,
+    MappingChanged,
+    MappingStore,
+    StoreError,
+    UnreadableMapping,
+    UserKey,
+)
 
 
 class State(StrEnum):
@@ -25,6 +33,8 @@ class State(StrEnum):
     in_deletion      a deletion was begun and not finished
     gone             ACS does not know its identity any more
     other_resource   its identity belongs to another ACS resource
+    shared           the store names its identity for another user, too: an operator must decide, nothing is done
+    unreadable       what is stored is no mapping: damaged, unsealed, or sealed for someone else
     unknown          it could not be looked at; another run tries again
     """
 
@@ -32,6 +42,8 @@ class State(StrEnum):
     IN_DELETION = "in_deletion"
     GONE = "gone"
     OTHER_RESOURCE = "other_resource"
+    SHARED = "shared"
+    UNREADABLE = "unreadable"
     UNKNOWN = "unknown"
 
 
@@ -50,12 +62,16 @@ class Repair(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A mapping that an operator may have to look at. `user` is personal data: for the report file alone."""
+    """A mapping that an operator may have to look at. `user` and `key` are personal data: for the report file alone.
 
-    user: UserKey
+    `key` is what the store calls something whose user can't be read.
+    """
+
+    user: UserKey | None
     state: State
     repair: Repair | None
     reason: str | None
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -82,7 +98,13 @@ class ReconciliationReport:
     @property
     def partial(self) -> bool:
         """Whether something could not be looked at or done."""
-        return self.stopped is not None or self.states[State.UNKNOWN] > 0 or self.repairs[Repair.FAILED] > 0
+        left = self.states[State.UNKNOWN] + self.states[State.UNREADABLE] + self.states[State.SHARED]
+        return self.stopped is not None or left > 0 or self.repairs[Repair.FAILED] > 0
+
+    @property
+    def mappings(self) -> int:
+        """How many mappings were looked at."""
+        return self.states.total() - self.states[State.UNREADABLE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +156,23 @@ class _Reconciliation:
         self._progress = progress
         self._reading = asyncio.Lock()
         self._found: list[tuple[IdentityMapping, State, str | None]] = []
+        self._owners = IdentityOwners()
         self._report = ReconciliationReport()
 
     async def run(self) -> ReconciliationReport:
+        await self._look_for_shared()
         mappings = self._store.mappings()
 
         async def look() -> None:
             while True:
                 async with self._reading:
-                    mapping = None if self._report.stopped else await self._next(mappings)
-                if mapping is None:
+                    stored = None if self._report.stopped else await self._next(mappings)
+                if stored is None:
                     return
-                await self._look(mapping)
+                if isinstance(stored, UnreadableMapping):
+                    self._note_unreadable(stored)
+                else:
+                    await self._look(stored)
 
         await self._together(look)
         chosen = await self._chosen()
@@ -168,12 +195,24 @@ class _Reconciliation:
             for _ in range(self._options.concurrency):
                 workers.create_task(work())
 
-    async def _next(self, mappings: AsyncIterator[IdentityMapping]) -> IdentityMapping | None:
+    async def _look_for_shared(self) -> None:
+        listing = self._store.mappings()
+        while self._report.stopped is None and (stored := await self._next(listing)) is not None:
+            self._owners.add(stored)
+
+    async def _next(
+        self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
+    ) -> IdentityMapping | UnreadableMapping | None:
         try:
-            return await anext(mappings, None)
+            return await anext(listing, None)
         except (StoreError, OnBehalfOfError) as error:
             self._report.stopped = f"The store can't be read: {error}"
             return None
+
+    def _note_unreadable(self, stored: UnreadableMapping) -> None:
+        self._report.states[State.UNREADABLE] += 1
+        self._report.entries.append(Entry(stored.user, State.UNREADABLE, None, str(stored), stored.key))
+        self._progress(self._report)
 
     async def _look(self, mapping: IdentityMapping) -> None:
         state, reason = await self._state(mapping)
@@ -183,6 +222,8 @@ class _Reconciliation:
         self._progress(self._report)
 
     async def _state(self, mapping: IdentityMapping) -> tuple[State, str | None]:
+        if self._owners.shared(mapping):
+            return State.SHARED, "the store names its identity for another user, too"
         if mapping.deleting:
             return State.IN_DELETION, None
         try:
@@ -218,7 +259,7 @@ class _Reconciliation:
     async def _remove(self, mapping: IdentityMapping) -> tuple[Repair, str | None]:
         """Delete the very mapping that was looked at, in the three steps of every deletion."""
         try:
-            marked = mapping if mapping.deleting else await self._store.mark_deleting(mapping)
+            marked = mapping if mapping.deleting else await self._store.change(mapping, deleting=True)
             with suppress(IdentityNotOwned):  # the other resource keeps its identity
                 await self._acs.delete_identity(marked.acs_user_id)
             await self._store.remove(marked)

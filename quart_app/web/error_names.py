@@ -34,6 +34,7 @@ class ErrorName(StrEnum):
     REQUEST_TIMEOUT = "request_timeout", 408
     IDENTITY_RESOURCE_MISMATCH = "identity_resource_mismatch", 409
     IDENTITY_GONE = "identity_gone", 409
+    MAPPING_UNREADABLE = "mapping_unreadable", 409
     EXTENSION_LIMIT_REACHED = "extension_limit_reached", 409
     REQUEST_ENTITY_TOO_LARGE = "request_entity_too_large", 413
     TOO_MANY_REQUESTS = "too_many_requests", 429

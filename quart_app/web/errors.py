@@ -40,11 +40,13 @@ from quart_app.web.limits import TooBusy, TooManyRequests
 from quart_app.web.security_headers import SECURITY_HEADERS
 from storage.mapping import (
     ExtensionLimitReached,
+    MappingUnreadable,
     StoreAccessDenied,
     StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    Unreadable,
 )
 
 logger = logging.getLogger(__name__)
@@ -253,6 +255,24 @@ _TEAMS_TOKEN = {
     ),
 }
 
+
+def _mapping_unreadable(error: MappingUnreadable, _: str) -> ErrorResponse:
+    unreadable = error.unreadable
+    if unreadable.reason is Unreadable.SEAL_KEY_NOT_HELD:
+        text = (
+            "The caller's stored identity is sealed by a key that this service does not hold; report the requestId to "
+            "the operator, who must add the key to GRAPH_SEAL_KEYS."
+        )
+    elif unreadable.users_may_write:
+        text = (
+            "The caller's stored identity is damaged, unsealed or sealed for someone else. Call DELETE /api/user, then "
+            "POST /api/user for a new one."
+        )
+    else:
+        text = "The caller's stored identity is damaged; report the requestId to the operator."
+    return ErrorResponse(ErrorName.MAPPING_UNREADABLE, text)
+
+
 _REFUSED_BY_THE_SERVER = (
     ErrorName.REQUEST_TIMEOUT,
     ErrorName.REQUEST_ENTITY_TOO_LARGE,
@@ -308,6 +328,7 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
         "The user object in Microsoft Graph can't hold another extension of this application; remove one, or let the "
         "operator choose the Cosmos DB store.",
     ),
+    MappingUnreadable: _mapping_unreadable,
     AcsCredentialsRejected: ErrorResponse(
         ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
         "Azure Communication Services refused this service's own credential; the operator must renew it.",

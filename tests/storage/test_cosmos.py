@@ -24,18 +24,26 @@ from hypothesis import strategies as st
 
 from local_azure.cosmos import Cosmos, throttled
 from local_azure.faults import Fault
-from storage.cosmos import INDEXING_POLICY, CosmosMappingStore, item_id, open_cosmos_store
+from storage.cosmos import INDEXING_POLICY, CosmosMappingStore, open_cosmos_store
+from storage.cosmos_items import item_id
 from storage.cosmos_options import CosmosOptions
 from storage.mapping import (
+    UNKNOWN_CREATION,
+    IdentityMapping,
+    MappingChanged,
     MappingExists,
     MappingStore,
+    MappingUnreadable,
     StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
     UserKey,
 )
 from tests.support import store_contract as contract
+from tests.support.acs_ids import acs_id
 from tests.support.running_cosmos import cosmos_in_a_thread, running_cosmos
 from tests.support.store_contract import ALICE, BOB, OpenStore, listed
 
@@ -97,7 +105,7 @@ class TestFaults(contract.Faults):
 WIRE_OPERATIONS = {
     "get": "read_item",
     "create": "create_item",
-    "mark_deleting": "*",  # a write, or a read when the mapping is marked already
+    "change": "*",  # a write, or a read when the mapping is marked already
     "remove": "delete_item",
     "mappings": "query_items",
     "ping": "read_item",
@@ -256,7 +264,7 @@ class TestOpening:
             running_cosmos(state_directory, consistency=consistency) as cosmos,
             opened(settings_for(cosmos)) as store,
         ):
-            created = await store.create(ALICE, "8:acs:one")
+            created = await store.create(ALICE, acs_id("one"))
             assert await store.get(ALICE) == created
             assert store.consistency == consistency
             assert [consistency in warning for warning in store.warnings] == [True]
@@ -319,10 +327,10 @@ class TestEntraId:
     async def test_a_token_is_enough_for_everything_the_store_does(self, cosmos: Cosmos) -> None:
         credential = Credential("good")
         async with opened(settings_for(cosmos, key=None, credential=credential)) as store:
-            created = await store.create(ALICE, "8:acs:one")
+            created = await store.create(ALICE, acs_id("one"))
             assert await listed(store) == [created]
             await store.ping()
-            await store.remove(await store.mark_deleting(created))
+            await store.remove(await store.change(created, deleting=True))
             assert await store.get(ALICE) is None
         assert not credential.closed, "It belongs to whoever made it."
 
@@ -352,7 +360,7 @@ class TestEntraId:
 class TestItems:
     async def test_an_item_holds_the_users_parts_and_nothing_else(self, cosmos: Cosmos) -> None:
         store = await open_cosmos_store(settings_for(cosmos), now=lambda: datetime(2026, 11, 22, 1, 2, 3, 456, UTC))
-        created = await store.create(USER, "8:acs:one")
+        created = await store.create(USER, acs_id("one"))
         await store.aclose()
         (item,) = cosmos.items()
         assert created.version == item["_etag"]
@@ -360,7 +368,7 @@ class TestItems:
             "id": f"{USER.issuer}:{USER.subject}",
             "issuer": USER.issuer,
             "subject": USER.subject,
-            "acsUserId": "8:acs:one",
+            "acsUserId": acs_id("one"),
             "createdAt": "2026-11-22T01:02:03.000456+00:00",
             "deleting": False,
         }
@@ -385,33 +393,15 @@ class TestItems:
     def test_different_users_have_different_ids(self, a: str, b: str, c: str, d: str) -> None:
         assert (item_id(UserKey(a, b)) == item_id(UserKey(c, d))) == ((a, b) == (c, d))
 
-    async def test_an_item_of_another_application_is_an_error_and_no_missing_mapping(
-        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
-    ) -> None:
-        settings = settings_for(cosmos)
-        assert settings.key is not None
-        async with CosmosClient(settings.endpoint, settings.key) as client:
-            container = client.get_database_client("acs").get_container_client("identities")
-            await container.create_item({"id": item_id(ALICE)})
-            await container.create_item(
-                {**cosmos.items()[0], "id": item_id(BOB), "issuer": ALICE.issuer, "subject": ALICE.subject}
-                | {"acsUserId": "8:acs:one", "createdAt": "2026-11-22T01:02:03+00:00", "deleting": False}
-            )
-        for user in (ALICE, BOB):
-            with pytest.raises(StoreMisconfigured, match="a container of their own"):
-                await cosmos_store.get(user)
-        with pytest.raises(StoreMisconfigured):
-            await listed(cosmos_store)
-
     async def test_mappings_are_read_page_by_page(self, cosmos: Cosmos) -> None:
         async with opened(settings_for(cosmos, page_size=2)) as store:
-            created = [await store.create(UserKey("tenant", f"user-{n}"), f"8:acs:{n}") for n in range(5)]
+            created = [await store.create(UserKey("tenant", f"user-{n}"), acs_id(f"{n}")) for n in range(5)]
             assert await listed(store) == created
         assert cosmos.counts["query_items"] == 3
 
     async def test_a_listing_goes_on_with_the_page_that_failed(self, cosmos: Cosmos) -> None:
         async with opened(settings_for(cosmos, page_size=2)) as store:
-            created = [await store.create(UserKey("tenant", f"user-{n}"), f"8:acs:{n}") for n in range(5)]
+            created = [await store.create(UserKey("tenant", f"user-{n}"), acs_id(f"{n}")) for n in range(5)]
             mappings = store.mappings()
             found = [await anext(mappings), await anext(mappings)]
             for fault in (Fault(status=500), throttled(), Fault(drop_answer=True)):
@@ -421,16 +411,134 @@ class TestItems:
             assert [*found, *[mapping async for mapping in mappings]] == created
 
 
+def item(user: UserKey = USER, **changes: Any) -> dict[str, Any]:
+    """An item of this user as it should be, but for the changes; `...` leaves a member out."""
+    sound: dict[str, object] = {
+        "id": item_id(user),
+        "issuer": user.issuer,
+        "subject": user.subject,
+        "acsUserId": acs_id("one"),
+        "createdAt": "2026-11-22T01:02:03+00:00",
+        "deleting": False,
+    }
+    return {name: value for name, value in {**sound, **changes}.items() if value is not ...}
+
+
+async def put(cosmos: Cosmos, *items: dict[str, Any]) -> None:
+    """Write items as anybody with the account's key can."""
+    settings = settings_for(cosmos)
+    assert settings.key is not None
+    async with CosmosClient(settings.endpoint, settings.key) as client:
+        container = client.get_database_client(settings.database).get_container_client(settings.container)
+        there = {each["id"] for each in cosmos.items()}
+        for each in items:
+            name = each["id"]
+            await (container.replace_item(name, each) if name in there else container.create_item(each))
+
+
+class TestDamagedItems:
+    async def test_what_serializers_leave_out_is_false(self, cosmos: Cosmos, cosmos_store: CosmosMappingStore) -> None:
+        await put(cosmos, item(deleting=...))
+        found = await cosmos_store.get(USER)
+        assert found is not None
+        assert (found.acs_user_id, found.deleting, found.signed_out_at) == (acs_id("one"), False, None)
+
+    async def test_a_sign_out_that_is_null_is_none(self, cosmos: Cosmos, cosmos_store: CosmosMappingStore) -> None:
+        await put(cosmos, item(signedOutAt=None))
+        found = await cosmos_store.get(USER)
+        assert found is not None
+        assert found.signed_out_at is None
+
+    @pytest.mark.parametrize("time", [*contract.UNKNOWN_TIMES.values(), ..., 1764072000, True, [], {}])
+    async def test_a_time_that_is_none_is_an_unknown_creation(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, time: object
+    ) -> None:
+        await put(cosmos, item(createdAt=time))
+        found = await cosmos_store.get(USER)
+        assert found is not None
+        assert found.created_at == UNKNOWN_CREATION
+        assert await listed(cosmos_store) == [found]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *[{"acsUserId": value} for value in [*contract.NO_ACS_USER_IDS.values(), ...]],
+            *[{"deleting": value} for value in [*contract.NO_DELETION_MARKS.values(), None, 0, 1]],
+            *[{"signedOutAt": value} for value in contract.NO_SIGN_OUTS.values()],
+            *[{"issuer": value} for value in (..., None, "", 5, "tenant", TENANT.upper(), [TENANT])],
+            *[{"subject": value} for value in (..., None, "", 5, "bob")],
+        ],
+        ids=repr,
+    )
+    async def test_a_value_that_is_not_of_its_form_is_no_mapping_and_no_absence(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, changes: dict[str, Any]
+    ) -> None:
+        await put(cosmos, item(**changes))
+        with pytest.raises(MappingUnreadable) as error:
+            await cosmos_store.get(USER)
+        with pytest.raises(MappingUnreadable):
+            await cosmos_store.create(USER, acs_id("two"))
+        unreadable = error.value.unreadable
+        assert (unreadable.user, unreadable.reason, unreadable.users_may_write) == (USER, Unreadable.DAMAGED, False)
+        # Whose identity it is, is certain only where the item is the user's and the id sound.
+        certain = "acsUserId" not in changes and "issuer" not in changes and "subject" not in changes
+        assert unreadable.acs_user_id == (acs_id("one") if certain else None)
+        assert acs_id("one") not in f"{error.value}{unreadable!r}"
+        assert await contract.unreadable_in(cosmos_store) == [unreadable]
+        await cosmos_store.remove(unreadable)
+        assert await cosmos_store.get(USER) is None
+        await cosmos_store.remove(unreadable)
+
+    async def test_one_that_was_changed_since_it_was_read_is_not_removed(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
+    ) -> None:
+        await put(cosmos, item(deleting="false"))
+        (unreadable,) = await contract.unreadable_in(cosmos_store)
+        await put(cosmos, item())
+        with pytest.raises(MappingChanged):
+            await cosmos_store.remove(unreadable)
+        assert await cosmos_store.get(USER) is not None
+
+    async def test_items_of_others_are_listed_as_what_they_are_and_stop_nothing(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
+    ) -> None:
+        hashed = UserKey("https://issuer.example/", "auth0|1")
+        await put(cosmos, {"id": "a-note"}, item(ALICE), {"id": item_id(BOB), "text": 1}, item(hashed, subject=...))
+        found = {
+            stored.key: stored async for stored in cosmos_store.mappings() if isinstance(stored, UnreadableMapping)
+        }
+        assert {key: stored.user for key, stored in found.items()} == {
+            "a-note": None,
+            item_id(BOB): BOB,
+            item_id(hashed): None,
+        }
+        assert [stored.user async for stored in cosmos_store.mappings() if isinstance(stored, IdentityMapping)] == [
+            ALICE
+        ]
+        await cosmos_store.remove(found["a-note"])
+        assert {each["id"] for each in cosmos.items()} == {item_id(ALICE), item_id(BOB), item_id(hashed)}
+
+    @pytest.mark.parametrize("body", ["null", "[]", '"text"', "5", "{}", '{"id": 5}', '{"id": "another"}'])
+    async def test_an_answer_that_is_no_such_item_is_an_outage_and_no_absence(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, body: str
+    ) -> None:
+        await put(cosmos, item())
+        cosmos.faults.script("read_item", Fault(status=200, body=body, content_type="application/json"))
+        with pytest.raises(StoreUnavailable):
+            await cosmos_store.get(USER)
+        assert await cosmos_store.get(USER) is not None
+
+
 class TestAnswers:
     async def test_a_deleted_container_is_an_error_and_no_missing_mapping(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        created = await cosmos_store.create(ALICE, "8:acs:one")
+        created = await cosmos_store.create(ALICE, acs_id("one"))
         await delete_container(cosmos)
         for call in (
             cosmos_store.get(ALICE),
-            cosmos_store.create(BOB, "8:acs:two"),
-            cosmos_store.mark_deleting(created),
+            cosmos_store.create(BOB, acs_id("two")),
+            cosmos_store.change(created, deleting=True),
             cosmos_store.remove(created),
             listed(cosmos_store),
             cosmos_store.ping(),
@@ -443,7 +551,7 @@ class TestAnswers:
     ) -> None:
         cosmos.faults.script("create_item", Fault(status=404))
         with pytest.raises(StoreMisconfigured, match="'acs/identities' does not exist"):
-            await cosmos_store.create(ALICE, "8:acs:one")
+            await cosmos_store.create(ALICE, acs_id("one"))
 
     async def test_a_read_that_lags_behind_its_session_is_an_outage_and_no_missing_mapping(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
@@ -457,14 +565,14 @@ class TestAnswers:
     ) -> None:
         cosmos.faults.script("create_item", Fault(status=409, times=None))
         with pytest.raises(StoreUnavailable):
-            await cosmos_store.create(ALICE, "8:acs:one")
+            await cosmos_store.create(ALICE, acs_id("one"))
         assert (cosmos.counts["create_item"], cosmos.counts["read_item"]) == (3, 3)
 
     async def test_a_conflict_with_a_mapping_that_is_removed_meanwhile_ends_in_a_new_one(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
         cosmos.faults.script("create_item", Fault(status=409))
-        created = await cosmos_store.create(ALICE, "8:acs:one")
+        created = await cosmos_store.create(ALICE, acs_id("one"))
         assert await cosmos_store.get(ALICE) == created
 
     async def test_a_create_whose_answer_was_lost_meets_its_own_write(
@@ -472,10 +580,10 @@ class TestAnswers:
     ) -> None:
         cosmos.faults.script("create_item", Fault(drop_answer=True))
         with pytest.raises(StoreUnavailable):
-            await cosmos_store.create(ALICE, "8:acs:one")
+            await cosmos_store.create(ALICE, acs_id("one"))
         with pytest.raises(MappingExists) as conflict:
-            await cosmos_store.create(ALICE, "8:acs:one")
-        assert conflict.value.existing.acs_user_id == "8:acs:one"
+            await cosmos_store.create(ALICE, acs_id("one"))
+        assert conflict.value.existing.acs_user_id == acs_id("one")
         assert len(cosmos.items()) == 1
 
     @pytest.mark.parametrize("status", [429, 449])
@@ -484,7 +592,7 @@ class TestAnswers:
     ) -> None:
         cosmos.faults.script("create_item", Fault(status=status, headers={"x-ms-retry-after-ms": "1250"}))
         with pytest.raises(StoreThrottled) as caught:
-            await cosmos_store.create(ALICE, "8:acs:one")
+            await cosmos_store.create(ALICE, acs_id("one"))
         assert caught.value.retry_after == 1.25
 
     @pytest.mark.parametrize(
@@ -522,7 +630,7 @@ class TestAnswers:
     async def test_no_error_tells_who_the_user_is_but_how_to_find_the_call(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, status: int
     ) -> None:
-        secrets = [USER.subject, acs_user_id := "8:acs:" + "one"]
+        secrets = [USER.subject, acs_user_id := acs_id("one")]
         created = await cosmos_store.create(USER, acs_user_id)
         body = {"code": "x", "message": "Server used the following payload to sign: " + " ".join(secrets)}
         headers = {"x-ms-substatus": "1", "x-ms-activity-id": "A1"}
@@ -530,7 +638,7 @@ class TestAnswers:
         for call in (
             cosmos_store.get(USER),
             cosmos_store.create(USER, acs_user_id),
-            cosmos_store.mark_deleting(created),
+            cosmos_store.change(created, deleting=True),
             cosmos_store.remove(created),
             listed(cosmos_store),
         ):
@@ -559,7 +667,7 @@ class TestAnswers:
     async def test_the_first_call_after_an_outage_succeeds(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        created = await cosmos_store.create(ALICE, "8:acs:one")
+        created = await cosmos_store.create(ALICE, acs_id("one"))
         cosmos.faults.script("*", *[Fault(status=503), Fault(reset=True), Fault(status=500)] * 5)
         for _ in range(10):
             with pytest.raises(StoreUnavailable):
@@ -570,7 +678,7 @@ class TestAnswers:
     async def test_a_container_made_anew_is_used_without_a_restart(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        await cosmos_store.create(ALICE, "8:acs:one")
+        await cosmos_store.create(ALICE, acs_id("one"))
         await delete_container(cosmos)
         async with opened(settings_for(cosmos, create_if_missing=True)):
             pass

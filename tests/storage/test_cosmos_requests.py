@@ -16,6 +16,7 @@ from storage.cosmos import CosmosMappingStore, open_cosmos_store
 from storage.cosmos_options import CosmosOptions
 from storage.guarded import GuardedStore
 from storage.mapping import StoreThrottled, StoreUnavailable, UserKey
+from tests.support.acs_ids import acs_id
 from tests.support.running_cosmos import running_cosmos
 from tests.support.store_contract import ALICE, BOB, listed, no_wait
 from upstream.retrying import RetryPolicy
@@ -37,14 +38,14 @@ FAULTS = {
 OPERATIONS = {
     "get": "read_item",
     "create": "create_item",
-    "mark_deleting": "replace_item",
+    "change": "replace_item",
     "remove": "delete_item",
     "mappings": "query_items",
     "ping": "read_item",
 }
 
 # aiohttp sends an idempotent request once more when a kept-alive connection breaks before an answer.
-REPEATED_AFTER_RESET = {"get", "mark_deleting", "remove", "ping"}
+REPEATED_AFTER_RESET = {"get", "change", "remove", "ping"}
 
 
 @pytest.fixture
@@ -71,11 +72,11 @@ async def store(cosmos: Cosmos) -> AsyncIterator[CosmosMappingStore]:
 
 @pytest.fixture
 async def calls(store: CosmosMappingStore) -> dict[str, Callable[[], Awaitable[object]]]:
-    mapping = await store.create(ALICE, "8:acs:one")
+    mapping = await store.create(ALICE, acs_id("one"))
     return {
         "get": lambda: store.get(ALICE),
-        "create": lambda: store.create(BOB, "8:acs:two"),
-        "mark_deleting": lambda: store.mark_deleting(mapping),
+        "create": lambda: store.create(BOB, acs_id("two")),
+        "change": lambda: store.change(mapping, deleting=True),
         "remove": lambda: store.remove(mapping),
         "mappings": lambda: listed(store),
         "ping": store.ping,
@@ -105,10 +106,10 @@ async def test_a_failing_call_is_one_wire_request(
 
 async def test_a_healthy_call_is_one_wire_request(cosmos: Cosmos, store: CosmosMappingStore) -> None:
     cosmos.counts.clear()
-    created = await store.create(ALICE, "8:acs:one")
+    created = await store.create(ALICE, acs_id("one"))
     await store.get(ALICE)
     await store.get(BOB)
-    marked = await store.mark_deleting(created)
+    marked = await store.change(created, deleting=True)
     await store.remove(marked)
     await store.ping()
     assert {name: count for name, count in cosmos.counts.items() if name != "get_account"} == {
@@ -129,7 +130,7 @@ async def test_the_retry_layer_alone_decides_how_often_a_call_is_sent(
     with pytest.raises((StoreThrottled, StoreUnavailable)):
         await retrying.get(ALICE)
     with pytest.raises((StoreThrottled, StoreUnavailable)):
-        await retrying.create(UserKey("tenant", "carol"), "8:acs:three")
+        await retrying.create(UserKey("tenant", "carol"), acs_id("three"))
     # A create that may have happened is not repeated: who creates must look first.
     creates = 3 if fault.status in (429, 449) else 1
     assert (cosmos.counts["read_item"], cosmos.counts["create_item"]) == (3, creates)

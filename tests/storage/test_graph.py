@@ -17,26 +17,26 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from local_azure.faults import Fault
-from local_azure.graph import DirectoryUser, Graph
-from storage.graph import (
-    UNKNOWN_CREATION,
-    GraphMappingStore,
-    open_graph_store,
-)
+from local_azure.graph import DirectoryUser, Graph, OpenExtension
+from storage.graph import GraphMappingStore, open_graph_store
 from storage.graph_options import GraphOptions
 from storage.guarded import GuardedStore
 from storage.mapping import (
+    UNKNOWN_CREATION,
     ExtensionLimitReached,
     MappingChanged,
     MappingExists,
     MappingStore,
+    MappingUnreadable,
     StoreAccessDenied,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    Unreadable,
     UserKey,
 )
 from tests.support import store_contract as contract
+from tests.support.acs_ids import acs_id
 from tests.support.running_graph import RunningGraph, running_graph
 from tests.support.store_contract import ALICE, BOB, WRAPPERS, OpenStore, listed, no_wait
 from upstream.retrying import RetryPolicy
@@ -93,7 +93,7 @@ class WithServer:
     def __init__(self, store: MappingStore, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._store = store
-        self.get, self.create, self.mark_deleting = store.get, store.create, store.mark_deleting
+        self.get, self.create, self.change = store.get, store.create, store.change
         self.remove, self.mappings, self.ping = store.remove, store.mappings, store.ping
 
     async def aclose(self) -> None:
@@ -182,11 +182,11 @@ class WireFaults:
         self._faults.clear()
 
 
-WRITES = {"create": "create_extension", "mark_deleting": "update_extension", "remove": "delete_extension"}
+WRITES = {"create": "create_extension", "change": "update_extension", "remove": "delete_extension"}
 FIRST_REQUESTS = {
     "get": "get_me",
     "create": "create_extension",
-    "mark_deleting": "get_me",
+    "change": "get_me",
     "remove": "get_me",
     "mappings": "list_users",
     "ping": "get_me",
@@ -238,38 +238,44 @@ def stored(graph: Graph, user: UserKey = ALICE) -> dict[str, Any]:
     return found.properties
 
 
+def tamper(graph: Graph, user: UserKey = ALICE, **changes: Any) -> None:
+    """Change properties of the extension as its user can; `...` takes one away."""
+    properties = {name: value for name, value in {**stored(graph, user), **changes}.items() if value is not ...}
+    assert graph.extensions.replace(user.issuer, user.subject, OpenExtension(NAME, properties))
+
+
 async def test_the_samples_read_what_the_store_wrote_also_while_it_is_being_deleted(
     graph_store: GraphMappingStore, sample: Sample
 ) -> None:
-    created = await graph_store.create(ALICE, "8:acs:one")
-    assert await sample.identity() == "8:acs:one"
-    await graph_store.mark_deleting(created)
-    assert await sample.identity() == "8:acs:one"
+    created = await graph_store.create(ALICE, acs_id("one"))
+    assert await sample.identity() == acs_id("one")
+    await graph_store.change(created, deleting=True)
+    assert await sample.identity() == acs_id("one")
 
 
 async def test_the_store_reads_and_deletes_what_a_sample_wrote(graph_store: GraphMappingStore, sample: Sample) -> None:
-    await sample.add("8:acs:sample")
+    await sample.add(acs_id("sample"))
     found = await graph_store.get(ALICE)
     assert found is not None
-    assert (found.acs_user_id, found.deleting, found.created_at) == ("8:acs:sample", False, UNKNOWN_CREATION)
-    await graph_store.remove(await graph_store.mark_deleting(found))
+    assert (found.acs_user_id, found.deleting, found.created_at) == (acs_id("sample"), False, UNKNOWN_CREATION)
+    await graph_store.remove(await graph_store.change(found, deleting=True))
     assert await sample.identity() is None
 
 
 async def test_extensions_of_other_names_are_neither_read_nor_touched(
     graph_store: GraphMappingStore, sample: Sample
 ) -> None:
-    other = {**EXTENSION, "extensionName": "com.example.other", "acsUserIdentity": "8:acs:other"}
+    other = {**EXTENSION, "extensionName": "com.example.other", "acsUserIdentity": acs_id("other")}
     await sample.request("POST", "/me/extensions", other)
     assert await graph_store.get(ALICE) is None
     assert await listed(graph_store) == []
-    await graph_store.remove(await graph_store.create(ALICE, "8:acs:one"))
+    await graph_store.remove(await graph_store.create(ALICE, acs_id("one")))
     assert len((await sample.request("GET", READ))["extensions"]) == 1
 
 
 async def test_the_extensions_name_is_a_setting(running: RunningGraph, graph: Graph) -> None:
     store = await open_for(running, extension_name="com.example.mapping")
-    marked = await store.mark_deleting(await store.create(ALICE, "8:acs:one"))
+    marked = await store.change(await store.create(ALICE, acs_id("one")), deleting=True)
     assert await store.get(ALICE) == marked
     assert [found.name for found in graph.extensions.of(ALICE.issuer, ALICE.subject)] == ["com.example.mapping"]
     await store.remove(marked)
@@ -279,12 +285,12 @@ async def test_the_extensions_name_is_a_setting(running: RunningGraph, graph: Gr
 async def test_marking_erases_no_property_whoever_wrote_it(
     graph_store: GraphMappingStore, graph: Graph, sample: Sample
 ) -> None:
-    await sample.add("8:acs:one", note="kept", count=3)
+    await sample.add(acs_id("one"), note="kept", count=3)
     found = await graph_store.get(ALICE)
     assert found is not None
-    await graph_store.mark_deleting(found)
+    await graph_store.change(found, deleting=True)
     assert stored(graph) == {
-        "acsUserIdentity": "8:acs:one",
+        "acsUserIdentity": acs_id("one"),
         "note": "kept",
         "count": 3,
         "acsUserIdentityDeleting": True,
@@ -295,24 +301,24 @@ async def test_the_third_extension_of_the_app_is_a_limit(graph_store: GraphMappi
     for name in ("one", "two"):
         await sample.request("POST", "/me/extensions", {**EXTENSION, "extensionName": name})
     with pytest.raises(ExtensionLimitReached):
-        await graph_store.create(ALICE, "8:acs:one")
+        await graph_store.create(ALICE, acs_id("one"))
 
 
 async def test_a_read_that_does_not_see_a_create_yet_is_repeated_and_the_winner_reported(
     graph_store: GraphMappingStore, graph: Graph
 ) -> None:
     graph.extensions.lag_reads = 1
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
     with pytest.raises(MappingExists) as conflict:
-        await graph_store.create(ALICE, "8:acs:two")
+        await graph_store.create(ALICE, acs_id("two"))
     assert conflict.value.existing == created
 
 
 async def test_a_longer_lag_is_trouble_and_never_absence(graph_store: GraphMappingStore, graph: Graph) -> None:
     graph.extensions.lag_reads = 3
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
     with pytest.raises(StoreThrottled) as error:
-        await graph_store.create(ALICE, "8:acs:two")
+        await graph_store.create(ALICE, acs_id("two"))
     assert error.value.retry_after == 1
     assert graph.faults.counts["create_extension"] == 1 + 3
     assert await graph_store.get(ALICE) == created
@@ -320,15 +326,15 @@ async def test_a_longer_lag_is_trouble_and_never_absence(graph_store: GraphMappi
 
 async def test_the_retry_layer_waits_a_lag_out(graph_store: GraphMappingStore, graph: Graph) -> None:
     graph.extensions.lag_reads = 4
-    await graph_store.create(ALICE, "8:acs:one")
+    await graph_store.create(ALICE, acs_id("one"))
     with pytest.raises(MappingExists):
-        await GuardedStore(graph_store, RetryPolicy(sleep=no_wait)).create(ALICE, "8:acs:two")
+        await GuardedStore(graph_store, RetryPolicy(sleep=no_wait)).create(ALICE, acs_id("two"))
 
 
 async def test_a_user_with_more_extensions_than_an_expansion_shows_is_read_directly(
     running: RunningGraph, graph_store: GraphMappingStore, graph: Graph
 ) -> None:
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
     others = [{"extensionName": f"com.example.{number}", "id": f"com.example.{number}"} for number in range(20)]
     cut_short = Fault(status=200, body={"id": ALICE.subject, "extensions": others}, times=None)
     graph.faults.script("get_me", cut_short)
@@ -354,52 +360,88 @@ async def test_a_create_whose_answer_is_unreadable_is_settled_by_reading(
 ) -> None:
     graph.faults.script("create_extension", Fault(status=201, body="<html>"))
     with pytest.raises(StoreUnavailable):
-        await graph_store.create(ALICE, "8:acs:one")
+        await graph_store.create(ALICE, acs_id("one"))
 
 
-async def test_an_extension_without_an_identity_is_a_fault_for_an_operator_and_never_absence(
-    graph_store: GraphMappingStore, sample: Sample
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"acsUserIdentity": ...},
+        *[{"acsUserIdentity": value} for value in contract.NO_ACS_USER_IDS.values() if value is not None],
+        *[{"acsUserIdentityDeleting": value} for value in [*contract.NO_DELETION_MARKS.values(), 0, 1]],
+        *[{"acsUserIdentitySignedOutAt": value} for value in contract.NO_SIGN_OUTS.values()],
+    ],
+    ids=lambda value: repr(value)[:100],
+)
+async def test_a_value_that_is_not_of_its_form_is_no_mapping_and_no_absence(
+    graph_store: GraphMappingStore, graph: Graph, changes: dict[str, Any]
 ) -> None:
-    await sample.request("POST", "/me/extensions", {**EXTENSION, "else": 1})
-    with pytest.raises(StoreMisconfigured, match="acsUserIdentity"):
+    bob = await graph_store.create(BOB, acs_id("two"))
+    await graph_store.create(ALICE, acs_id("one"))
+    tamper(graph, **changes)
+    with pytest.raises(MappingUnreadable) as error:
         await graph_store.get(ALICE)
-    with pytest.raises(StoreMisconfigured):
-        await listed(graph_store)
+    with pytest.raises(MappingUnreadable):
+        await graph_store.create(ALICE, acs_id("two"))
+    unreadable = error.value.unreadable
+    assert (unreadable.user, unreadable.reason, unreadable.users_may_write) == (ALICE, Unreadable.DAMAGED, True)
+    found = [stored async for stored in graph_store.mappings()]
+    assert len(found) == 2
+    assert bob in found
+    assert unreadable in found
+    await graph_store.remove(unreadable)
+    assert await graph_store.get(ALICE) is None
+    await graph_store.remove(unreadable)
+    created = await graph_store.create(ALICE, acs_id("three"))
+    with pytest.raises(MappingChanged):
+        await graph_store.remove(unreadable)
+    assert await graph_store.get(ALICE) == created
+
+
+@pytest.mark.parametrize("time", [*list(contract.UNKNOWN_TIMES.values())[1:], ..., 5, True, []], ids=repr)
+async def test_a_time_that_is_none_is_an_unknown_creation(
+    graph_store: GraphMappingStore, graph: Graph, time: object
+) -> None:
+    await graph_store.create(ALICE, acs_id("one"))
+    tamper(graph, acsUserIdentityCreatedAt=time)
+    found = await graph_store.get(ALICE)
+    assert found is not None
+    assert (found.acs_user_id, found.created_at) == (acs_id("one"), UNKNOWN_CREATION)
 
 
 @pytest.mark.parametrize("status", [400, 409])
 async def test_a_duplicate_is_known_by_its_message_or_by_a_conflict(
     graph_store: GraphMappingStore, graph: Graph, status: int
 ) -> None:
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
     message = "An extension already exists with given id." if status == 400 else "Conflict."
     body = {"error": {"code": "Request_BadRequest", "message": message}}
     graph.faults.script("create_extension", Fault(status=status, body=body))
     with pytest.raises(MappingExists) as conflict:
-        await graph_store.create(ALICE, "8:acs:one")
+        await graph_store.create(ALICE, acs_id("one"))
     assert conflict.value.existing == created
 
 
 async def test_a_patch_may_also_be_answered_with_the_extension(graph_store: GraphMappingStore, graph: Graph) -> None:
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
     graph.faults.script("update_extension", Fault(status=200, body={"id": NAME}))
-    assert (await graph_store.mark_deleting(created)).deleting
+    assert (await graph_store.change(created, deleting=True)).deleting
 
 
 async def test_a_mapping_that_goes_between_the_reading_and_the_writing_is_not_marked(
     graph_store: GraphMappingStore, graph: Graph
 ) -> None:
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
     graph.faults.script("update_extension", Fault(status=404, body={"error": {"code": "ResourceNotFound"}}))
     with pytest.raises(MappingChanged):
-        await graph_store.mark_deleting(created)
+        await graph_store.change(created, deleting=True)
 
 
 async def test_a_missing_permission_is_named(running: RunningGraph) -> None:
     store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running, "User.Read"))
     assert await store.get(ALICE) is None
     with pytest.raises(StoreMisconfigured, match=r"User\.ReadWrite \(delegated\)"):
-        await store.create(ALICE, "8:acs:one")
+        await store.create(ALICE, acs_id("one"))
     await store.aclose()
 
 
@@ -440,7 +482,7 @@ async def test_a_token_of_another_user_is_noticed_and_changes_nothing(running: R
             return await tokens.access_token(BOB)
 
     store = await open_for(running)
-    created = await store.create(BOB, "8:acs:bob")
+    created = await store.create(BOB, acs_id("bob"))
     mixed = await open_graph_store(GraphOptions(base_url=running.url), Mixed(running))
     with pytest.raises(StoreMisconfigured, match="another user"):
         await mixed.get(ALICE)
@@ -476,7 +518,7 @@ async def test_listing_needs_application_tokens(running: RunningGraph) -> None:
 
 
 async def test_listing_never_follows_a_link_to_another_address(graph_store: GraphMappingStore, graph: Graph) -> None:
-    await graph_store.create(ALICE, "8:acs:one")
+    await graph_store.create(ALICE, acs_id("one"))
     body = {"value": [], "@odata.nextLink": "https://graph.example/v1.0/users?$skiptoken=x"}
     graph.faults.script("list_users", Fault(status=200, body=body))
     with pytest.raises(StoreUnavailable):
@@ -489,13 +531,13 @@ async def test_an_operator_without_users_works_on_all_mappings_as_the_applicatio
     strange = UserKey("tenant", "auth0|1?#/%2F x")
     users = [ALICE, BOB, strange]
     for user in users:
-        await graph_store.create(user, f"8:acs:{user.subject}")
+        await graph_store.create(user, acs_id(f"{user.subject}"))
     operator = await open_graph_store(GraphOptions(base_url=running.url), None, AppTokens(running))
-    async for mapping in operator.mappings():
+    for mapping in await listed(operator):
         assert await operator.get(mapping.user) == mapping
-        await operator.remove(await operator.mark_deleting(mapping))
+        await operator.remove(await operator.change(mapping, deleting=True))
     assert [await graph_store.get(user) for user in users] == [None] * 3
-    created = await operator.create(ALICE, "8:acs:new")
+    created = await operator.create(ALICE, acs_id("new"))
     assert await graph_store.get(ALICE) == created
     await operator.aclose()
 
@@ -503,7 +545,7 @@ async def test_an_operator_without_users_works_on_all_mappings_as_the_applicatio
 async def test_every_request_can_be_traced_at_graph_and_names_no_user(
     running: RunningGraph, graph_store: GraphMappingStore, graph: Graph
 ) -> None:
-    await graph_store.remove(await graph_store.mark_deleting(await graph_store.create(ALICE, "8:acs:one")))
+    await graph_store.remove(await graph_store.change(await graph_store.create(ALICE, acs_id("one")), deleting=True))
     calls = list(graph.faults.calls)
     ids = {call.headers["client-request-id"] for call in calls}
     assert len(ids) == len(calls) == 5
@@ -524,7 +566,7 @@ async def test_an_error_message_names_no_user_and_no_upstream_text(
 async def test_mappings_in_several_processes_are_one_truth(running: RunningGraph) -> None:
     one, other = await open_for(running), await open_for(running)
     outcomes = await asyncio.gather(
-        *(contract.create_or_existing(store, ALICE, f"8:acs:{n}") for n in range(10) for store in (one, other))
+        *(contract.create_or_existing(store, ALICE, acs_id(f"{n}")) for n in range(10) for store in (one, other))
     )
     assert sum(made for _, made in outcomes) == 1
     assert len({mapping for mapping, _ in outcomes}) == 1
@@ -535,8 +577,8 @@ async def test_mappings_in_several_processes_are_one_truth(running: RunningGraph
 async def test_a_mapping_keeps_the_time_of_its_creation(running: RunningGraph) -> None:
     noon = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
     store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running), now=lambda: noon)
-    created = await store.create(ALICE, "8:acs:one")
-    assert (await store.mark_deleting(created)).created_at == created.created_at == noon
+    created = await store.create(ALICE, acs_id("one"))
+    assert (await store.change(created, deleting=True)).created_at == created.created_at == noon
     await store.aclose()
 
 
@@ -569,12 +611,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("operation", ["get", "create", "mark_deleting", "remove", "mappings"])
+@pytest.mark.parametrize("operation", ["get", "create", "change", "remove", "mappings"])
 @pytest.mark.parametrize("case", list(WRONG))
 async def test_each_attempt_is_one_request(running: RunningGraph, graph: Graph, operation: str, case: str) -> None:
     fault, raised, retry_after = WRONG[case]
     store = await open_for(running, timeout=0.2 if case == "hang" else 5.0)
-    created = await store.create(ALICE, "8:acs:one")
+    created = await store.create(ALICE, acs_id("one"))
     request = WRITES.get(operation, FIRST_REQUESTS[operation])
     graph.faults.script(request, fault)
     graph.faults.counts.clear()

@@ -18,6 +18,7 @@ from storage.mapping import (
     StoreUnavailable,
 )
 from tests.support import virtual_time
+from tests.support.acs_ids import acs_id
 from tests.support.memory_store import MemoryMappingStore
 from tests.support.scripted import FailAfter, FailBefore, Hang, ScriptedStore
 from tests.support.store_contract import ALICE, listed, no_wait
@@ -54,11 +55,11 @@ class Journal:
 async def test_every_call_is_told_with_its_outcome_and_passes_unchanged() -> None:
     journal, inner = Journal(), MemoryMappingStore()
     store = GuardedStore(inner, measure=journal.measure)
-    created = await store.create(ALICE, "8:acs:one")
+    created = await store.create(ALICE, acs_id("one"))
     assert await store.get(ALICE) == created
     with pytest.raises(MappingExists):
-        await store.create(ALICE, "8:acs:two")
-    marked = await store.mark_deleting(created)
+        await store.create(ALICE, acs_id("two"))
+    marked = await store.change(created, deleting=True)
     assert [mapping async for mapping in store.mappings()] == [marked]
     await store.remove(marked)
     await store.ping()
@@ -66,7 +67,7 @@ async def test_every_call_is_told_with_its_outcome_and_passes_unchanged() -> Non
         ("create", None),
         ("get", None),
         ("create", "MappingExists"),
-        ("mark_deleting", None),
+        ("change", None),
         ("remove", None),
         ("ping", None),
     ]
@@ -101,13 +102,13 @@ def test_a_call_that_hangs_is_told_with_the_time_that_the_deadline_left_it() -> 
 
 def _calls(store: MappingStore) -> dict[str, Callable[[], Awaitable[object]]]:
     async def mapping_calls(name: str) -> None:
-        mapping = await MemoryMappingStore().create(ALICE, "8:acs:one")
-        await (store.mark_deleting(mapping) if name == "mark_deleting" else store.remove(mapping))
+        mapping = await MemoryMappingStore().create(ALICE, acs_id("one"))
+        await (store.change(mapping, deleting=True) if name == "change" else store.remove(mapping))
 
     return {
         "get": lambda: store.get(ALICE),
-        "create": lambda: store.create(ALICE, "8:acs:one"),
-        "mark_deleting": lambda: mapping_calls("mark_deleting"),
+        "create": lambda: store.create(ALICE, acs_id("one")),
+        "change": lambda: mapping_calls("change"),
         "remove": lambda: mapping_calls("remove"),
         "mappings": lambda: listed(store),
         "ping": store.ping,
@@ -146,10 +147,10 @@ async def test_in_time_answers_and_errors_pass_unchanged() -> None:
     scripted = ScriptedStore(MemoryMappingStore())
     store = GuardedStore(scripted)
     with deadline(60):
-        created = await store.create(ALICE, "8:acs:one")
+        created = await store.create(ALICE, acs_id("one"))
         assert await store.get(ALICE) == created
         with pytest.raises(MappingExists):
-            await store.create(ALICE, "8:acs:two")
+            await store.create(ALICE, acs_id("two"))
         failure = TimeoutError("someone else's")
         scripted.script("get", FailBefore(failure))
         with pytest.raises(TimeoutError) as passed:
@@ -218,13 +219,13 @@ class TestWhatIsRepeated:
     async def test_other_errors_are_not(self, scripted: ScriptedStore, store: MappingStore, error: Exception) -> None:
         scripted.script("create", FailBefore(error), times=None)
         with pytest.raises(type(error)):
-            await store.create(ALICE, "8:acs:one")
+            await store.create(ALICE, acs_id("one"))
         assert scripted.counts["create"] == 1
 
     async def test_a_listing_repeats_only_the_step_that_failed(
         self, scripted: ScriptedStore, store: MappingStore
     ) -> None:
-        created = await store.create(ALICE, "8:acs:one")
+        created = await store.create(ALICE, acs_id("one"))
         pages = store.mappings()
         scripted.script("mappings", FailAfter(StoreUnavailable()), times=2)
         assert await anext(pages) == created

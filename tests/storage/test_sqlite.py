@@ -14,9 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from storage.mapping import IdentityMapping, MappingStore, StoreError, StoreMisconfigured, StoreUnavailable, UserKey
+from storage.mapping import (
+    UNKNOWN_CREATION,
+    IdentityMapping,
+    MappingChanged,
+    MappingStore,
+    MappingUnreadable,
+    StoreError,
+    StoreMisconfigured,
+    StoreUnavailable,
+    Unreadable,
+    UserKey,
+)
 from storage.sqlite import SqliteMappingStore, open_sqlite_store
 from tests.support import store_contract as contract
+from tests.support.acs_ids import acs_id
 from tests.support.sqlite_process import USERS
 from tests.support.store_contract import ALICE, BOB, OpenStore, listed
 
@@ -74,13 +86,13 @@ def rival(path: Path) -> Iterator[sqlite3.Connection]:
 class TestTheFile:
     async def test_mappings_outlive_the_store_that_wrote_them(self, path: Path) -> None:
         async with aclosing(await open_sqlite_store(path)) as store:
-            marked = await store.mark_deleting(await store.create(ALICE, "8:acs:one"))
-            kept = await store.create(BOB, "8:acs:two")
+            marked = await store.change(await store.create(ALICE, acs_id("one")), deleting=True)
+            kept = await store.create(BOB, acs_id("two"))
         async with aclosing(await open_sqlite_store(path)) as store:
             assert await listed(store) == [marked, kept]
 
     async def test_only_its_owner_may_read_it(self, path: Path, sqlite_store: SqliteMappingStore) -> None:
-        await sqlite_store.create(ALICE, "8:acs:one")
+        await sqlite_store.create(ALICE, acs_id("one"))
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
         assert modes == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
 
@@ -92,14 +104,14 @@ class TestTheFile:
     async def test_the_creation_time_is_the_clocks(self, path: Path) -> None:
         noon = datetime(2026, 1, 2, 12, 0, 0, 123456, tzinfo=UTC)
         async with aclosing(await open_sqlite_store(path, now=lambda: noon)) as store:
-            created = await store.create(ALICE, "8:acs:one")
+            created = await store.create(ALICE, acs_id("one"))
             assert created.created_at == noon
             assert await store.get(ALICE) == created
 
     async def test_a_listing_of_several_pages_is_complete_and_in_order(
         self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
-        rows = [("tenant", f"user-{n}", f"8:acs:{n}", "2026-01-02T12:00:00+00:00") for n in range(1001)]
+        rows = [("tenant", f"user-{n}", acs_id(f"{n}"), "2026-01-02T12:00:00+00:00") for n in range(1001)]
         rival.execute("BEGIN")
         rival.executemany("INSERT INTO mappings (issuer, subject, acs_user_id, created_at) VALUES (?, ?, ?, ?)", rows)
         rival.execute("COMMIT")
@@ -110,16 +122,16 @@ class TestTheFile:
         store = await open_sqlite_store(path)
         await store.aclose()
         await store.aclose()
-        for call in (store.get(ALICE), store.create(ALICE, "8:acs:one"), store.ping()):
+        for call in (store.get(ALICE), store.create(ALICE, acs_id("one")), store.ping()):
             with pytest.raises(StoreUnavailable):
                 await call
 
     async def test_closing_lets_calls_under_way_end(self, path: Path) -> None:
         store = await open_sqlite_store(path)
-        create = asyncio.create_task(store.create(ALICE, "8:acs:one"))
+        create = asyncio.create_task(store.create(ALICE, acs_id("one")))
         await asyncio.sleep(0)
         await store.aclose()
-        assert (await create).acs_user_id == "8:acs:one"
+        assert (await create).acs_user_id == acs_id("one")
 
 
 class TestSeveralProcesses:
@@ -144,7 +156,7 @@ class TestSeveralProcesses:
             stores = await asyncio.gather(*(open_sqlite_store(path, busy_timeout=60) for _ in range(8)))
             for store in stores:
                 await stack.enter_async_context(aclosing(store))
-            created = await stores[0].create(ALICE, "8:acs:one")
+            created = await stores[0].create(ALICE, acs_id("one"))
             assert [await store.get(ALICE) for store in stores] == [created] * 8
 
     async def test_opening_waits_for_a_process_that_is_just_making_the_file(
@@ -165,7 +177,7 @@ class TestSeveralProcesses:
         await process.wait()
         async with aclosing(await open_sqlite_store(path)) as store:
             assert answered <= {mapping.user.subject for mapping in await listed(store)}
-            created = await store.create(ALICE, "8:acs:one")
+            created = await store.create(ALICE, acs_id("one"))
             assert await store.get(ALICE) == created
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -173,25 +185,25 @@ class TestSeveralProcesses:
     async def test_a_write_while_another_process_writes_is_unavailable_and_did_nothing(
         self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
-        created = await sqlite_store.create(ALICE, "8:acs:one")
+        created = await sqlite_store.create(ALICE, acs_id("one"))
         rival.execute("BEGIN IMMEDIATE")
         for write in (
-            sqlite_store.create(BOB, "8:acs:two"),
-            sqlite_store.mark_deleting(created),
+            sqlite_store.create(BOB, acs_id("two")),
+            sqlite_store.change(created, deleting=True),
             sqlite_store.remove(created),
         ):
             with pytest.raises(StoreUnavailable):
                 await write
         rival.execute("ROLLBACK")
         assert await listed(sqlite_store) == [created]
-        await sqlite_store.create(BOB, "8:acs:two")
+        await sqlite_store.create(BOB, acs_id("two"))
 
     async def test_reads_wait_neither_for_another_process_nor_for_a_write_of_their_own_store(
         self, patient_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
-        created = await patient_store.create(ALICE, "8:acs:one")
+        created = await patient_store.create(ALICE, acs_id("one"))
         rival.execute("BEGIN IMMEDIATE")
-        write = asyncio.create_task(patient_store.create(BOB, "8:acs:two"))
+        write = asyncio.create_task(patient_store.create(BOB, acs_id("two")))
         async with asyncio.timeout(20):
             assert await patient_store.get(ALICE) == created
             assert await listed(patient_store) == [created]
@@ -204,13 +216,13 @@ class TestSeveralProcesses:
         self, patient_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
         rival.execute("BEGIN IMMEDIATE")
-        write = asyncio.create_task(patient_store.create(ALICE, "8:acs:one"))
+        write = asyncio.create_task(patient_store.create(ALICE, acs_id("one")))
         await patient_store.ping()  # By now the write waits for the rival.
         write.cancel()
         with pytest.raises(asyncio.CancelledError):
             await write
         rival.execute("ROLLBACK")
-        await patient_store.create(BOB, "8:acs:two")
+        await patient_store.create(BOB, acs_id("two"))
         assert not patient_store._writer.in_transaction
         rival.execute("BEGIN IMMEDIATE")
         rival.execute("ROLLBACK")
@@ -219,8 +231,8 @@ class TestSeveralProcesses:
         self, patient_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
         rival.execute("BEGIN IMMEDIATE")
-        first = asyncio.create_task(patient_store.create(ALICE, "8:acs:one"))
-        second = asyncio.create_task(patient_store.create(BOB, "8:acs:two"))
+        first = asyncio.create_task(patient_store.create(ALICE, acs_id("one")))
+        second = asyncio.create_task(patient_store.create(BOB, acs_id("two")))
         await patient_store.ping()
         second.cancel()
         rival.execute("ROLLBACK")
@@ -234,6 +246,146 @@ class TestSeveralProcesses:
             await _open_and_close(path)
         rival.execute("ROLLBACK")
         await _open_and_close(path)
+
+
+FIRST_SCHEMA = """
+CREATE TABLE mappings (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    issuer TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    acs_user_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    deleting INTEGER NOT NULL DEFAULT 0,
+    revision INTEGER NOT NULL DEFAULT 1,
+    UNIQUE (issuer, subject)
+)
+"""
+
+
+def make_first_version(path: Path) -> None:
+    """A file of the first release with one mapping in it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(FIRST_SCHEMA)
+        database.execute(f"PRAGMA application_id = {0x61637361}")
+        database.execute("PRAGMA user_version = 1")
+        database.execute(
+            "INSERT INTO mappings (issuer, subject, acs_user_id, created_at, deleting, revision) VALUES (?,?,?,?,1,2)",
+            (ALICE.issuer, ALICE.subject, acs_id("one"), "2026-01-02T12:00:00+00:00"),
+        )
+
+
+class TestEarlierReleases:
+    async def test_a_file_of_the_first_release_goes_on_with_all_it_holds(self, path: Path) -> None:
+        make_first_version(path)
+        async with aclosing(await open_sqlite_store(path)) as store:
+            found = await store.get(ALICE)
+            assert found is not None
+            assert (found.acs_user_id, found.deleting, found.signed_out_at) == (acs_id("one"), True, None)
+            assert found.created_at == datetime(2026, 1, 2, 12, tzinfo=UTC)
+            signed_out = await store.change(found, signed_out_at=contract.NOON)
+        async with aclosing(await open_sqlite_store(path)) as store:
+            assert await listed(store) == [signed_out]
+
+    async def test_processes_that_open_it_together_change_it_once(self, path: Path) -> None:
+        make_first_version(path)
+        stores = await asyncio.gather(*(open_sqlite_store(path, busy_timeout=60) for _ in range(6)))
+        assert len({tuple(await listed(store)) for store in stores}) == 1
+        for store in stores:
+            await store.aclose()
+
+    async def test_a_process_of_the_first_release_can_go_on_writing_beside_it(self, path: Path) -> None:
+        make_first_version(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+            async with aclosing(await open_sqlite_store(path)) as store:
+                earlier.execute(
+                    "INSERT INTO mappings (issuer, subject, acs_user_id, created_at) VALUES (?, ?, ?, ?)",
+                    (BOB.issuer, BOB.subject, acs_id("two"), "2026-01-02T12:00:00+00:00"),
+                )
+                found = await store.get(BOB)
+                assert found is not None
+                assert found.signed_out_at is None
+
+
+class TestDamagedRows:
+    async def insert(self, rival: sqlite3.Connection, **changes: object) -> None:
+        row = {
+            "issuer": ALICE.issuer,
+            "subject": ALICE.subject,
+            "acs_user_id": acs_id("one"),
+            "created_at": "2026-01-02T12:00:00+00:00",
+            "deleting": 0,
+            "revision": 1,
+            "signed_out_at": None,
+        } | changes
+        names = ", ".join(row)
+        rival.execute(f"INSERT INTO mappings ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+
+    @pytest.mark.parametrize("time", [*list(contract.UNKNOWN_TIMES.values())[1:], b"\xff", 5], ids=repr)
+    async def test_a_time_that_is_none_is_an_unknown_creation(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection, time: object
+    ) -> None:
+        await self.insert(rival, created_at=time)
+        found = await sqlite_store.get(ALICE)
+        assert found is not None
+        assert found.created_at == UNKNOWN_CREATION
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *[{"acs_user_id": value} for value in contract.NO_ACS_USER_IDS.values() if isinstance(value, str | int)],
+            {"acs_user_id": b"8:acs:one"},
+            *[{"deleting": value} for value in ("false", "true", "", 2, -1, 0.5, b"\x00")],
+            *[{"signed_out_at": value} for value in contract.NO_SIGN_OUTS.values()],
+            *[{"revision": value} for value in ("one", 1.5, -1, b"one", "1; DROP")],
+        ],
+        ids=repr,
+    )
+    async def test_a_value_that_is_not_of_its_form_is_no_mapping_and_no_absence(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection, changes: dict[str, object]
+    ) -> None:
+        await self.insert(rival, **changes)
+        bob = await sqlite_store.create(BOB, acs_id("two"))
+        with pytest.raises(MappingUnreadable) as error:
+            await sqlite_store.get(ALICE)
+        with pytest.raises(MappingUnreadable):
+            await sqlite_store.create(ALICE, acs_id("two"))
+        unreadable = error.value.unreadable
+        assert (unreadable.user, unreadable.reason, unreadable.users_may_write) == (ALICE, Unreadable.DAMAGED, False)
+        assert unreadable.acs_user_id == (None if "acs_user_id" in changes else acs_id("one"))
+        assert [stored async for stored in sqlite_store.mappings()] == [unreadable, bob]
+        await sqlite_store.remove(unreadable)
+        assert await sqlite_store.get(ALICE) is None
+        await sqlite_store.remove(unreadable)
+
+    @pytest.mark.parametrize("raw", [b"8:acs:\xff", b"\xff\xfe"])
+    async def test_text_that_is_no_utf_8_stops_no_listing(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection, raw: bytes
+    ) -> None:
+        bob = await sqlite_store.create(BOB, acs_id("two"))
+        await self.insert(rival)
+        rival.execute("UPDATE mappings SET acs_user_id = CAST(? AS TEXT) WHERE subject = ?", (raw, ALICE.subject))
+        (unreadable,) = await contract.unreadable_in(sqlite_store)
+        assert [stored async for stored in sqlite_store.mappings()] == [bob, unreadable]
+
+    async def test_a_row_of_nobody_is_listed_and_can_be_removed(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        await self.insert(rival, subject=b"\x00\x01")
+        (unreadable,) = await contract.unreadable_in(sqlite_store)
+        assert (unreadable.user, unreadable.key) == (None, "row 1")
+        await sqlite_store.remove(unreadable)
+        assert await contract.unreadable_in(sqlite_store) == []
+
+    async def test_one_that_was_changed_since_it_was_read_is_not_removed(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        await self.insert(rival, deleting="false")
+        (unreadable,) = await contract.unreadable_in(sqlite_store)
+        rival.execute("UPDATE mappings SET deleting = 0, revision = 2")
+        with pytest.raises(MappingChanged):
+            await sqlite_store.remove(unreadable)
+        assert await sqlite_store.get(ALICE) is not None
 
 
 class TestUnusableFiles:
@@ -273,37 +425,37 @@ class TestUnusableFiles:
     async def test_a_file_of_a_newer_release_is_refused(self, path: Path) -> None:
         await _open_and_close(path)
         with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA user_version = 2")
+            database.execute("PRAGMA user_version = 3")
         await _refused(path, "A newer release wrote it")
 
     async def test_a_damaged_file_is_an_error_and_never_looks_empty(self, path: Path) -> None:
         async with aclosing(await open_sqlite_store(path)) as store:
             for n in range(5):
-                await store.create(UserKey("tenant", f"user-{n}"), f"8:acs:{n}")
+                await store.create(UserKey("tenant", f"user-{n}"), acs_id(f"{n}"))
         _rewrite(path, lambda content: content[:4096] + b"\xff" * (len(content) - 4096))
         async with aclosing(await open_sqlite_store(path)) as store:
-            for call in (store.get(UserKey("tenant", "user-1")), store.create(ALICE, "8:acs:one"), listed(store)):
+            for call in (store.get(UserKey("tenant", "user-1")), store.create(ALICE, acs_id("one")), listed(store)):
                 with pytest.raises(StoreMisconfigured, match="restore it from a backup"):
                     await call
 
     async def test_a_full_disk_is_named(self, sqlite_store: SqliteMappingStore) -> None:
         await sqlite_store._writer.execute_fetchall("PRAGMA max_page_count = 1")
         with pytest.raises(StoreMisconfigured, match="disk is full"):
-            await sqlite_store.create(UserKey("tenant", "long " * 10_000), "8:acs:one")
+            await sqlite_store.create(UserKey("tenant", "long " * 10_000), acs_id("one"))
         assert await sqlite_store.get(ALICE) is None
 
     async def test_a_vanished_table_is_an_error_and_never_looks_empty(
         self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
         rival.execute("DROP TABLE mappings")
-        for call in (sqlite_store.get(ALICE), sqlite_store.create(ALICE, "8:acs:one"), sqlite_store.ping()):
+        for call in (sqlite_store.get(ALICE), sqlite_store.create(ALICE, acs_id("one")), sqlite_store.ping()):
             with pytest.raises(StoreError):
                 await call
 
     async def test_messages_hold_no_user(self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection) -> None:
         rival.execute("DROP TABLE mappings")
         with pytest.raises(StoreError) as refusal:
-            await sqlite_store.create(ALICE, "8:acs:one")
+            await sqlite_store.create(ALICE, acs_id("one"))
         assert "alice" not in str(refusal.value)
         assert "8:acs" not in str(refusal.value)
 
@@ -311,7 +463,7 @@ class TestUnusableFiles:
 async def listed_after(write: asyncio.Task[IdentityMapping], store: MappingStore) -> list[IdentityMapping]:
     """What the store holds once `write` and all that waited behind it is done."""
     await write
-    probe = await store.create(UserKey("tenant", "probe"), "8:acs:probe")
+    probe = await store.create(UserKey("tenant", "probe"), acs_id("probe"))
     await store.remove(probe)
     return await listed(store)
 

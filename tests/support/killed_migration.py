@@ -20,6 +20,7 @@ from local_azure.entra.directory import HOME_TENANT, User
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.graph.open_extensions import OpenExtension
+from tests.support.acs_ids import acs_id
 from tests.support.service_process import environment_for
 
 TENANT = HOME_TENANT.tenant_id
@@ -74,7 +75,7 @@ def _seed(local_azure: LocalAzure, mappings: int) -> dict[tuple[str, str], str]:
     local_azure.entra.users = {  # type: ignore[assignment]
         each: User(each, TENANT, each, "Somebody", f"{each}@contoso.localhost", TENANT) for each in objects
     }
-    expected = {(TENANT, each): f"8:acs:00000000-0000-4000-8000-000000000000_{each}" for each in objects}
+    expected = {(TENANT, each): acs_id(f"00000000-0000-4000-8000-000000000000_{each}") for each in objects}
     database = local_azure.state.database
     database.execute("BEGIN")
     for user, identity in expected.items():

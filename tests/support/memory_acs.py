@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from quart_app.acs.interface import AcsToken, IdentityGone, IdentityNotOwned
+from tests.support.acs_ids import acs_id
 from tests.support.scripted import FailAfter, FailBefore, Fault, Gate, Hang
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class MemoryAcsClient:
 
     async def create_identity(self) -> str:
         def mint() -> str:
-            acs_user_id = f"8:acs:own_{next(self._numbers)}"
+            acs_user_id = acs_id(f"own_{next(self._numbers)}")
             self.minted.append(acs_user_id)
             self.live.add(acs_user_id)
             return acs_user_id
@@ -107,5 +108,5 @@ async def _pass(gate: Gate) -> None:
 
 
 def _require_own(acs_user_id: str) -> None:
-    if not acs_user_id.startswith("8:acs:own_"):
+    if not acs_user_id.startswith(acs_id("own_")):
         raise IdentityNotOwned

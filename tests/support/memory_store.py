@@ -6,7 +6,15 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import UTC, datetime
 
-from storage.mapping import IdentityMapping, MappingChanged, MappingExists, UserKey
+from storage.mapping import (
+    IdentityMapping,
+    MappingChanged,
+    MappingExists,
+    MappingUnreadable,
+    UnreadableMapping,
+    UserKey,
+    changed_mapping,
+)
 from storage.paging import Paged
 
 
@@ -15,10 +23,14 @@ def _utc_now() -> datetime:
 
 
 class MemoryMappingStore:
-    """Fulfils `MappingStore`. Every call first yields to the event loop, so that concurrent callers interleave."""
+    """Fulfils `MappingStore`. Every call first yields to the event loop, so that concurrent callers interleave.
+
+    What a test puts into `unreadable` stands in the place of that user's mapping.
+    """
 
     def __init__(self, *, now: Callable[[], datetime] = _utc_now, page_size: int = 3) -> None:
         self.stored: dict[UserKey, IdentityMapping] = {}
+        self.unreadable: dict[UserKey, UnreadableMapping] = {}
         self.closed = False
         self._now = now
         self._page_size = page_size
@@ -26,44 +38,53 @@ class MemoryMappingStore:
 
     async def get(self, user: UserKey) -> IdentityMapping | None:
         await asyncio.sleep(0)
+        self._require_readable(user)
         return self.stored.get(user)
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         await asyncio.sleep(0)
+        self._require_readable(user)
         if existing := self.stored.get(user):
             raise MappingExists(existing)
-        mapping = IdentityMapping(user, acs_user_id, self._now(), deleting=False, version=self._next_version())
+        created_at = (created_at or self._now()).astimezone(UTC)
+        mapping = IdentityMapping(user, acs_user_id, created_at, deleting=False, version=self._next_version())
         self.stored[user] = mapping
         return mapping
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
         await asyncio.sleep(0)
         current = self.stored.get(mapping.user)
         if current is None or current.version != mapping.version:
             raise MappingChanged
-        if current.deleting:
+        changed = changed_mapping(current, deleting, signed_out_at)
+        if changed == current:
             return current
-        marked = dataclasses.replace(current, deleting=True, version=self._next_version())
-        self.stored[mapping.user] = marked
-        return marked
+        changed = dataclasses.replace(changed, version=self._next_version())
+        self.stored[mapping.user] = changed
+        return changed
 
-    async def remove(self, mapping: IdentityMapping) -> None:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         await asyncio.sleep(0)
-        current = self.stored.get(mapping.user)
+        assert stored.user is not None
+        current = self.unreadable.get(stored.user) or self.stored.get(stored.user)
         if current is None:
             return
-        if current.version != mapping.version:
+        if current.version != stored.version:
             raise MappingChanged
-        del self.stored[mapping.user]
+        self.unreadable.pop(stored.user, None)
+        self.stored.pop(stored.user, None)
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
-        users = list(self.stored)
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
+        users = list(self.stored | self.unreadable)
 
-        async def read_page(start: int | None) -> tuple[Iterable[IdentityMapping], int | None]:
+        async def read_page(start: int | None) -> tuple[Iterable[IdentityMapping | UnreadableMapping], int | None]:
             await asyncio.sleep(0)
             start = start or 0
             end = start + self._page_size
-            page = [self.stored[user] for user in users[start:end] if user in self.stored]
+            there: dict[UserKey, IdentityMapping | UnreadableMapping] = {**self.stored, **self.unreadable}
+            page = [there[user] for user in users[start:end] if user in there]
             return page, end if end < len(users) else None
 
         return Paged(read_page)
@@ -73,6 +94,10 @@ class MemoryMappingStore:
 
     async def aclose(self) -> None:
         self.closed = True
+
+    def _require_readable(self, user: UserKey) -> None:
+        if user in self.unreadable:
+            raise MappingUnreadable(self.unreadable[user])
 
     def _next_version(self) -> str:
         return str(next(self._versions))

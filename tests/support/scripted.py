@@ -4,9 +4,17 @@ import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
-from storage.mapping import IdentityMapping, MappingStore, StoreThrottled, StoreUnavailable, UserKey
+from storage.mapping import (
+    IdentityMapping,
+    MappingStore,
+    StoreThrottled,
+    StoreUnavailable,
+    UnreadableMapping,
+    UserKey,
+)
 
 T = TypeVar("T")
 
@@ -72,16 +80,20 @@ class ScriptedStore:
     async def get(self, user: UserKey) -> IdentityMapping | None:
         return await self._call("get", lambda: self.inner.get(user))
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
-        return await self._call("create", lambda: self.inner.create(user, acs_user_id))
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
+        return await self._call("create", lambda: self.inner.create(user, acs_user_id, created_at))
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        return await self._call("mark_deleting", lambda: self.inner.mark_deleting(mapping))
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        return await self._call(
+            "change", lambda: self.inner.change(mapping, deleting=deleting, signed_out_at=signed_out_at)
+        )
 
-    async def remove(self, mapping: IdentityMapping) -> None:
-        await self._call("remove", lambda: self.inner.remove(mapping))
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
+        await self._call("remove", lambda: self.inner.remove(stored))
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         return _ScriptedIterator(self.inner.mappings(), self._call)
 
     async def ping(self) -> None:
@@ -146,24 +158,27 @@ async def _pass(gate: Gate) -> None:
     await gate.opened.wait()
 
 
-class _ScriptedIterator(AsyncIterator[IdentityMapping]):
+Stored = IdentityMapping | UnreadableMapping
+
+
+class _ScriptedIterator(AsyncIterator[Stored]):
     def __init__(
         self,
-        inner: AsyncIterator[IdentityMapping],
-        call: Callable[[str, Callable[[], Awaitable[IdentityMapping | None]]], Awaitable[IdentityMapping | None]],
+        inner: AsyncIterator[Stored],
+        call: Callable[[str, Callable[[], Awaitable[Stored | None]]], Awaitable[Stored | None]],
     ) -> None:
         self._inner = inner
         self._call = call
-        self._read: IdentityMapping | None = None
+        self._read: Stored | None = None
 
-    async def __anext__(self) -> IdentityMapping:
+    async def __anext__(self) -> Stored:
         if await self._call("mappings", self._look) is None:
             raise StopAsyncIteration
         read, self._read = self._read, None
         assert read is not None
         return read
 
-    async def _look(self) -> IdentityMapping | None:
+    async def _look(self) -> Stored | None:
         if self._read is None:
             self._read = await anext(self._inner, None)
         return self._read

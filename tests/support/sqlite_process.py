@@ -15,6 +15,7 @@ from pathlib import Path
 
 from storage.mapping import MappingExists, StoreMisconfigured, UserKey
 from storage.sqlite import open_sqlite_store
+from tests.support.acs_ids import acs_id
 
 USERS = 60
 NOBODY = 65534
@@ -27,7 +28,7 @@ async def race(path: Path, name: str) -> None:
 
     async def create(subject: str) -> tuple[str, str]:
         try:
-            created = await store.create(UserKey("tenant", subject), f"8:acs:{name}-{subject}")
+            created = await store.create(UserKey("tenant", subject), acs_id(f"{name}-{subject}"))
         except MappingExists as conflict:
             return subject, conflict.existing.acs_user_id
         return subject, created.acs_user_id
@@ -43,7 +44,7 @@ async def fill(path: Path) -> None:
 
     async def create_one_after_another() -> None:
         for n in numbers:
-            await store.create(UserKey("tenant", f"user-{n}"), f"8:acs:{n}")
+            await store.create(UserKey("tenant", f"user-{n}"), acs_id(f"{n}"))
             say(f"user-{n}")
 
     await asyncio.gather(*(create_one_after_another() for _ in range(4)))

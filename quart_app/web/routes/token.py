@@ -22,7 +22,7 @@ TOKEN_DESCRIPTION = (
         AcsUserToken,
     ),
     Answer(404, "The caller has no ACS identity yet."),
-    Answer(409, "The identity belongs to another ACS resource, or no longer exists there."),
+    Answer(409, "The identity belongs to another ACS resource, no longer exists there, or can't be read in the store."),
     Answer(502, "ACS or the store refused the service's own credential."),
 )
 TEAMS_DESCRIPTION = (

@@ -12,7 +12,7 @@ from quart_app.web.routes.models import AcsUser
 CREATION_DESCRIPTION = (
     Answer(200, "The caller had an ACS identity already.", AcsUser),
     Answer(201, "The caller's new ACS identity.", AcsUser),
-    Answer(409, "The store can't hold the mapping."),
+    Answer(409, "The store can't hold the mapping, or what it holds can't be read."),
     Answer(502, "ACS or the store refused the service's own credential."),
 )
 
@@ -26,6 +26,7 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
         "Tell the caller's ACS identity",
         Answer(200, "The caller's ACS identity.", AcsUser),
         Answer(404, "The caller has no ACS identity yet."),
+        Answer(409, "What is stored as the caller's identity can't be read."),
     )
     @guard.authenticated
     async def get_user(caller: Caller) -> Response:
@@ -41,6 +42,7 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
     @describes(
         "Delete the caller's ACS identity, its tokens and its data",
         Answer(204, "The caller has no ACS identity any more."),
+        Answer(409, "What is stored is sealed by a key that the service does not hold: the operator must look at it."),
         Answer(502, "ACS or the store refused the service's own credential."),
     )
     @guard.authenticated

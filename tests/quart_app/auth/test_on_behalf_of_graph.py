@@ -17,6 +17,7 @@ from quart_app.auth.on_behalf_of.tokens import CallerTokens, OnBehalfOf, OnBehal
 from storage.graph import open_graph_store
 from storage.graph_options import GraphOptions
 from storage.mapping import StoreAccessDenied, UserKey
+from tests.support.acs_ids import acs_id
 from tests.support.running_graph import RunningGraph, running_graph
 
 
@@ -43,9 +44,9 @@ async def test_a_mapping_is_kept_with_the_callers_own_token(local_azure: LocalAz
     store = await open_graph_store(GraphOptions(base_url=running.url), tokens)
 
     assert await store.get(alex.user) is None
-    created = await store.create(alex.user, "8:acs:alex")
+    created = await store.create(alex.user, acs_id("alex"))
     assert await store.get(alex.user) == created
-    await store.remove(await store.mark_deleting(created))
+    await store.remove(await store.change(created, deleting=True))
     assert await store.get(alex.user) is None
     assert entra.faults.counts["token"] == 1
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from local_azure.environment import LocalAzure
 from local_azure.graph.open_extensions import OpenExtension
 from quart_app.cli import main
-from storage.graph import IDENTITY
+from storage.graph_extensions import IDENTITY
 from storage.mapping import MappingStore
 from storage.sqlite import open_sqlite_store
 from tests.support.service_process import environment_for

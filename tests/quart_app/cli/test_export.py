@@ -8,6 +8,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from storage.mapping import MappingStore, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
+from tests.support.acs_ids import acs_id
 
 
 @pytest.fixture
@@ -93,6 +94,6 @@ async def test_what_is_no_user_is_refused(user: str, acs_auth: AcsAuth) -> None:
 async def test_a_user_of_another_issuer_is_the_url_and_the_subject(
     sqlite_store: MappingStore, acs_auth: AcsAuth
 ) -> None:
-    await sqlite_store.create(UserKey("https://issuer.example/v2", "auth0|Somebody"), "8:acs:x")
+    await sqlite_store.create(UserKey("https://issuer.example/v2", "auth0|Somebody"), acs_id("x"))
     result = await acs_auth("export", "--user", "https://issuer.example/v2/auth0|Somebody")
-    assert json.loads(result.stdout)["mapping"]["acsUserId"] == "8:acs:x"
+    assert json.loads(result.stdout)["mapping"]["acsUserId"] == acs_id("x")

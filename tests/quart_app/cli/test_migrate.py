@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.operations.migration import MigrationOptions, migrate
-from storage.graph import DELETING
+from storage.graph_extensions import DELETING
 from storage.mapping import MappingStore, StoreThrottled, StoreUnavailable, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
+from tests.support.acs_ids import acs_id
 from tests.support.killed_migration import killed_migration
 from tests.support.memory_store import MemoryMappingStore
 
@@ -40,9 +42,9 @@ async def test_each_kind_of_mapping_is_counted_and_named_in_the_report_file_alon
     users = local_azure.entra.users
     for name in ("alex", "megan", "pradeep", "zoe"):
         more = {DELETING: True} if name == "zoe" else {}
-        extend(local_azure, users[name].tenant_id, users[name].object_id, f"8:acs:{name}", **more)
-    await target.create(UserKey(users["megan"].tenant_id, users["megan"].object_id), "8:acs:megan")
-    await target.create(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id), "8:acs:another")
+        extend(local_azure, users[name].tenant_id, users[name].object_id, acs_id(f"{name}"), **more)
+    await target.create(UserKey(users["megan"].tenant_id, users["megan"].object_id), acs_id("megan"))
+    await target.create(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id), acs_id("another"))
     command = ("migrate", "--from", "graph", "--to", "sqlite", "--json", "--report", str(tmp_path / "report.json"))
 
     dry = await acs_auth(*command, "--dry-run")
@@ -64,7 +66,7 @@ async def test_each_kind_of_mapping_is_counted_and_named_in_the_report_file_alon
     assert (conflict["subject"], conflict["outcome"]) == (users["pradeep"].object_id, "conflicting")
     kept = await target.get(UserKey(users["pradeep"].tenant_id, users["pradeep"].object_id))
     assert kept is not None
-    assert kept.acs_user_id == "8:acs:another"
+    assert kept.acs_user_id == acs_id("another")
 
 
 @pytest.mark.parametrize(("source", "target"), [("cosmos", "graph"), ("graph", "sqlite"), ("sqlite", "cosmos")])
@@ -73,7 +75,7 @@ async def test_any_store_can_be_moved_into_any_other_and_back(
 ) -> None:
     alex = local_azure.entra.users["alex"]
     user = f"{alex.tenant_id}/{alex.object_id}"
-    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    extend(local_azure, alex.tenant_id, alex.object_id, acs_id("alex"))
     if source != "graph":
         assert (await acs_auth("migrate", "--from", "graph", "--to", source)).exit_code == 0
         local_azure.graph.extensions.delete(alex.tenant_id, alex.object_id, "com.contoso.identityMapping")
@@ -81,14 +83,14 @@ async def test_any_store_can_be_moved_into_any_other_and_back(
     assert (moved.exit_code, summary(moved.stdout)["created"]) == (0, 1)
     for store in (source, target):
         exported = await acs_auth("export", "--user", user, "--store", store)
-        assert json.loads(exported.stdout)["mapping"]["acsUserId"] == "8:acs:alex"
+        assert json.loads(exported.stdout)["mapping"]["acsUserId"] == acs_id("alex")
 
 
 async def test_a_create_whose_answer_was_lost_is_settled_by_looking(
     local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
 ) -> None:
     alex = local_azure.entra.users["alex"]
-    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    extend(local_azure, alex.tenant_id, alex.object_id, acs_id("alex"))
     local_azure.cosmos.faults.script("create_item", Fault(drop_answer=True), Fault(reset=True))
     result = await acs_auth("migrate", "--from", "graph", "--to", "cosmos", "--json")
     assert (result.exit_code, summary(result.stdout)["created"]) == (0, 1)
@@ -99,7 +101,7 @@ async def test_graphs_throttling_of_the_listing_is_waited_for(
     local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
 ) -> None:
     alex = local_azure.entra.users["alex"]
-    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    extend(local_azure, alex.tenant_id, alex.object_id, acs_id("alex"))
     local_azure.graph.faults.script("list_users", Fault(status=429, headers={"Retry-After": "0"}, times=3))
     result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite", "--json")
     assert result.exit_code == 0
@@ -108,12 +110,12 @@ async def test_graphs_throttling_of_the_listing_is_waited_for(
 
 async def test_a_target_that_takes_nothing_ends_the_run_early() -> None:
     class Broken(MemoryMappingStore):
-        async def create(self, user: UserKey, acs_user_id: str) -> Any:
+        async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
             raise StoreThrottled
 
     source = MemoryMappingStore()
     for number in range(100):
-        await source.create(UserKey("tenant", str(number)), "8:acs:x")
+        await source.create(UserKey("tenant", str(number)), acs_id(number))
     report = await migrate(source, Broken(), MigrationOptions(concurrency=4, give_up_after=10))
     assert report.stopped is not None
     assert "throttling" in report.stopped
@@ -125,36 +127,42 @@ async def test_a_target_that_is_away_is_looked_at_before_it_is_written_to_again(
     calls = []
 
     class Away(MemoryMappingStore):
-        async def create(self, user: UserKey, acs_user_id: str) -> Any:
+        async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
             calls.append("create")
             if len(calls) == 1:
                 raise StoreUnavailable
-            return await super().create(user, acs_user_id)
+            return await super().create(user, acs_user_id, created_at)
 
         async def get(self, user: UserKey) -> Any:
             calls.append("get")
             return await super().get(user)
 
     source = MemoryMappingStore()
-    await source.create(UserKey("tenant", "one"), "8:acs:one")
+    await source.create(UserKey("tenant", "one"), acs_id("one"))
     report = await migrate(source, Away(), MigrationOptions(concurrency=1))
     assert (report.complete, calls) == (True, ["create", "get", "create"])
 
 
-async def test_a_source_that_can_no_longer_be_read_is_never_taken_for_its_end() -> None:
+@pytest.mark.parametrize(("fails_at", "read"), [(1, 0), (2, 1)], ids=["first look", "copying"])
+async def test_a_source_that_can_no_longer_be_read_is_never_taken_for_its_end(fails_at: int, read: int) -> None:
     class Breaking(MemoryMappingStore):
+        listings = 0
+
         def mappings(self) -> Any:
-            async def some() -> Any:
-                yield await self.create(UserKey("tenant", "one"), "8:acs:one")
-                raise StoreUnavailable
+            self.listings += 1
+            return self.broken() if self.listings == fails_at else super().mappings()
 
-            return some()
+        async def broken(self) -> Any:
+            yield self.stored[UserKey("tenant", "one")]
+            raise StoreUnavailable
 
-    target = MemoryMappingStore()
-    report = await migrate(Breaking(), target, MigrationOptions(concurrency=1))
+    source, target = Breaking(), MemoryMappingStore()
+    for name in ("one", "two"):
+        await source.create(UserKey("tenant", name), acs_id(name))
+    report = await migrate(source, target, MigrationOptions(concurrency=1))
     assert report.stopped is not None
     assert "source can't be read" in report.stopped
-    assert report.read == 1
+    assert (report.read, len(target.stored)) == (read, read)
     assert not report.complete
 
 
@@ -164,17 +172,17 @@ async def test_so_many_mappings_are_on_their_way_at_once_and_no_more() -> None:
             super().__init__()
             self.now = self.most = 0
 
-        async def create(self, user: UserKey, acs_user_id: str) -> Any:
+        async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
             self.now += 1
             self.most = max(self.most, self.now)
             for _ in range(10):
                 await asyncio.sleep(0)
             self.now -= 1
-            return await super().create(user, acs_user_id)
+            return await super().create(user, acs_user_id, created_at)
 
     source, target = MemoryMappingStore(), Counting()
     for number in range(50):
-        await source.create(UserKey("tenant", str(number)), "8:acs:x")
+        await source.create(UserKey("tenant", str(number)), acs_id(number))
     report = await migrate(source, target, MigrationOptions(concurrency=5))
     assert (report.complete, report.read, target.most) == (True, 50, 5)
 
@@ -208,7 +216,7 @@ async def test_on_a_terminal_a_bar_shows_on_standard_error_alone(
 ) -> None:
     environment["FORCE_COLOR"] = "1"  # what makes rich take standard error for a terminal
     alex = local_azure.entra.users["alex"]
-    extend(local_azure, alex.tenant_id, alex.object_id, "8:acs:alex")
+    extend(local_azure, alex.tenant_id, alex.object_id, acs_id("alex"))
     result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite", "--json")
     assert result.exit_code == 0
     assert "\x1b[" in result.stderr

@@ -29,7 +29,7 @@ async def store(local_azure: LocalAzure, sqlite_store: MappingStore) -> MappingS
     store = sqlite_store
     await store.create(LIVE, minted(local_azure))
     await store.create(UserKey("tenant", "live too"), minted(local_azure))
-    await store.mark_deleting(await store.create(BEGUN, minted(local_azure)))
+    await store.change(await store.create(BEGUN, minted(local_azure)), deleting=True)
     gone = minted(local_azure)
     local_azure.acs.forget(gone)
     await store.create(GONE, gone)
@@ -45,7 +45,7 @@ def minted(local_azure: LocalAzure) -> str:
     return local_azure.acs._identities.create()
 
 
-async def left(store: MappingStore) -> set[UserKey]:
+async def left(store: MappingStore) -> set[UserKey | None]:
     return {mapping.user async for mapping in store.mappings()}
 
 

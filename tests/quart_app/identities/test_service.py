@@ -6,6 +6,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from storage.mapping import (
 )
 from tests.conftest import FakeClock
 from tests.support import virtual_time
+from tests.support.acs_ids import acs_id
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
 from tests.support.scripted import FailAfter, FailBefore, Gate, Hang, ScriptedStore
@@ -40,7 +42,7 @@ from upstream.retrying import RetryPolicy
 
 ALICE = UserKey("11111111-1111-1111-1111-111111111111", "alice")
 BOB = UserKey("11111111-1111-1111-1111-111111111111", "bob")
-FOREIGN = "8:acs:foreign_1"
+FOREIGN = acs_id("foreign_1")
 
 
 class World:
@@ -206,9 +208,9 @@ class TestCreation:
     async def test_it_gives_up_in_the_end_when_the_mapping_never_holds_still(
         self, world: World, service: IdentityService
     ) -> None:
-        async def always_in_deletion(user: UserKey, _: str) -> Any:
+        async def always_in_deletion(user: UserKey, _: str, __: object = None) -> Any:
             mapping = await world.stored.create(user, FOREIGN)
-            raise MappingExists(await world.stored.mark_deleting(mapping))
+            raise MappingExists(await world.stored.change(mapping, deleting=True))
 
         world.store.create = always_in_deletion  # type: ignore[method-assign,assignment]
         with pytest.raises(StoreUnavailable):
@@ -230,7 +232,7 @@ class TestUnknownOutcomes:
     async def test_a_conflict_with_our_own_earlier_write_is_success(
         self, world: World, service: IdentityService
     ) -> None:
-        async def create_twice(user: UserKey, acs_user_id: str) -> Any:
+        async def create_twice(user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
             await world.stored.create(user, acs_user_id)
             return await world.stored.create(user, acs_user_id)
 
@@ -448,7 +450,7 @@ class TestDeletion:
 
     @pytest.mark.parametrize(
         ("where", "operation"),
-        [("store", "get"), ("store", "mark_deleting"), ("acs", "delete_identity"), ("store", "remove")],
+        [("store", "get"), ("store", "change"), ("acs", "delete_identity"), ("store", "remove")],
     )
     @pytest.mark.parametrize("fault", [FailBefore, FailAfter])
     @pytest.mark.parametrize("resume", ["delete", "get_or_create", "delete elsewhere"])
@@ -467,7 +469,7 @@ class TestDeletion:
             identity = await service.get_or_create(ALICE)
             assert world.acs.live == {identity.acs_user_id} == {world.mapped()}
             # What had not begun is not a deletion: then the user keeps the identity.
-            begun = (operation, fault) not in [("get", FailBefore), ("get", FailAfter), ("mark_deleting", FailBefore)]
+            begun = (operation, fault) not in [("get", FailBefore), ("get", FailAfter), ("change", FailBefore)]
             assert (identity.acs_user_id != first.acs_user_id) == begun
         else:
             await (service if resume == "delete" else elsewhere).delete(ALICE)
@@ -476,7 +478,7 @@ class TestDeletion:
 
     async def test_a_mapping_in_deletion_counts_as_absent(self, world: World, service: IdentityService) -> None:
         await service.get_or_create(ALICE)
-        await world.stored.mark_deleting(world.stored.stored[ALICE])
+        await world.stored.change(world.stored.stored[ALICE], deleting=True)
         with pytest.raises(IdentityNotFound):
             await service.find(ALICE)
         with pytest.raises(IdentityNotFound):
@@ -499,7 +501,7 @@ class TestDeletion:
     async def test_a_user_who_came_back_meanwhile_keeps_the_new_identity(self, world: World) -> None:
         one, other = world.process(), world.process()
         await one.get_or_create(ALICE)
-        world.store.script("mark_deleting", gate := Gate())
+        world.store.script("change", gate := Gate())
         deleting = asyncio.create_task(one.delete(ALICE))
         await gate.reached.wait()
         await other.delete(ALICE)
@@ -588,7 +590,7 @@ class TestTokens:
     async def test_a_process_that_saw_a_deletion_begin_issues_nothing_more(self, world: World) -> None:
         one = world.process()
         await one.get_or_create(ALICE)
-        await world.stored.mark_deleting(world.stored.stored[ALICE])
+        await world.stored.change(world.stored.stored[ALICE], deleting=True)
         with pytest.raises(IdentityNotFound):
             await one.find(ALICE)
         with pytest.raises(IdentityNotFound):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
@@ -26,6 +27,7 @@ from storage.mapping import (
     StoreError,
     StoreThrottled,
     StoreUnavailable,
+    UnreadableMapping,
     UserKey,
 )
 from tests.support import virtual_time
@@ -151,20 +153,29 @@ class StormyStore:
     async def get(self, user: UserKey) -> IdentityMapping | None:
         return await self._call(user, lambda: self._inner.get(user))
 
-    async def create(self, user: UserKey, acs_user_id: str) -> IdentityMapping:
-        return await self._call(user, lambda: self._inner.create(user, acs_user_id), ExtensionLimitReached())
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
+        return await self._call(
+            user, lambda: self._inner.create(user, acs_user_id, created_at), ExtensionLimitReached()
+        )
 
-    async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
-        return await self._call(mapping.user, lambda: self._inner.mark_deleting(mapping))
+    async def change(
+        self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
+    ) -> IdentityMapping:
+        return await self._call(
+            mapping.user, lambda: self._inner.change(mapping, deleting=deleting, signed_out_at=signed_out_at)
+        )
 
-    async def remove(self, mapping: IdentityMapping) -> None:
+    async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
+        user = stored.user
+        assert user is not None
+
         async def remove() -> None:
-            await self._inner.remove(mapping)
-            self._removals[mapping.user] += 1
+            await self._inner.remove(stored)
+            self._removals[user] += 1
 
-        await self._call(mapping.user, remove)
+        await self._call(user, remove)
 
-    def mappings(self) -> AsyncIterator[IdentityMapping]:
+    def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         return self._inner.mappings()
 
     async def ping(self) -> None:

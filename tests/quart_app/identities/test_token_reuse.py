@@ -20,6 +20,7 @@ from quart_app.settings import InvalidSettings, load_settings
 from storage.mapping import UserKey
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
+from tests.support.acs_ids import acs_id
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
 
@@ -313,6 +314,6 @@ def test_kept_tokens_are_bounded_fresh_and_each_its_own_identitys(steps: list[tu
 def test_other_scopes_are_other_tokens() -> None:
     clock = FakeClock(0)
     kept = TokenCache(10, ("chat",), timer=clock)
-    kept.keep("8:acs:one", AcsToken("t", ""))
-    assert kept.find("8:acs:one") == AcsToken("t", "")
-    assert TokenCache(10, ("voip",), timer=clock).find("8:acs:one") is None
+    kept.keep(acs_id("one"), AcsToken("t", ""))
+    assert kept.find(acs_id("one")) == AcsToken("t", "")
+    assert TokenCache(10, ("voip",), timer=clock).find(acs_id("one")) is None

@@ -23,9 +23,10 @@ from quart_app.web.readiness import Readiness
 from storage.mapping import StoreUnavailable, UserKey
 from tests.conftest import LOGS
 from tests.quart_app.conftest import Bearer
+from tests.support.acs_ids import acs_id
 from tests.support.log_check import LogCheck
 
-ACS_ID = "8:acs:016a7064-0581-40b9-be73-6dde64d69d72_0000000f-31c8-6f1e-d68a-0848220037ba"
+ACS_ID = acs_id("016a7064-0581-40b9-be73-6dde64d69d72_0000000f-31c8-6f1e-d68a-0848220037ba")
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiJzb21lb25lIn0.c2lnbmF0dXJl"
 
 

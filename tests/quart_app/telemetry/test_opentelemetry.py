@@ -214,7 +214,7 @@ async def test_caches_identities_and_upstreams_are_counted(
     assert collected.total("acs_auth.identities.deleted") == 1
     upstream = "acs_auth.upstream.duration"
     assert collected.total(upstream, upstream="acs", operation="issue_token", outcome="ok") == 3
-    assert collected.total(upstream, upstream="store", operation="mark_deleting", outcome="ok") == 1
+    assert collected.total(upstream, upstream="store", operation="change", outcome="ok") == 1
     assert collected.total(upstream, upstream="entra", operation="fetch_signing_keys", outcome="ok") > 0
 
 
