@@ -14,7 +14,7 @@ from local_azure.cosmos import forbidden
 from local_azure.entra.directory import HOME_TENANT, MANAGED_IDENTITY
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault, Faults, UnknownOperation
-from tests.local_azure.entra_client import on_behalf_of
+from tests.support.entra_client import on_behalf_of
 
 TOKEN = f"/{HOME_TENANT.tenant_id}/oauth2/v2.0/token"
 HTML = "<html><body><h1>404 Not Found</h1><hr>nginx</body></html>"

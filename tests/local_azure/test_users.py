@@ -14,7 +14,7 @@ from local_azure.environment import LocalAzure, Ports
 from local_azure.keys import KeyFactory
 from local_azure.user_states import RESTORABLE_SECONDS, Mark, NotRestorable
 from tests.conftest import FakeClock
-from tests.local_azure.entra_client import Browser, error_codes, on_behalf_of, redemption
+from tests.support.entra_client import Browser, error_codes, on_behalf_of, redemption
 
 ALEX, MEGAN = USERS["alex"], USERS["megan"]
 NOON = 1_800_000_000.0

@@ -15,6 +15,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault, Faults
 from quart_app.app import create_app
 from quart_app.settings import load_settings
+from tests.support.answers import error_of
 from tests.support.service_process import environment_for, serving
 
 DEADLINE_SECONDS = 1.0
@@ -69,7 +70,7 @@ async def test_four_replicas_give_twenty_new_users_one_identity_each(local_azure
                 return number, answer.status, (await answer.json()).get("acsUserIdentity", "")
 
         answers = await asyncio.gather(
-            *(post(number, replicas[turn % 4][1]) for turn in range(20) for number in range(20))
+            *(post(number, replicas[turn % 4].url) for turn in range(20) for number in range(20))
         )
     assert len(answers) == 400
     assert {status for _, status, _ in answers} <= {200, 201}
@@ -107,7 +108,7 @@ async def test_an_outage_is_answered_within_the_deadline_and_the_first_call_afte
     started = time.perf_counter()
     answer = await client.post("/api/user", headers=headers)
     assert time.perf_counter() - started < DEADLINE_SECONDS + SLACK_SECONDS
-    assert (answer.status_code, (await answer.get_json())["error"]) == (503, "service_unavailable")
+    assert await error_of(answer) == (503, "service_unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
     faults_of(local_azure, storage).clear()
     assert (await client.post("/api/user", headers=headers)).status_code == 201

@@ -20,6 +20,7 @@ from quart_app.settings import InvalidSettings, load_settings
 from storage.mapping import UserKey
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
 
@@ -54,10 +55,6 @@ async def token_of(client: Client, headers: dict[str, str], path: str = "/api/to
     assert answer.status_code == 201
     assert answer.headers["Cache-Control"] == "no-store"
     return dict(await answer.get_json())
-
-
-async def error_of(answer: Any) -> tuple[int, str]:
-    return answer.status_code, (await answer.get_json())["error"]
 
 
 async def test_a_fresh_token_is_answered_again_without_asking_acs(

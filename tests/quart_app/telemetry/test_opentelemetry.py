@@ -1,9 +1,7 @@
 """Traces and metrics, read from memory: what is told, how it hangs together, and that nobody can be told from it."""
 
-import asyncio
 import gzip
 import json
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -32,7 +30,7 @@ from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.opentelemetry import SHUTDOWN_SECONDS, OpenTelemetry, azure_monitor, exporting
 from quart_app.telemetry.served_request import ServedRequest
 from tests.quart_app.conftest import Bearer
-from tests.support.service_process import environment_for
+from tests.support.service_process import environment_for, finished, python
 
 
 class Collected:
@@ -395,9 +393,5 @@ asyncio.run(main())
 
 
 async def test_off_costs_nothing_not_even_an_import(local_azure: LocalAzure, tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", REPORT), env=environment_for(local_azure, tmp_path), stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 0
-    assert output.split() == []
+    status, out, _ = await finished(await python(environment_for(local_azure, tmp_path), "-c", REPORT))
+    assert (status, out.split()) == (0, [])
