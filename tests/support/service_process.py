@@ -42,9 +42,9 @@ async def acs_auth(environment: Mapping[str, str], *arguments: str) -> Process:
     return await python(environment, "-m", "quart_app.cli", *arguments)
 
 
-async def finished(process: Process) -> tuple[int | None, str, str]:
+async def finished(process: Process, patience: float = PATIENCE_SECONDS) -> tuple[int | None, str, str]:
     """Wait for the end: exit status, output and errors, which are where logs go."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(patience):
         out, err = await process.communicate()
     LOGS.read(err.decode())
     return process.returncode, out.decode(), err.decode()

@@ -7,7 +7,7 @@ from quart import Quart
 
 from tests.support.running_service import served
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 async def connection(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
