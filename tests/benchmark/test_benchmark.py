@@ -54,7 +54,7 @@ async def test_the_load_sends_its_requests_in_turn_and_counts_each_answer(server
     requests = cycle([request_bytes("GET", f"{url}/{status}", {}) for status in (200, 404)])
     async with load(Target(url, requests), 3) as answers:
         await serving.seen.wait()
-    assert sum(answers.statuses.values()) == len(answers.seconds) == len(serving.paths)
+    assert sum(answers.statuses.values()) == len(answers.seconds) == answers.total == len(serving.paths)
     assert abs(answers.statuses[200] - answers.statuses[404]) <= 1
     assert answers.broken == 0
     assert min(answers.seconds) > 0

@@ -153,7 +153,7 @@ async def world(
         LocalAzure(directory / "local-azure", Ports(0, 0, 0, 0), new_key=lambda: next(keys)) as azure,
         attackers_server(azure, seen) as attacker_url,
     ):
-        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "3"}
+        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "10"}
         async with serving(environment) as service:
             world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen)
             for user in ("alex", "guest"):
