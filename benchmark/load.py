@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-DRAIN_SECONDS = 15.0
+DRAIN_SECONDS = 60.0
 _SETTLED = 2  # answers of each connection
 
 
@@ -39,17 +39,21 @@ class Target:
 class Answers:
     """What came back since the last `clear`: times in seconds, and how many answers had each status.
 
-    `settled` is set as soon as every connection has been answered twice: the rush of the beginning is over.
+    `total` is how many have come since the beginning. `settled` is set as soon as every connection has been answered
+    twice: the rush of the beginning is over. `any` is set when there is an answer.
     """
 
     waiting: int
+    total: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
+    any: asyncio.Event = field(default_factory=asyncio.Event)
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all but `total` and what broke."""
+        self.any.clear()
         self.seconds.clear()
         self.statuses.clear()
 
@@ -113,6 +117,8 @@ class _Busy(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._answers.seconds.append(time.perf_counter() - self._sent)
         self._answers.statuses[self._parser.get_status_code()] += 1
+        self._answers.total += 1
+        self._answers.any.set()
         self._answered += 1
         if self._answered == _SETTLED:
             self._answers.waiting -= 1

@@ -3,17 +3,15 @@
 import asyncio
 import json
 import os
-import signal
-import socket
 import ssl
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote
 
 import aiohttp
@@ -21,9 +19,17 @@ import psutil
 
 from benchmark.floor import CALLED, CONNECTION_STRING, IDENTITY
 from benchmark.upstreams import NAMES
-from local_azure.service_process import environment
+from local_azure.port_choice import free_port
+from local_azure.service_process import (
+    SERVE,
+    START_SECONDS,
+    ServiceEnded,
+    ServiceNotReady,
+    ServiceProcess,
+    ended,
+    environment,
+)
 
-START_SECONDS = 30.0
 POLL_SECONDS = 0.002
 
 SETTINGS = {
@@ -125,24 +131,23 @@ async def upstreams(directory: Path) -> AsyncIterator[Upstreams]:
         told = json.loads(line)
         yield Upstreams(Child(told["control"], process), told["environment"])
     finally:
-        await _stop(process)
+        if process.stdin is not None:
+            process.stdin.close()
+        await ended(process)
 
 
 @asynccontextmanager
 async def service(settings: Mapping[str, str], cores: Cores, log: Path) -> AsyncIterator[Child]:
     """Run `acs-auth serve` until it is ready. What it logs goes to the file `log`, as it would in production."""
-    async with starting_service(settings, cores, log) as child:
-        await answered(child, "GET", "/health/ready", {}, 200)
-        yield child
+    async with _serving(SERVE, {**SETTINGS, **settings}, cores, log) as process:
+        yield await _ready(process, "/health/ready")
 
 
 @asynccontextmanager
 async def starting_service(settings: Mapping[str, str], cores: Cores, log: Path) -> AsyncIterator[Child]:
     """Run `acs-auth serve`; it has only just been started."""
-    async with _serving(
-        ["quart_app.cli", "serve"], environment(os.environ, {**SETTINGS, **settings}), cores, log
-    ) as child:
-        yield child
+    async with _serving(SERVE, {**SETTINGS, **settings}, cores, log) as process:
+        yield Child(process.url, process.process)
 
 
 @asynccontextmanager
@@ -150,10 +155,9 @@ async def floor(upstreams: Upstreams, path: str, cores: Cores, log: Path) -> Asy
     """Run the floor; its calls of ACS go to `path`, which names an identity."""
     names = ("SSL_CERT_FILE", CONNECTION_STRING)
     called = {CALLED: upstreams.acs_url + path, IDENTITY: unquote(path.split("/")[2])}
-    variables = environment(os.environ, {**{name: upstreams.environment[name] for name in names}, **called})
-    async with _serving(["benchmark.floor"], variables, cores, log) as child:
-        await answered(child, "GET", "/nothing", {}, 200)
-        yield child
+    settings = {**{name: upstreams.environment[name] for name in names}, **called}
+    async with _serving(("-m", "benchmark.floor"), settings, cores, log) as process:
+        yield await _ready(process, "/nothing")
 
 
 async def answered(child: Child, method: str, path: str, headers: Mapping[str, str], status: int) -> Any:
@@ -177,38 +181,21 @@ async def answered(child: Child, method: str, path: str, headers: Mapping[str, s
 
 @asynccontextmanager
 async def _serving(
-    command: Sequence[str], variables: Mapping[str, str], cores: Cores, log: Path
-) -> AsyncIterator[Child]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with log.open("ab") as file:
-        process = await _start(command, {**variables, "PORT": str(port)}, file, log.parent)
-    try:
+    arguments: Sequence[str], settings: Mapping[str, str], cores: Cores, log: Path
+) -> AsyncIterator[ServiceProcess]:
+    variables = environment(os.environ, {**settings, "PORT": str(free_port())})
+    async with ServiceProcess(variables, log.parent, log, arguments) as process:
         if cores.measured:
-            psutil.Process(process.pid).cpu_affinity(list(cores.measured))
-        yield Child(f"http://127.0.0.1:{port}", process)
-    finally:
-        await _stop(process)
+            psutil.Process(process.process.pid).cpu_affinity(list(cores.measured))
+        yield process
 
 
-async def _start(command: Sequence[str], variables: Mapping[str, str], log: IO[bytes], directory: Path) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *command, env=dict(variables), cwd=directory, stdin=DEVNULL, stdout=log, stderr=log
-    )
-
-
-async def _stop(process: Process) -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-    elif process.returncode is None:
-        process.send_signal(signal.SIGTERM)
+async def _ready(process: ServiceProcess, path: str) -> Child:
     try:
-        async with asyncio.timeout(START_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        await process.ready(path)
+    except (ServiceEnded, ServiceNotReady) as error:
+        raise BenchmarkFailed(str(error)) from error
+    return Child(process.url, process.process)
 
 
 def _affinity() -> list[int]:

@@ -12,7 +12,7 @@ import psutil
 from benchmark.load import Target, load
 from benchmark.processes import BenchmarkFailed, Child, Upstreams
 
-SETTLING_SECONDS = 30.0
+SETTLING_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Sample:
     """What one round of one cell gave. Latencies are in milliseconds, sorted.
 
     cpu              milliseconds of CPU time of the measured process for each request
-    upstream_calls   requests to all upstreams for each request
+    upstream_calls   requests to all upstreams for each request, those before and after the round included: so each
+                     request has all of its own
     resident         MiB at the end
     helpers          which share of one core the load generator and the upstreams used
     """
@@ -125,19 +126,22 @@ async def measure(subject: Subject, upstreams: Upstreams, connections: int, plan
         times = own.cpu_times()
         return times.user + times.system + upstreams.child.cpu_seconds()
 
+    calls = await upstreams.calls()
     async with load(subject.target, connections) as answers:
         await asyncio.sleep(plan.warm_up)
         async with asyncio.timeout(SETTLING_SECONDS):
             await answers.settled.wait()
-        calls, cpu, helped = await upstreams.calls(), subject.child.cpu_seconds(), helpers()
+        cpu, helped = subject.child.cpu_seconds(), helpers()
         answers.clear()
         started = time.perf_counter()
         await asyncio.sleep(plan.seconds)
+        async with asyncio.timeout(SETTLING_SECONDS):
+            await answers.any.wait()
         seconds = time.perf_counter() - started
         latencies, statuses = sorted(answers.seconds), dict(answers.statuses)
         cpu, helped = subject.child.cpu_seconds() - cpu, helpers() - helped
-        calls = await upstreams.calls() - calls
         resident = subject.child.resident_mebibytes()
+    calls = await upstreams.calls() - calls
     if set(statuses) != {subject.status} or answers.broken:
         raise BenchmarkFailed(
             f"{subject.name} at {connections} connections: statuses {statuses}, broken connections {answers.broken}."
@@ -147,7 +151,7 @@ async def measure(subject: Subject, upstreams: Upstreams, connections: int, plan
         rate=count / seconds,
         latencies=tuple(latency * 1000 for latency in latencies),
         cpu=cpu * 1000 / count,
-        upstream_calls=calls / count,
+        upstream_calls=calls / answers.total,
         resident=resident,
         helpers=helped / seconds,
     )

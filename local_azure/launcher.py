@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shlex
 import signal
 import ssl
@@ -14,11 +15,17 @@ import jwt
 
 from local_azure.acs import DeletedIdentityAnswer
 from local_azure.entra.directory import USERS
-from local_azure.environment import STAND_IN_NAMES, LocalAzure
+from local_azure.environment import LOOPBACK, STAND_IN_NAMES, LocalAzure
 from local_azure.port_choice import AskedPorts, ChosenPorts, PortsBusy, choose
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
 from local_azure.run_record import AlreadyRunning, only_run, require_no_run, write_record
-from local_azure.service_process import ServiceEnded, ServiceNotReady, ServiceProcess, loopback_without_proxy
+from local_azure.service_process import (
+    ServiceEnded,
+    ServiceNotReady,
+    ServiceProcess,
+    environment,
+    loopback_without_proxy,
+)
 
 USUAL_ORIGINS = tuple(
     f"http://{host}:{port}" for port in (3000, 4200, 5000, 5173, 8000, 8080) for host in ("localhost", "127.0.0.1")
@@ -143,12 +150,12 @@ class _Run:
 
     async def serve(self) -> None:
         """Run the service, make one round trip, and wait. Raises when the service ends by itself."""
-        directory = self.options.state_directory
-        process = ServiceProcess(self.settings(), self.ports.service, directory, self.log)
+        address = {"HOST": LOOPBACK, "PORT": str(self.ports.service)}
+        variables = environment(os.environ, {**self.settings(), **address})
         try:
-            async with process as service:
+            async with ServiceProcess(variables, self.options.state_directory, self.log) as service:
                 await service.ready()
-                await self._round_trip(service.url)
+                await self._round_trip(f"http://localhost:{self.ports.service}")
                 await service.end()
         except ServiceEnded:
             self.echo("\nThe last lines of its log:")

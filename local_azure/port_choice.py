@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import random
 import socket
 from collections import defaultdict
 from dataclasses import dataclass, fields
@@ -11,6 +12,7 @@ from local_azure.port_holders import holder
 
 DEFAULT_BASE = 5000
 _ATTEMPTS = 200
+_SELDOM_USED = range(10_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,17 @@ def choose(asked: AskedPorts, *, with_service: bool) -> ChosenPorts:
         note = f"Port {taken} {obstacle}, so the service listens on port {service}; choose another one with --port."
     _require_free({**({"": service} if with_service else {}), **wanted})
     return ChosenPorts(service, stand_ins, note)
+
+
+def free_port() -> int:
+    """Some port that is free at the moment. Raises `PortsBusy`.
+
+    It is below those that systems give away by themselves, so that nobody gets it by chance before it is used.
+    """
+    for port in random.Random().sample(_SELDOM_USED, _ATTEMPTS):  # noqa: S311 (any will do)
+        if _obstacle(port) is None:
+            return port
+    raise PortsBusy(f"No free port was found between {_SELDOM_USED.start} and {_SELDOM_USED.stop - 1}.")
 
 
 def _require_free(wanted: dict[str, int]) -> None:

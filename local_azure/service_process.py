@@ -1,20 +1,24 @@
-"""The service as a child process, pointed at the stand-ins by its environment alone."""
+"""A process that serves HTTP, such as the service: started, waited for until it is ready, stopped at the end."""
 
 import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from asyncio.subprocess import Process
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import aiohttp
 
-START_SECONDS = 30
-STOP_SECONDS = 30
-_POLL_SECONDS = 0.1
+START_SECONDS = 60
+STOP_SECONDS = 60
+SERVE = ("-m", "quart_app.cli", "serve")
+"""What Python is started with for the service."""
+
+_POLL_SECONDS = 0.05
 
 # Settings of a real deployment that happen to be in this shell would mix with the local ones.
 _SETTINGS = frozenset(
@@ -62,23 +66,31 @@ class ServiceNotReady(Exception):
 
 
 class ServiceProcess:
-    """Runs `acs-auth serve`; use as an async context manager, which stops it at the end.
+    """Runs Python with `arguments`; use as an async context manager, which stops it at the end.
 
-    What the service writes goes into the file `log`, which is begun anew.
+    environment  all its variables (see `environment`), `PORT` among them: it listens there on 127.0.0.1
+    directory    where it runs: away from the checkout, whose `.env` describes a real deployment
+    log          the file for all that it writes, which is begun anew
+
+    As long as it runs, `process` is it.
     """
 
-    def __init__(self, settings: Mapping[str, str], port: int, directory: Path, log: Path) -> None:
-        self.url = f"http://localhost:{port}"
-        self._environment = environment(os.environ, {**settings, "HOST": "127.0.0.1", "PORT": str(port)})
+    process: Process
+
+    def __init__(
+        self, environment: Mapping[str, str], directory: Path, log: Path, arguments: Sequence[str] = SERVE
+    ) -> None:
+        self.url = f"http://127.0.0.1:{environment['PORT']}"
+        self.log = log
+        self._environment = dict(environment)
         self._directory = directory
-        self._log = log
+        self._arguments = arguments
 
     async def __aenter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "quart_app.cli", "serve"),
+        with self.log.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *self._arguments),
                 env=self._environment,
-                # Away from the checkout, whose .env describes a real deployment.
                 cwd=self._directory,
                 # Ctrl-C in a terminal goes to the whole process group: this one stops when told.
                 start_new_session=True,
@@ -91,46 +103,43 @@ class ServiceProcess:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        if self.process.returncode is None:
+            self.process.terminate()
+            await ended(self.process)
 
-    async def ready(self) -> None:
-        """Wait until the service has started. Raises `ServiceEnded`, `ServiceNotReady` (after `START_SECONDS`)."""
-        ended = asyncio.create_task(self._process.wait())
-        polling = asyncio.create_task(self._poll())
+    async def ready(self, path: str = "/health/startup") -> None:
+        """Wait until it answers 200. Raises `ServiceEnded`, `ServiceNotReady` (after `START_SECONDS`)."""
+        one_try = aiohttp.ClientTimeout(total=5)
         try:
-            await asyncio.wait({ended, polling}, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-            polling.cancel()
-        if ended.done() and not ended.cancelled():
-            raise ServiceEnded(ended.result(), "before it was ready", self._log)
-        if not polling.done():
-            raise ServiceNotReady(f"The service was not ready after {START_SECONDS} seconds; its log is {self._log}.")
-        polling.result()
+            async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession(timeout=one_try) as session:
+                while not await self._is_ready(session, path):
+                    if self.process.returncode is not None:
+                        raise ServiceEnded(self.process.returncode, "before it was ready", self.log)
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError as error:
+            raise ServiceNotReady(
+                f"The service was not ready after {START_SECONDS} seconds; its log is {self.log}."
+            ) from error
 
     async def end(self) -> None:
-        """Wait until the service ends by itself; raises `ServiceEnded` then."""
-        raise ServiceEnded(await self._process.wait(), "unexpectedly", self._log)
+        """Wait until it ends by itself; raises `ServiceEnded` then."""
+        raise ServiceEnded(await self.process.wait(), "unexpectedly", self.log)
 
-    async def _poll(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=2)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            for _ in range(int(START_SECONDS / _POLL_SECONDS) + 1):
-                try:
-                    async with session.get(f"{self.url}/health/startup") as response:
-                        if response.status == 200:
-                            return
-                except (TimeoutError, aiohttp.ClientError):
-                    pass  # not listening yet: that is what is waited for
-                await asyncio.sleep(_POLL_SECONDS)
-        raise ServiceNotReady(f"The service was not ready after {START_SECONDS} seconds; its log is {self._log}.")
+    async def _is_ready(self, session: aiohttp.ClientSession, path: str) -> bool:
+        try:
+            async with session.get(self.url + path) as answer:
+                return answer.status == 200
+        except (TimeoutError, aiohttp.ClientError):
+            return False  # not listening yet: that is what is waited for
+
+
+async def ended(process: Process) -> int:
+    """The exit status of a process that was told to stop; it is killed if it has not ended after `STOP_SECONDS`."""
+    try:
+        return await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        return await process.wait()
 
 
 def environment(inherited: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

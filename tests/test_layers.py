@@ -39,7 +39,7 @@ def copy(tmp_path: Path) -> Path:
 def broken(directory: Path) -> list[str]:
     """The names of the contracts that the code in `directory` breaks."""
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run(['--no-cache'])"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
     found = re.findall(r"^(.+) BROKEN", done.stdout, re.MULTILINE)
     assert bool(done.returncode) is bool(found), done.stdout + done.stderr
     return found

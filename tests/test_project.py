@@ -60,7 +60,7 @@ def call(*command: str | Path, calls: Path, refused: str = "", path: Path | None
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -147,7 +147,7 @@ def test_the_production_wheel_holds_the_service_and_neither_stand_ins_nor_their_
     for project in (ROOT, ROOT / "local_azure"):
         directory = tmp_path / project.name
         building = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(directory)]
-        subprocess.run(building, cwd=project, capture_output=True, text=True, timeout=120, check=True)
+        subprocess.run(building, cwd=project, capture_output=True, text=True, timeout=300, check=True)
         (wheel,) = directory.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()

@@ -99,6 +99,14 @@ class Acs:
         """The ids that were minted, the deleted ones too, oldest first."""
         return self._identities.all()
 
+    def mint(self) -> str:
+        """Make an identity as the route does; its id."""
+        return self._identities.create()
+
+    def issue_token(self, identity: str, scopes: list[str], minutes: int) -> str:
+        """An access token for an identity, as the route would answer it."""
+        return self._new_token(identity, scopes, minutes).token
+
     def forget(self, identity: str) -> None:
         """Lose an identity behind its users' backs."""
         self._identities.forget(identity)

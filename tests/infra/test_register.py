@@ -70,7 +70,7 @@ class Tenant:
             env={"PATH": path, "REGISTRATIONS": state, **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         return done.returncode, dict(line.split("=") for line in done.stdout.splitlines())

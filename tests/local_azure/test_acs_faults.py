@@ -13,6 +13,7 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.keys import KeyFactory
+from tests.support.held_time import time_running_out
 
 
 def connection_string(local_azure: LocalAzure) -> str:
@@ -92,8 +93,9 @@ async def test_a_hanging_call_ends_with_the_clients_patience(
     local_azure: LocalAzure, patient: CommunicationIdentityClient
 ) -> None:
     local_azure.acs.faults.script("create_identity", Fault(hang=True))
-    with pytest.raises(AzureError):
-        await patient.create_user(read_timeout=0.05)
+    async with time_running_out(local_azure.acs.faults, "create_identity", 3):
+        with pytest.raises(AzureError):
+            await patient.create_user(read_timeout=3)
     assert local_azure.acs.all_identities() == []
 
 

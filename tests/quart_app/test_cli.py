@@ -10,7 +10,7 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from tests.support.service_process import acs_auth, environment_for, finished, serving
+from tests.support.service_process import acs_auth, environment_for, finished, not_accepting, serving, stopped
 
 
 @pytest.fixture
@@ -59,41 +59,44 @@ async def test_a_store_that_cannot_be_opened_stops_the_start(environment: dict[s
 
 async def test_sigterm_lets_what_is_in_flight_finish(environment: dict[str, str], local_azure: LocalAzure) -> None:
     token = local_azure.entra.access_token("alex")
-    async with serving(environment) as (process, url), aiohttp.ClientSession() as session:
-        async with session.get(f"{url}/health/live") as answer:
+    async with serving(environment) as service, aiohttp.ClientSession(service.url) as session:
+        async with session.get("/health/live") as answer:
             assert "Server" not in answer.headers
-        local_azure.acs.faults.script("create_identity", Fault(delay=1.0))
+        may_answer = asyncio.Event()
+        local_azure.acs.faults.script("create_identity", Fault(until=may_answer))
 
         async def post() -> int:
-            async with session.post(f"{url}/api/user", headers={"Authorization": f"Bearer {token}"}) as answer:
+            async with session.post("/api/user", headers={"Authorization": f"Bearer {token}"}) as answer:
                 return answer.status
 
         posting = asyncio.create_task(post())
         await local_azure.acs.faults.arrived("create_identity")
-        process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGTERM)
+        await not_accepting(service)
+        may_answer.set()
         assert await posting == 201
-        status, _, err = await finished(process)
+        status, log = await stopped(service)
         assert status == 0
-        assert "Traceback" not in err
+        assert "Traceback" not in log
 
 
 async def test_a_restart_keeps_identities(environment: dict[str, str], local_azure: LocalAzure) -> None:
     headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
     identities = []
     for expected in (201, 200):
-        async with serving(environment) as (process, url), aiohttp.ClientSession() as session:
-            async with session.post(f"{url}/api/user", headers=headers) as answer:
+        async with serving(environment) as service, aiohttp.ClientSession(service.url) as session:
+            async with session.post("/api/user", headers=headers) as answer:
                 assert answer.status == expected
                 identities.append((await answer.json())["acsUserIdentity"])
-            process.send_signal(signal.SIGTERM)
-            assert (await finished(process))[0] == 0
+            service.process.send_signal(signal.SIGTERM)
+            assert (await stopped(service))[0] == 0
     assert identities[0] == identities[1]
 
 
 async def test_an_oversized_token_gets_its_answer_over_the_wire_too(environment: dict[str, str]) -> None:
-    async with serving(environment) as (_, url), aiohttp.ClientSession() as session:
+    async with serving(environment) as service, aiohttp.ClientSession(service.url) as session:
         headers = {"Authorization": "Bearer " + "x" * 20_000}
-        async with session.get(f"{url}/api/user", headers=headers) as answer:
+        async with session.get("/api/user", headers=headers) as answer:
             assert answer.status == 401
             assert (await answer.json())["error"] == "invalid_token"
 
@@ -101,14 +104,14 @@ async def test_an_oversized_token_gets_its_answer_over_the_wire_too(environment:
 async def test_log_lines_hold_no_token_and_no_user(environment: dict[str, str], local_azure: LocalAzure) -> None:
     token = local_azure.entra.access_token("alex")
     user = local_azure.entra.users["alex"]
-    async with serving(environment) as (process, url), aiohttp.ClientSession() as session:
+    async with serving(environment) as service, aiohttp.ClientSession(service.url) as session:
         headers = {"Authorization": f"Bearer {token}"}
-        async with session.post(f"{url}/api/user", headers=headers) as answer:
+        async with session.post("/api/user", headers=headers) as answer:
             identity = (await answer.json())["acsUserIdentity"]
-        async with session.get(f"{url}/api/token", headers=headers) as answer:
+        async with session.get("/api/token", headers=headers) as answer:
             acs_token = (await answer.json())["token"]
-        process.send_signal(signal.SIGTERM)
-        _, out, err = await finished(process)
-    assert '"route":"/api/token"' in err.replace(" ", "")
+        service.process.send_signal(signal.SIGTERM)
+        _, log = await stopped(service)
+    assert '"route":"/api/token"' in log.replace(" ", "")
     for secret in (token, acs_token, identity, user.object_id, environment["ACS_CONNECTION_STRING"]):
-        assert secret not in out + err
+        assert secret not in log

@@ -1,7 +1,6 @@
 """No secret at all: ACS, Cosmos DB and on-behalf-of with one managed identity, over the wire, on every store."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ from quart_app.credentials import credentials_in_use
 from quart_app.settings import InvalidSettings, Settings, load_settings
 from storage.mapping import StoreMisconfigured, StoreUnavailable
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
+from tests.support.service_process import acs_auth, finished, python
 
 STORES = ("cosmos", "graph", "sqlite")
 SECRETS = {"ENTRA_CLIENT_SECRET", "ACS_CONNECTION_STRING", "COSMOS_KEY"}
@@ -143,7 +144,7 @@ async def test_a_refusal_of_one_identity_neither_loops_nor_costs_a_new_token(
         local_azure.acs.faults.script("issue_access_token", Fault(status=401, body=NOT_OWNED, times=None))
         for attempt in (1, 2, 3):
             answer = await client.get("/api/token", headers=bearer("alex"))
-            assert (answer.status_code, (await answer.get_json())["error"]) == (409, "identity_resource_mismatch")
+            assert await error_of(answer) == (409, "identity_resource_mismatch")
             assert local_azure.acs.faults.counts["issue_access_token"] == attempt
     assert local_azure.entra.faults.counts["managed_identity_token"] == 1
 
@@ -175,7 +176,7 @@ async def test_trouble_with_the_identity_is_told_apart_and_mints_nothing(
     local_azure.entra.faults.script("managed_identity_token", fault)
     async with serve("sqlite") as client:
         answer = await client.post("/api/user", headers=bearer("alex"))
-        assert (answer.status_code, (await answer.get_json())["error"]) == expected
+        assert await error_of(answer) == expected
         assert ("Retry-After" in answer.headers) == (expected[0] == 503)
         assert local_azure.entra.faults.counts["managed_identity_token"] == requests  # ours alone, never multiplied
         assert local_azure.acs.faults.counts["create_identity"] == 0
@@ -234,14 +235,10 @@ def test_the_credentials_in_use_are_told_in_plain_words(
 
 
 async def test_check_config_tells_the_credentials(local_azure: LocalAzure, tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "quart_app.cli", "check-config"),
-        env=environment_without_secrets(local_azure, tmp_path, "graph"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 0
-    lines = output.decode().splitlines()
+    environment = environment_without_secrets(local_azure, tmp_path, "graph")
+    status, out, _ = await finished(await acs_auth(environment, "check-config"))
+    assert status == 0
+    lines = out.splitlines()
     assert f"ACS credential: managed identity {MANAGED_IDENTITY.client_id}" in lines
     assert f"on-behalf-of credential: managed identity {MANAGED_IDENTITY.client_id} as federated credential" in lines
 
@@ -304,9 +301,6 @@ async def test_the_identitys_library_is_loaded_only_for_a_managed_identity(
     secret_free = environment_without_secrets(local_azure, tmp_path, "sqlite")
     with_key = {**secret_free, **local_azure.service_environment()}
     del with_key["ACS_ENDPOINT"]
-    for environment, expected in ((secret_free, b"True"), (with_key, b"False")):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", program), env=environment, stdout=asyncio.subprocess.PIPE
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
-        assert output.strip() == expected
+    for environment, expected in ((secret_free, "True"), (with_key, "False")):
+        _, out, _ = await finished(await python(environment, "-c", program))
+        assert out.strip() == expected

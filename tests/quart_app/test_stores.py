@@ -1,13 +1,11 @@
 """Only what the chosen store needs is imported: a start loads what it uses."""
 
-import asyncio
-import sys
 from pathlib import Path
 
 import pytest
 
 from local_azure.environment import LocalAzure
-from tests.support.service_process import environment_for
+from tests.support.service_process import environment_for, finished, python
 
 REPORT = """
 import asyncio, sys
@@ -29,11 +27,6 @@ NEEDED = {"sqlite": {"aiosqlite"}, "cosmos": {"azure.cosmos"}, "graph": {"msal",
 async def test_the_service_imports_nothing_of_the_stores_that_are_not_chosen(
     storage: str, local_azure: LocalAzure, tmp_path: Path
 ) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", REPORT),
-        env=environment_for(local_azure, tmp_path, storage),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
-    assert process.returncode == 0
-    assert set(output.decode().split()) == NEEDED[storage]
+    status, out, _ = await finished(await python(environment_for(local_azure, tmp_path, storage), "-c", REPORT))
+    assert status == 0
+    assert set(out.split()) == NEEDED[storage]

@@ -1,7 +1,6 @@
 """The Teams exchange end to end: what is checked before ACS is asked, what ACS says, and how callers hear of it."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from local_azure.keys import new_rsa_key
 from quart_app.app import create_app
 from quart_app.settings import load_settings
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
 from tests.support.running_service import served
 
 HEADER = "teams-user-aad-token"
@@ -126,10 +126,6 @@ async def exchange(client: Client, bearer: Bearer, token: str | None, user: str 
     headers = bearer(user) | ({} if token is None else {HEADER: token})
     answer: Response = await client.get("/api/token/teams", headers=headers)
     return answer
-
-
-async def error_of(answer: Response) -> tuple[int, str]:
-    return answer.status_code, json.loads(await answer.get_data())["error"]
 
 
 def version_two(entra: Entra) -> str:

@@ -44,6 +44,7 @@ from storage.mapping import (
 )
 from tests.support import store_contract as contract
 from tests.support.acs_ids import acs_id
+from tests.support.held_time import time_running_out
 from tests.support.running_cosmos import cosmos_in_a_thread, running_cosmos
 from tests.support.store_contract import ALICE, BOB, OpenStore, listed
 
@@ -90,7 +91,7 @@ class TestFaults(contract.Faults):
         async def open_new() -> MappingStore:
             store = await open_cosmos_store(settings_for(cosmos))
             # The SDK looks at the account once more in the background; faults scripted for any call aren't for it.
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while cosmos.counts["get_account"] < 3:  # noqa: ASYNC110  # The SDK doesn't say when it has done so.
                     await asyncio.sleep(0)
             return store
@@ -658,10 +659,11 @@ class TestAnswers:
                 await call
 
     async def test_a_call_ends_at_its_timeout_even_if_the_connection_would_wait_longer(self, cosmos: Cosmos) -> None:
-        async with opened(settings_for(cosmos, call_timeout=0.1, read_timeout=60)) as store:
+        async with opened(settings_for(cosmos, call_timeout=4, read_timeout=60)) as store:
             cosmos.faults.script("read_item", Fault(hang=True))
-            with pytest.raises(StoreUnavailable):
-                await store.get(ALICE)
+            async with time_running_out(cosmos.faults, "read_item", 4):
+                with pytest.raises(StoreUnavailable):
+                    await store.get(ALICE)
             assert await store.get(ALICE) is None
 
     async def test_the_first_call_after_an_outage_succeeds(

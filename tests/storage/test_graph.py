@@ -6,7 +6,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +37,7 @@ from storage.mapping import (
 )
 from tests.support import store_contract as contract
 from tests.support.acs_ids import acs_id
+from tests.support.held_time import time_running_out
 from tests.support.running_graph import RunningGraph, running_graph
 from tests.support.store_contract import ALICE, BOB, WRAPPERS, OpenStore, listed, no_wait
 from upstream.retrying import RetryPolicy
@@ -598,6 +599,7 @@ async def test_a_ping_needs_no_token_and_fails_when_graph_is_away(graph_store: G
 
 
 # What one call of the bare store costs on the wire, and what it raises, for each thing that can go wrong.
+TIMEOUT = 5.0
 WRONG = {
     "429": (Fault(status=429, times=None), StoreThrottled, None),
     "429 with Retry-After": (Fault(status=429, headers={"Retry-After": "3"}, times=None), StoreThrottled, 3),
@@ -615,14 +617,15 @@ WRONG = {
 @pytest.mark.parametrize("case", list(WRONG))
 async def test_each_attempt_is_one_request(running: RunningGraph, graph: Graph, operation: str, case: str) -> None:
     fault, raised, retry_after = WRONG[case]
-    store = await open_for(running, timeout=0.2 if case == "hang" else 5.0)
+    store = await open_for(running, timeout=TIMEOUT)
     created = await store.create(ALICE, acs_id("one"))
     request = WRITES.get(operation, FIRST_REQUESTS[operation])
     graph.faults.script(request, fault)
     graph.faults.counts.clear()
     retrying = GuardedStore(store, RetryPolicy(attempts=3, sleep=no_wait))
-    with pytest.raises(raised) as error:
-        await contract._call(retrying, operation, created)
+    async with time_running_out(graph.faults, request, TIMEOUT) if case == "hang" else nullcontext():
+        with pytest.raises(raised) as error:
+            await contract.call(retrying, operation, created)
     assert getattr(error.value, "retry_after", None) == retry_after
     in_doubt = operation == "create" and raised is StoreUnavailable  # who creates must look before repeating
     attempts = 1 if raised is StoreMisconfigured or in_doubt else 3

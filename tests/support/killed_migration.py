@@ -10,7 +10,6 @@ import json
 import sys
 import tempfile
 import time
-from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.graph.open_extensions import OpenExtension
 from tests.support.acs_ids import acs_id
-from tests.support.service_process import environment_for
+from tests.support.service_process import acs_auth, environment_for
 
 TENANT = HOME_TENANT.tenant_id
 PATIENCE_SECONDS = 900
@@ -44,7 +43,7 @@ async def killed_migration(local_azure: LocalAzure, directory: Path, mappings: i
     held = []
     for third in (1, 2):
         _throttle(local_azure)
-        process = await _start(environment)
+        process = await acs_auth(environment, *_MIGRATE)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(local_azure.cosmos.items()) < mappings * third // 3:
                 await cosmos.arrived("create_item", cosmos.counts["create_item"] + max(mappings // 50, 1))
@@ -55,7 +54,7 @@ async def killed_migration(local_azure: LocalAzure, directory: Path, mappings: i
     graph.clear()
     cosmos.clear()
     _throttle(local_azure)
-    process = await _start(environment)
+    process = await acs_auth(environment, *_MIGRATE)
     async with asyncio.timeout(PATIENCE_SECONDS):
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
@@ -66,6 +65,7 @@ async def killed_migration(local_azure: LocalAzure, directory: Path, mappings: i
     return KilledMigration((*held, len(items)), json.loads(out), exact)
 
 
+_MIGRATE = ("migrate", "--from", "graph", "--to", "cosmos", "--json")
 _NAME = "com.contoso.identityMapping"
 
 
@@ -87,16 +87,6 @@ def _seed(local_azure: LocalAzure, mappings: int) -> dict[tuple[str, str], str]:
 def _throttle(local_azure: LocalAzure) -> None:
     local_azure.graph.faults.script("list_users", Fault(status=429, headers={"Retry-After": "1"}))
     local_azure.cosmos.faults.script("create_item", *[throttled(20) for _ in range(40)])
-
-
-async def _start(environment: dict[str, str]) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "quart_app.cli", "migrate", "--from", "graph", "--to", "cosmos", "--json"),
-        env=environment,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
 
 
 async def _main(mappings: int) -> int:

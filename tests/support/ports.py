@@ -1,19 +1,13 @@
 """Free ports for `acs-auth-local run`, and the options that name them."""
 
-import socket
+from local_azure.port_choice import free_port
 
 PORT_OPTIONS = ("--port", "--entra-port", "--graph-port", "--acs-port", "--cosmos-port")
 
 
 def some_free_ports() -> list[int]:
     """A port that nobody uses at the moment for each of `PORT_OPTIONS`."""
-    sockets = [socket.socket() for _ in PORT_OPTIONS]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    return [free_port() for _ in PORT_OPTIONS]
 
 
 def port_arguments(ports: list[int]) -> list[str]:

@@ -66,7 +66,7 @@ def cosmos_in_a_thread(directory: Path) -> Iterator[Cosmos]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    cosmos, stop = started.result(timeout=30)
+    cosmos, stop = started.result(timeout=60)
     try:
         yield cosmos
     finally:

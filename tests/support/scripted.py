@@ -1,4 +1,4 @@
-"""A working store wrapped with scripted faults: what fails, when, and how often is said by the test."""
+"""Scripted faults: what fails, when, and how often is said by the test. And a working store that suffers them."""
 
 import asyncio
 from collections import Counter, defaultdict, deque
@@ -56,26 +56,69 @@ class Gate:
 Fault = FailBefore | FailAfter | Hang | Gate
 
 
-class ScriptedStore:
-    """`inner` with faults. Operations are the method names of `MappingStore`; `*` stands for any of them.
+class Scripted:
+    """Something whose operations suffer the faults that a test scripts. `*` stands for any operation.
 
-    Faults of one operation are used up in the order in which they were scripted; those of an operation's own name come
-    before those of `*`. `counts` holds how often each operation was called; one step of an iteration is one call of
-    `mappings`. A fault after reading keeps the item for the next step, for a read that failed has consumed nothing.
+    Every call first yields to the event loop, so that concurrent callers interleave. Faults of one operation are used
+    up in the order in which they were scripted; those of an operation's own name come before those of `*`. `counts`
+    holds how often each operation was called.
     """
 
-    def __init__(self, inner: MappingStore) -> None:
-        self.inner = inner
+    def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._scripted: dict[str, deque[tuple[Fault, int | None]]] = defaultdict(deque)
+        self._faults: dict[str, deque[tuple[Fault, int | None]]] = defaultdict(deque)
 
     def script(self, operation: str, fault: Fault, times: int | None = 1) -> None:
         """Let the next `times` calls of `operation` suffer `fault`; `None` is until `clear`."""
-        self._scripted[operation].append((fault, times))
+        self._faults[operation].append((fault, times))
 
     def clear(self) -> None:
         """Forget the faults that are left. The counts stay."""
-        self._scripted.clear()
+        self._faults.clear()
+
+    async def _call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        self.counts[operation] += 1
+        await asyncio.sleep(0)
+        match self._next(operation):
+            case FailBefore(error):
+                raise error
+            case FailAfter(error):
+                await work()
+                raise error
+            case Hang(after):
+                if after:
+                    await work()
+                await asyncio.Event().wait()
+            case Gate(after=True) as gate:
+                result = await work()
+                await _pass(gate)
+                return result
+            case Gate() as gate:
+                await _pass(gate)
+        return await work()
+
+    def _next(self, operation: str) -> Fault | None:
+        queue = self._faults.get(operation) or self._faults.get("*")
+        if not queue:
+            return None
+        fault, left = queue.popleft()
+        if left is None:
+            queue.appendleft((fault, None))
+        elif left > 1:
+            queue.appendleft((fault, left - 1))
+        return fault
+
+
+class ScriptedStore(Scripted):
+    """`inner` with faults. Operations are the method names of `MappingStore`.
+
+    One step of an iteration is one call of `mappings`. A fault after reading keeps the item for the next step, for a
+    read that failed has consumed nothing.
+    """
+
+    def __init__(self, inner: MappingStore) -> None:
+        super().__init__()
+        self.inner = inner
 
     async def get(self, user: UserKey) -> IdentityMapping | None:
         return await self._call("get", lambda: self.inner.get(user))
@@ -101,37 +144,6 @@ class ScriptedStore:
 
     async def aclose(self) -> None:
         await self.inner.aclose()
-
-    async def _call(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
-        self.counts[operation] += 1
-        match self._next(operation):
-            case FailBefore(error):
-                raise error
-            case FailAfter(error):
-                await work()
-                raise error
-            case Hang(after):
-                if after:
-                    await work()
-                await asyncio.Event().wait()
-            case Gate(after=True) as gate:
-                result = await work()
-                await _pass(gate)
-                return result
-            case Gate() as gate:
-                await _pass(gate)
-        return await work()
-
-    def _next(self, operation: str) -> Fault | None:
-        queue = self._scripted.get(operation) or self._scripted.get("*")
-        if not queue:
-            return None
-        fault, left = queue.popleft()
-        if left is None:
-            queue.appendleft((fault, None))
-        elif left > 1:
-            queue.appendleft((fault, left - 1))
-        return fault
 
 
 class ScriptedFaults:

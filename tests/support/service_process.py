@@ -1,61 +1,84 @@
-"""`acs-auth` as a process of its own."""
+"""`acs-auth` as a process of its own: a command to its end, or a service that runs."""
 
 import asyncio
 import os
-import socket
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from local_azure.environment import LocalAzure
+from local_azure.port_choice import free_port
+from local_azure.service_process import SERVE, ServiceProcess
+from local_azure.service_process import environment as child_environment
 from tests.conftest import LOGS
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
+"""Only what hangs takes longer, on a busy machine too."""
 
 
 def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sqlite") -> dict[str, str]:
     """The environment of a service that uses the stand-ins and a port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    return {
-        **os.environ,
+    settings = {
         **local_azure.service_environment(),
         "HOST": "127.0.0.1",
-        "PORT": port,
+        "PORT": str(free_port()),
         "STORAGE_BACKEND": storage,
         "SQLITE_PATH": str(directory / "mappings.sqlite"),
     }
+    return child_environment(os.environ, settings)
 
 
-async def acs_auth(environment: dict[str, str], *arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "quart_app.cli", *arguments, env=environment, stdout=PIPE, stderr=PIPE
-    )
+async def python(environment: Mapping[str, str], *arguments: str) -> Process:
+    """Start Python with these arguments."""
+    return await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment, stdout=PIPE, stderr=PIPE)
 
 
-async def finished(process: Process) -> tuple[int | None, str, str]:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def acs_auth(environment: Mapping[str, str], *arguments: str) -> Process:
+    """Start a command."""
+    return await python(environment, "-m", "quart_app.cli", *arguments)
+
+
+async def finished(process: Process, patience: float = PATIENCE_SECONDS) -> tuple[int | None, str, str]:
+    """Wait for the end: exit status, output and errors, which are where logs go."""
+    async with asyncio.timeout(patience):
         out, err = await process.communicate()
-    LOGS.read(out.decode() + err.decode())
+    LOGS.read(err.decode())
     return process.returncode, out.decode(), err.decode()
 
 
 @asynccontextmanager
-async def serving(environment: dict[str, str]) -> AsyncIterator[tuple[Process, str]]:
-    """A running service and its address."""
-    process = await acs_auth(environment, "serve")
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while b"Running on" not in (line := await process.stderr.readline()):
-                assert line, "the service ended before it listened"
-                LOGS.read(line.decode())
-        yield process, f"http://127.0.0.1:{environment['PORT']}"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        LOGS.read((await process.stderr.read()).decode())
+async def serving(environment: Mapping[str, str], arguments: Sequence[str] = SERVE) -> AsyncIterator[ServiceProcess]:
+    """A service that is ready."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "service.log"
+        try:
+            async with ServiceProcess(environment, Path(directory), log, arguments) as service:
+                await service.ready()
+                yield service
+        finally:
+            LOGS.read(log.read_text())
+
+
+async def stopped(service: ServiceProcess) -> tuple[int, str]:
+    """Wait for the end of a service that was told to stop: exit status and everything that it wrote."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        status = await service.process.wait()
+    return status, service.log.read_text()
+
+
+async def not_accepting(service: ServiceProcess) -> None:
+    """Return when the service takes no more connections."""
+    address = urlsplit(service.url)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(address.hostname, address.port)
+            except ConnectionRefusedError:
+                return
+            except ConnectionResetError:
+                continue  # it stopped listening while this connection waited
+            writer.transport.abort()

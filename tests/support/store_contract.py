@@ -453,7 +453,7 @@ class Faults:
         created = await store.create(ALICE, acs_id("one"))
         faults.fail(operation, times=None)
         with pytest.raises(StoreUnavailable):
-            await _call(store, operation, created)
+            await call(store, operation, created)
         faults.clear()
         assert await store.get(ALICE) == created
 
@@ -464,7 +464,7 @@ class Faults:
         created = await store.create(ALICE, acs_id("one"))
         faults.throttle(operation, retry_after=7, times=None)
         with pytest.raises(StoreThrottled) as refusal:
-            await _call(store, operation, created)
+            await call(store, operation, created)
         assert refusal.value.retry_after == 7
         faults.clear()
         assert await listed(store) == [created]
@@ -478,11 +478,11 @@ class Faults:
             script(operation)
             # A create that may have happened is for the caller to settle, who knows what else may have.
             if repeats and not (operation == "create" and script == faults.fail):
-                await _call(store, operation, created)
+                await call(store, operation, created)
             else:
                 with pytest.raises((StoreUnavailable, StoreThrottled)):
-                    await _call(store, operation, created)
-                await _call(store, operation, created)
+                    await call(store, operation, created)
+                await call(store, operation, created)
             created, _ = await create_or_existing(store, ALICE, acs_id("one"))
 
     async def test_a_create_whose_answer_was_lost_is_settled_by_repeating_it(
@@ -557,7 +557,7 @@ class FaultsAroundTheStore(Faults):
         return ScriptedFaults(scripted)
 
 
-async def _call(store: MappingStore, operation: str, mapping: IdentityMapping) -> None:
+async def call(store: MappingStore, operation: str, mapping: IdentityMapping) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "get": lambda: store.get(mapping.user),
         "create": lambda: create_or_existing(store, mapping.user, mapping.acs_user_id),

@@ -6,10 +6,9 @@ import itertools
 import logging
 import os
 import shutil
-import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -27,6 +26,7 @@ from tenacity import wait_exponential
 from local_azure.entra.directory import BROWSER, TEAMS
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
+from local_azure.port_choice import free_port
 from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
@@ -43,6 +43,7 @@ from quart_app.acs.interface import (
 )
 from quart_app.identities import IdentityService
 from storage.mapping import UserKey
+from tests.support.held_time import time_running_out
 from tests.support.memory_store import MemoryMappingStore
 from upstream.deadline import deadline
 from upstream.retrying import RetryPolicy
@@ -50,6 +51,7 @@ from upstream.retrying import RetryPolicy
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ATTEMPTS = 3
+READ_SECONDS = 3.0
 NOW = 1_800_000_000.0
 Use = Callable[[AcsClient, str], Awaitable[object]]
 
@@ -101,6 +103,10 @@ class World:
         async with contextlib.aclosing(ProvingAcsClient(GuardedAcsClient(client, retry), canaries=False)) as proving:
             yield proving
 
+    def time_running_out(self, operation: str, name: str) -> AbstractAsyncContextManager[None]:
+        """Let time pass while a request hangs, and not at all for the other faults of `FAULTS`."""
+        return time_running_out(self.acs.faults, operation, READ_SECONDS) if name == "hang" else nullcontext()
+
     def fault(self, operation: str, fault: Fault) -> None:
         self.acs.faults.script(operation, fault)
 
@@ -144,10 +150,11 @@ class TestOperations:
         await communication.delete_identity(acs_user_id)
         assert world.acs.live_identities() == []
 
-    async def test_deleting_what_is_gone_is_success(self, communication: AcsClient) -> None:
+    async def test_deleting_what_is_gone_is_success(self, world: World, communication: AcsClient) -> None:
         acs_user_id = await communication.create_identity()
         await communication.delete_identity(acs_user_id)
         await communication.delete_identity(acs_user_id)
+        assert world.counts["delete_identity"] == 2
 
     async def test_a_token_has_the_configured_scopes_and_lifetime(self, world: World) -> None:
         async with world.client(replace(world.options, token_scopes=("voip",), token_lifetime_minutes=90)) as client:
@@ -246,7 +253,8 @@ class TestWireCounts:
     async def test_creation_is_sent_again_only_when_nothing_was_made(self, world: World, name: str) -> None:
         world.fault("create_identity", FAULTS[name])
         throttled = name.startswith("429")
-        async with world.client(replace(world.options, read_seconds=0.3)) as client:
+        options = replace(world.options, read_seconds=READ_SECONDS)
+        async with world.client(options) as client, world.time_running_out("create_identity", name):
             with pytest.raises(AcsThrottled if throttled else AcsUnavailable) as caught:
                 await client.create_identity()
         assert world.counts == {"create_identity": ATTEMPTS if throttled else 1}
@@ -260,12 +268,13 @@ class TestWireCounts:
         self, world: World, name: str, operation: str
     ) -> None:
         throttled = name.startswith("429")
-        async with world.client(replace(world.options, read_seconds=0.3)) as client:
+        async with world.client(replace(world.options, read_seconds=READ_SECONDS)) as client:
             acs_user_id = await client.create_identity()
             world.acs.faults.counts.clear()
             world.fault(operation, FAULTS[name])
-            with pytest.raises(AcsThrottled if throttled else AcsUnavailable):
-                await OPERATIONS[operation](client, acs_user_id)
+            async with world.time_running_out(operation, name):
+                with pytest.raises(AcsThrottled if throttled else AcsUnavailable):
+                    await OPERATIONS[operation](client, acs_user_id)
         assert world.counts == {operation: ATTEMPTS}
 
     async def test_a_throttled_creation_succeeds_later_and_makes_one_identity(
@@ -309,10 +318,8 @@ class TestWireCounts:
     async def test_without_a_connection_everything_is_repeated_and_nothing_happened(
         self, world: World, operation: str
     ) -> None:
-        with socket.socket() as closed_again:
-            closed_again.bind(("127.0.0.1", 0))
-            port = closed_again.getsockname()[1]
-        options = replace(world.options, connection_string=f"endpoint=https://localhost:{port}/;accesskey=a2V5")
+        nobody = f"endpoint=https://localhost:{free_port()}/;accesskey=a2V5"
+        options = replace(world.options, connection_string=nobody)
         async with world.client(options) as client:
             with pytest.raises(AcsUnavailable) as caught:
                 await OPERATIONS[operation](client, "8:acs:1_2")
@@ -324,10 +331,9 @@ class TestWireCounts:
         self, world: World, communication: AcsClient, operation: str
     ) -> None:
         world.fault(operation, Fault(hang=True, times=None))
-        started = asyncio.get_running_loop().time()
-        with deadline(0.3), pytest.raises(AcsUnavailable):
-            await OPERATIONS[operation](communication, "8:acs:1_2")
-        assert 0.25 < asyncio.get_running_loop().time() - started < 3
+        async with time_running_out(world.acs.faults, operation, 3):
+            with deadline(3), pytest.raises(AcsUnavailable):
+                await OPERATIONS[operation](communication, "8:acs:1_2")
         assert world.counts == {operation: 1}
 
     async def test_after_the_deadline_nothing_is_sent(self, world: World, communication: AcsClient) -> None:
@@ -467,9 +473,7 @@ class TestOptions:
         for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.upper(), raising=False)
-        with socket.socket() as closed_again:
-            closed_again.bind(("127.0.0.1", 0))
-            proxy = f"http://127.0.0.1:{closed_again.getsockname()[1]}"
+        proxy = f"http://127.0.0.1:{free_port()}"
         async with world.client() as without:
             monkeypatch.setenv("HTTPS_PROXY", proxy)
             await without.create_identity()

@@ -6,10 +6,9 @@ import os
 import re
 import shutil
 import socket
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,8 @@ from h2.connection import H2Connection
 
 from local_azure.environment import LocalAzure, Ports
 from tests.support.attack_corpus import ATTACKS, CONTROLS, Attack, Forger, bearer, good, http
-from tests.support.service_process import environment_for, serving
+from tests.support.service_process import PATIENCE_SECONDS, environment_for, serving, stopped
 
-PATIENCE_SECONDS = 20
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 INTERNALS = re.compile(
     r"Traceback|\.py\b|8:acs|(?i:jwt|jose|signature|segment|padding|\bkid\b|exception|hypercorn|quart|werkzeug|python)|"
@@ -55,7 +53,6 @@ class World:
     port: int
     forger: Forger
     attacker_requests: list[str]
-    log: list[str] = field(default_factory=list)
 
     async def send(self, request: bytes) -> Answer:
         """Write the bytes as they are; read until the service closes the connection."""
@@ -112,12 +109,6 @@ async def attackers_server(azure: LocalAzure, seen: list[str]) -> AsyncIterator[
         await runner.cleanup()
 
 
-async def follow(process: Process, log: list[str]) -> None:
-    assert process.stderr is not None
-    while line := await process.stderr.readline():
-        log.append(line.decode())
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(
     signing_keys: list[rsa.RSAPrivateKey], tmp_path_factory: pytest.TempPathFactory
@@ -132,20 +123,17 @@ async def world(
         LocalAzure(directory / "local-azure", Ports(0, 0, 0, 0), new_key=lambda: next(keys)) as azure,
         attackers_server(azure, seen) as attacker_url,
     ):
-        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "3"}
-        async with serving(environment) as (process, _):
-            log: list[str] = []
-            following = asyncio.create_task(follow(process, log))
-            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen, log)
+        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "10"}
+        async with serving(environment) as service:
+            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen)
             for user in ("alex", "guest"):
                 created = await world.send(http(bearer(azure.entra.access_token(user)), method="POST"))
                 assert created.status == 201
             issued = await world.send(http(good(world.forger), target="/api/token"))
             world.forger = Forger(azure, strangers, attacker_url, json.loads(issued.body)["token"])
             yield world
-            process.terminate()
-            await asyncio.wait_for(following, PATIENCE_SECONDS)
-    written = "".join(log)
+            service.process.terminate()
+            _, written = await stopped(service)
     assert '"status": 401' in written, "the log was not read"
     for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token"):
         assert unwanted not in written, unwanted

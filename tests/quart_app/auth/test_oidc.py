@@ -19,6 +19,7 @@ from quart_app.app import create_app
 from quart_app.settings import InvalidSettings, load_settings
 from storage.mapping import UserKey
 from storage.sqlite import open_sqlite_store
+from tests.support.answers import error_of
 from tests.support.oidc_issuer import OidcIssuer, running_oidc_issuer
 
 GUID = "11112222-bbbb-3333-cccc-4444dddd5555"
@@ -241,7 +242,7 @@ async def test_without_the_scope_the_caller_is_forbidden(start: Start, claims: d
         answer = await service.client.get(
             "/api/user", headers={"Authorization": f"Bearer {service.issuer.token(**claims)}"}
         )
-        assert (answer.status_code, (await answer.get_json())["error"]) == (403, "insufficient_scope")
+        assert await error_of(answer) == (403, "insufficient_scope")
         assert f'scope="{SCOPE}"' in answer.headers["WWW-Authenticate"]
 
 

@@ -16,6 +16,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.app import create_app
 from quart_app.settings import load_settings
+from tests.support.answers import error_of
 from tests.support.entra_client import Browser, authorization_request
 
 CAPABLE = {"access_token": {"xms_cc": {"values": ["CP1"]}}}
@@ -67,10 +68,6 @@ def parameters_of(answer: Any) -> dict[str, str]:
 
 def claims_of(answer: Any) -> str:
     return base64.b64decode(parameters_of(answer)["claims"]).decode()
-
-
-async def error_of(answer: Any) -> tuple[int, str]:
-    return answer.status_code, (await answer.get_json())["error"]
 
 
 async def test_a_capable_client_is_challenged_and_the_sign_in_with_the_claims_works_at_once(

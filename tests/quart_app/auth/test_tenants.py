@@ -19,6 +19,7 @@ from quart_app.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from quart_app.settings import load_settings
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
 from upstream.http_session import new_http_session
 
 HOME, OTHER = HOME_TENANT.tenant_id, OTHER_TENANT.tenant_id
@@ -149,7 +150,7 @@ async def test_a_tenant_whose_metadata_is_down_locks_out_no_user_of_another(
     async with serve() as client:
         assert (await client.post("/api/user", headers=bearer("alex"))).status_code == 201
         answer = await client.get("/api/user", headers=bearer("nestor"))
-        assert (answer.status_code, (await answer.get_json())["error"]) == (503, "service_unavailable")
+        assert await error_of(answer) == (503, "service_unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
         assert (await client.get("/api/user", headers=bearer("alex"))).status_code == 200
 

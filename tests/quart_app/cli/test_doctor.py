@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from local_azure.certificates import LocalAuthority
 from local_azure.entra.directory import API, HOME_TENANT, MANAGED_IDENTITY
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from local_azure.port_choice import free_port
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.support.running_cosmos import running_cosmos
 from tests.support.service_process import acs_auth as start
@@ -47,12 +47,6 @@ class Seeded:
     seed: Callable[[Scene], None]
     check: str
     remedy: str
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def settings(**changes: str | None) -> Callable[[Scene], None]:

@@ -20,7 +20,7 @@ def user(local_azure: LocalAzure) -> UserKey:
 @pytest.fixture
 async def identity(local_azure: LocalAzure, sqlite_store: MappingStore, user: UserKey) -> str:
     """The user's identity, in SQLite and in Graph."""
-    identity = local_azure.acs._identities.create()
+    identity = local_azure.acs.mint()
     await sqlite_store.create(user, identity)
     extend(local_azure, user.issuer, user.subject, identity)
     return identity

@@ -27,10 +27,10 @@ LIVE, BEGUN, GONE, FOREIGN = (UserKey("tenant", name) for name in ("live", "begu
 async def store(local_azure: LocalAzure, sqlite_store: MappingStore) -> MappingStore:
     """Two mappings in order and one of every kind that is not."""
     store = sqlite_store
-    await store.create(LIVE, minted(local_azure))
-    await store.create(UserKey("tenant", "live too"), minted(local_azure))
-    await store.change(await store.create(BEGUN, minted(local_azure)), deleting=True)
-    gone = minted(local_azure)
+    await store.create(LIVE, local_azure.acs.mint())
+    await store.create(UserKey("tenant", "live too"), local_azure.acs.mint())
+    await store.change(await store.create(BEGUN, local_azure.acs.mint()), deleting=True)
+    gone = local_azure.acs.mint()
     local_azure.acs.forget(gone)
     await store.create(GONE, gone)
     await store.create(FOREIGN, local_azure.acs.foreign_id())
@@ -39,10 +39,6 @@ async def store(local_azure: LocalAzure, sqlite_store: MappingStore) -> MappingS
 
 async def proven() -> None:
     """Stands in for the canary where ACS is one in memory."""
-
-
-def minted(local_azure: LocalAzure) -> str:
-    return local_azure.acs._identities.create()
 
 
 async def left(store: MappingStore) -> set[UserKey | None]:
@@ -96,7 +92,7 @@ async def test_repair_removes_what_can_not_be_used_and_a_second_run_finds_nothin
 async def test_a_users_own_tokens_stay_good(local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth) -> None:
     mapping = await store.get(LIVE)
     assert mapping is not None
-    token = local_azure.acs._new_token(mapping.acs_user_id, ["chat"], 60).token
+    token = local_azure.acs.issue_token(mapping.acs_user_id, ["chat"], 60)
     await acs_auth("reconcile", "--repair")
     assert local_azure.acs.verify_token(token)
 
@@ -133,7 +129,9 @@ async def test_more_than_ten_and_more_than_a_tenth_are_not_removed(lost: int, li
 async def test_marked_deletions_do_not_count_for_the_limit() -> None:
     store, acs = MemoryMappingStore(), MemoryAcsClient()
     for number in range(30):
-        await store.mark_deleting(await store.create(UserKey("begun", str(number)), await acs.create_identity()))
+        await store.change(
+            await store.create(UserKey("begun", str(number)), await acs.create_identity()), deleting=True
+        )
     await store.create(FOREIGN, "8:acs:foreign_1")
     report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
     assert (report.repairs[Repair.REMOVED], report.refused) == (31, None)
@@ -178,8 +176,8 @@ async def test_graph_is_reconciled_by_application_permission(
     local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
 ) -> None:
     alex, megan = local_azure.entra.users["alex"], local_azure.entra.users["megan"]
-    extend(local_azure, alex.tenant_id, alex.object_id, minted(local_azure), acsUserIdentityDeleting=True)
-    extend(local_azure, megan.tenant_id, megan.object_id, minted(local_azure))
+    extend(local_azure, alex.tenant_id, alex.object_id, local_azure.acs.mint(), acsUserIdentityDeleting=True)
+    extend(local_azure, megan.tenant_id, megan.object_id, local_azure.acs.mint())
     result = await acs_auth("reconcile", "--store", "graph", "--json")
     assert (result.exit_code, counts(result)["live"]) == (0, 1)
     assert local_azure.graph.extensions.of(HOME_TENANT.tenant_id, alex.object_id) == []

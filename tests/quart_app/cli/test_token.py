@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import sys
-from asyncio.subprocess import Process
 
 import aiohttp
 import pytest
@@ -13,16 +12,10 @@ import pytest
 from local_azure.entra.directory import BROWSER, COMMAND_LINE
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from tests.support.service_process import PATIENCE_SECONDS, finished
 from tests.support.service_process import acs_auth as start
 
 Environment = dict[str, str | None]
-
-
-async def finished(process: Process) -> tuple[int | None, str, str]:
-    """Exit status, output and errors; not those of `service_process`, which takes all output for logs."""
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -69,7 +62,7 @@ async def test_the_device_code_signs_in_elsewhere_and_needs_no_settings(
     host = ("--authority-host", process_environment["ENTRA_AUTHORITY_HOST"])
     process = await start(trust, "token", "--device-code", "--json", *named, *scope, *host)
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         message = (await process.stderr.readline()).decode()
         page, code = re.search(r"(https://\S+) and enter the code (\w+)", message).groups()  # type: ignore[union-attr]
         await local_azure.entra.faults.arrived("token")  # it has asked once, in vain
@@ -96,7 +89,7 @@ async def test_nobody_in_time_and_a_declined_code_fail_in_a_sentence(
     assert "Nobody signed in in time." in err
     process = await start(process_environment, "token", "--device-code")
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         message = (await process.stderr.readline()).decode()
     page, code = re.search(r"(https://\S+) and enter the code (\w+)", message).groups()  # type: ignore[union-attr]
     async with aiohttp.ClientSession() as session, session.post(page, data={"user_code": code, "user": ""}):

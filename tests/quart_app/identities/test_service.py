@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sized
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -546,12 +546,13 @@ class TestDeletion:
 
     async def test_nothing_is_remembered_of_users_who_are_done(self, world: World, service: IdentityService) -> None:
         for number in range(20):
-            user = UserKey("tenant", str(number))
+            user = UserKey("gone", str(number))
             await service.get_or_create(user)
             await service.delete(user)
+        del user
         gc.collect()
-        kept: list[Sized] = [service._locks, service._flights, service._pending, service._orphans, service._cache]
-        assert [len(each) for each in kept] == [0] * 5
+        assert (service.pending, service.orphans) == (0, 0)
+        assert [each for each in gc.get_objects() if isinstance(each, UserKey) and each.issuer == "gone"] == []
 
 
 class TestTokens:
@@ -609,7 +610,11 @@ class TestTokens:
         for user in (ALICE, BOB):
             await service.get_or_create(user)
             await service.issue_token(user)
-        assert len(service._cache) == 1
+        world.store.counts.clear()
+        await service.issue_token(BOB)
+        assert world.store.counts["get"] == 0
+        await service.issue_token(ALICE)
+        assert world.store.counts["get"] == 1
 
     async def test_after_a_deletion_here_the_store_is_asked(self, service: IdentityService) -> None:
         await service.get_or_create(ALICE)

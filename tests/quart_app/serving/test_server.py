@@ -4,12 +4,9 @@ import asyncio
 import gc
 import itertools
 import signal
-import socket
 import sys
 import weakref
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,14 +15,15 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from local_azure.port_choice import free_port
+from local_azure.service_process import ServiceProcess
 from quart_app.serving.server import _spare_the_garbage_collector
-from tests.support.service_process import PATIENCE_SECONDS, environment_for, finished, serving
+from tests.support.service_process import PATIENCE_SECONDS, environment_for, not_accepting, serving, stopped
 
 DRAIN_SECONDS = 0.5
-SLACK_SECONDS = 8  # what ending a process takes on a busy machine
 IN_FLIGHT = 200
 
-BRIEFLY_DRAINED = f"""
+PROGRAM = f"""
 from quart_app.telemetry.logs import configure_logging
 from quart_app.serving.server import run
 from quart_app.settings import load_settings
@@ -34,6 +32,7 @@ settings = load_settings(None)
 configure_logging(settings.server.environment)
 run(settings, drain_seconds={DRAIN_SECONDS})
 """
+BRIEFLY_DRAINED = ("-c", PROGRAM)
 
 
 @pytest.fixture
@@ -41,37 +40,15 @@ def environment(local_azure: LocalAzure, tmp_path: Path) -> dict[str, str]:
     return environment_for(local_azure, tmp_path)
 
 
-@asynccontextmanager
-async def serving_with_a_short_drain(environment: dict[str, str]) -> AsyncIterator[tuple[Process, int]]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", BRIEFLY_DRAINED), env=environment, stdout=PIPE, stderr=PIPE
-    )
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while b"Running on" not in (line := await process.stderr.readline()):
-                assert line, "the service ended before it listened"
-        yield process, int(environment["PORT"])
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def connected(service: ServiceProcess, limit: int = 65536) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the service, of which at most so many bytes are buffered here."""
+    address = urlsplit(service.url)
+    return await asyncio.open_connection(address.hostname, address.port, limit=limit)
 
 
 async def status_of(session: aiohttp.ClientSession, url: str, headers: dict[str, str] | None = None) -> int:
     async with session.get(url, headers=headers) as answer:
         return answer.status
-
-
-async def not_accepting(port: int) -> None:
-    """Return when the service takes no more connections."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except (ConnectionRefusedError, ConnectionResetError):
-                return
-            writer.transport.abort()
 
 
 async def test_sigterm_during_two_hundred_requests_loses_none(
@@ -82,12 +59,12 @@ async def test_sigterm_during_two_hundred_requests_loses_none(
     may_answer = asyncio.Event()
     local_azure.acs.faults.script("create_identity", Fault(until=may_answer, times=len(names)))
     connector = aiohttp.TCPConnector(limit=0)
-    async with serving(environment) as (process, url), aiohttp.ClientSession(connector=connector) as session:
+    async with serving(environment) as service, aiohttp.ClientSession(service.url, connector=connector) as session:
 
         async def post(name: str) -> tuple[int, str | None, str]:
             headers = {"Authorization": f"Bearer {local_azure.entra.access_token(name)}"}
             for _ in range(IN_FLIGHT):
-                async with session.post(f"{url}/api/user", headers=headers) as answer:
+                async with session.post("/api/user", headers=headers) as answer:
                     if answer.status != 503:  # a place may be taken for a moment by the request that counts them, below
                         return answer.status, answer.headers.get("Connection"), (await answer.json())["acsUserIdentity"]
             raise AssertionError("refused again and again")
@@ -95,14 +72,14 @@ async def test_sigterm_during_two_hundred_requests_loses_none(
         requests = [asyncio.create_task(post(name)) for name in itertools.islice(itertools.cycle(names), IN_FLIGHT)]
         async with asyncio.timeout(PATIENCE_SECONDS):
             good = {"Authorization": f"Bearer {local_azure.entra.access_token('guest')}"}
-            while await status_of(session, f"{url}/api/user", good) != 503:
+            while await status_of(session, "/api/user", good) != 503:
                 pass  # one more than are served at once is refused: then all are being served
-        process.send_signal(signal.SIGTERM)
-        await not_accepting(int(environment["PORT"]))
+        service.process.send_signal(signal.SIGTERM)
+        await not_accepting(service)
         in_flight = sum(not request.done() for request in requests)
         may_answer.set()
         answers = await asyncio.gather(*requests, return_exceptions=True)
-        status, _, errors = await finished(process)
+        status, log = await stopped(service)
     answered = [answer for answer in answers if not isinstance(answer, BaseException)]
     with capsys.disabled():
         sys.stdout.write(
@@ -113,7 +90,7 @@ async def test_sigterm_during_two_hundred_requests_loses_none(
     assert {answer[1] for answer in answered} == {"close"}
     assert sorted({answer[2] for answer in answered}) == sorted(local_azure.acs.live_identities())
     assert status == 0
-    assert "Traceback" not in errors
+    assert "Traceback" not in log
 
 
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -149,17 +126,16 @@ async def not_reading(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @pytest.mark.parametrize("client", [idle, silent, stuck_in_its_headers, stuck_in_its_body, not_reading])
 async def test_no_client_holds_up_the_stop(client: Client, environment: dict[str, str]) -> None:
-    async with serving_with_a_short_drain(environment) as (process, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    async with serving(environment, BRIEFLY_DRAINED) as service:
+        reader, writer = await connected(service, limit=1024)
         try:
             await client(reader, writer)
-            async with aiohttp.ClientSession() as session:  # a round trip later the service has seen that client
-                assert await status_of(session, f"http://127.0.0.1:{port}/health/live") == 200
-            process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(DRAIN_SECONDS + SLACK_SECONDS):
-                status, _, errors = await finished(process)
+            async with aiohttp.ClientSession(service.url) as session:  # a round trip later it has seen that client
+                assert await status_of(session, "/health/live") == 200
+            service.process.send_signal(signal.SIGTERM)
+            status, log = await stopped(service)
             assert status == 0
-            assert "Traceback" not in errors
+            assert "Traceback" not in log
         finally:
             writer.transport.abort()
 
@@ -170,12 +146,12 @@ async def test_a_request_that_never_ends_is_cut_at_the_end_of_the_drain_time(
     environment["REQUEST_DEADLINE_SECONDS"] = "100"
     local_azure.acs.faults.script("create_identity", Fault(hang=True, times=None))
     token = local_azure.entra.access_token("alex")
-    async with serving_with_a_short_drain(environment) as (process, port), aiohttp.ClientSession() as session:
+    async with serving(environment, BRIEFLY_DRAINED) as service, aiohttp.ClientSession(service.url) as session:
         headers = {"Authorization": f"Bearer {token}"}
-        posting = asyncio.create_task(session.post(f"http://127.0.0.1:{port}/api/user", headers=headers))
+        posting = asyncio.create_task(session.post("/api/user", headers=headers))
         await local_azure.acs.faults.arrived("create_identity")
-        process.send_signal(signal.SIGTERM)
-        status, _, _ = await finished(process)
+        service.process.send_signal(signal.SIGTERM)
+        status, _ = await stopped(service)
         assert status == 0
         answer = await posting
         assert answer.status == 500
@@ -188,9 +164,9 @@ async def test_proxy_headers_count_only_when_a_proxy_is_declared(
     environment["TRUSTED_PROXY_HOPS"] = hops
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "auth.example.com"}
     async with (
-        serving(environment) as (_, url),
-        aiohttp.ClientSession() as session,
-        session.get(f"{url}/health/live", headers=forwarded) as answer,
+        serving(environment) as service,
+        aiohttp.ClientSession(service.url) as session,
+        session.get("/health/live", headers=forwarded) as answer,
     ):
         assert answer.status == 200
         assert ("Strict-Transport-Security" in answer.headers) is trusted
@@ -198,9 +174,8 @@ async def test_proxy_headers_count_only_when_a_proxy_is_declared(
 
 
 async def test_more_header_bytes_than_any_client_needs_are_refused(environment: dict[str, str]) -> None:
-    async with serving(environment) as (_, url):
-        address = urlsplit(url)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    async with serving(environment) as service:
+        reader, writer = await connected(service)
         try:
             writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000)
             await writer.drain()
@@ -219,23 +194,21 @@ async def test_half_requests_and_stalled_readers_take_no_place_from_a_good_calle
     good = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
     half = b"POST /api/user HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
     stalled = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    async with serving(environment) as (_, url), aiohttp.ClientSession() as session:
-        address = urlsplit(url)
+    async with serving(environment) as service, aiohttp.ClientSession(service.url) as session:
         writers = []
         for request in [half] * 40 + [stalled] * 60:
-            _, writer = await asyncio.open_connection(address.hostname, address.port, limit=1)
+            _, writer = await connected(service, limit=1)
             writer.write(request)
             writers.append(writer)
-        statuses = [await status_of(session, f"{url}/api/user", good) for _ in range(5)]
+        statuses = [await status_of(session, "/api/user", good) for _ in range(5)]
         for writer in writers:
             writer.transport.abort()
     assert statuses == [404] * 5
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for(environment: dict[str, str]) -> None:
-    async with serving(environment) as (_, url):
-        address = urlsplit(url)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    async with serving(environment) as service:
+        reader, writer = await connected(service)
         try:
             await stuck_in_its_body(reader, writer)
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -246,9 +219,7 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(environment: dict[s
 
 
 async def test_the_port_is_the_one_that_is_set(environment: dict[str, str]) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment["PORT"] = str(port)
     async with serving(environment), aiohttp.ClientSession() as session:
         assert await status_of(session, f"http://127.0.0.1:{port}/health/live") == 200

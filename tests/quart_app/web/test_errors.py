@@ -83,7 +83,7 @@ async def test_an_error_while_describing_an_error_is_an_internal_error(monkeypat
     ids=["header", "length", "encoding", "size"],
 )
 async def test_what_the_server_refuses_by_itself_has_the_same_form(request_: bytes, status: int, name: str) -> None:
-    async with served(Quart(__name__)) as address, asyncio.timeout(10):
+    async with served(Quart(__name__)) as address, asyncio.timeout(60):
         host, _, port = address.removeprefix("http://").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(request_)

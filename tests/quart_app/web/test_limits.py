@@ -17,6 +17,7 @@ from quart_app.web.limits import MINUTE, ConcurrencyLimit, RateLimit, TooManyReq
 from storage.mapping import UserKey
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
 
 ALEX, MEGAN = UserKey("tenant", "alex"), UserKey("tenant", "megan")
 ORIGIN = "https://app.example.com"
@@ -81,12 +82,6 @@ class TestTheRateLimit:
         assert len(limit) == 1
 
 
-async def error_of(answer: object) -> str:
-    body = await answer.get_json()  # type: ignore[attr-defined]
-    assert set(body) == {"code", "error", "message", "requestId"}
-    return str(body["error"])
-
-
 @pytest.mark.usefixtures("settings")
 async def test_a_user_beyond_the_limit_is_told_when_to_come_back_and_others_are_served(
     bearer: Bearer, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +92,7 @@ async def test_a_user_beyond_the_limit_is_told_when_to_come_back_and_others_are_
         for _ in range(2):
             assert (await client.get("/api/user", headers=bearer("alex"))).status_code == 404
         refused = await client.post("/api/user", headers=bearer("alex"))
-        assert (refused.status_code, await error_of(refused)) == (429, "too_many_requests")
+        assert await error_of(refused) == (429, "too_many_requests")
         assert 1 <= int(refused.headers["Retry-After"]) <= 30
         assert (await client.get("/api/user", headers=bearer("megan"))).status_code == 404
         assert (await client.get("/health/live")).status_code == 200
@@ -136,7 +131,7 @@ async def test_more_requests_than_are_served_at_once_are_refused_early_but_healt
         hanging = [asyncio.create_task(client.post("/api/user", headers=bearer(name))) for name in ("alex", "megan")]
         await local_azure.acs.faults.arrived("create_identity", 2)
         refused = await client.get("/api/user", headers={**bearer("alex"), **CHUNKED}, data=b"x" * 20_000)
-        assert (refused.status_code, await error_of(refused)) == (503, "service_unavailable")
+        assert await error_of(refused) == (503, "service_unavailable")
         assert refused.headers["Retry-After"] == "1"
         assert (await client.get("/health/live")).status_code == 200
         local_azure.acs.faults.release()

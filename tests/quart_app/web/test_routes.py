@@ -3,7 +3,6 @@
 import asyncio
 import json
 from http import HTTPStatus
-from typing import Any
 
 import jsonschema
 import pytest
@@ -16,6 +15,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.auth.guard import ACCESS
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
 
 AUTHENTICATED = [
     ("GET", "/api/user"),
@@ -28,14 +28,6 @@ AUTHENTICATED = [
     ("GET", "/getToken"),
     ("GET", "/exchangeToken"),
 ]
-
-
-async def error_of(answer: Any) -> tuple[int, str]:
-    body = await answer.get_json()
-    assert set(body) == {"code", "error", "message", "requestId"}
-    assert body["code"] == answer.status_code
-    assert body["requestId"] == answer.headers["X-Request-Id"]
-    return answer.status_code, body["error"]
 
 
 async def send(client: Client, method: str, path: str, headers: dict[str, str] | None = None) -> Response:
