@@ -110,6 +110,12 @@ def _observe(telemetry: Telemetry, identities: IdentityService, readiness: Readi
         "Surplus ACS identities that could not be deleted yet",
         lambda: identities.orphans,
     )
+    telemetry.gauge(
+        "acs_auth.deletions.unfinished",
+        "{deletion}",
+        "Deletions that were begun and are not finished",
+        lambda: identities.unfinished_deletions,
+    )
     telemetry.gauge("acs_auth.ready", "1", "Whether the service is ready: 1 or 0", lambda: int(readiness.ready))
 
 

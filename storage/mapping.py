@@ -169,6 +169,10 @@ class StoreMisconfigured(StoreError):
     """The store can't work until an operator changes something; the message says what."""
 
 
+class StoreFull(StoreError):
+    """The store has no room for another mapping; nothing was written. The message says what to do."""
+
+
 class StoreAccessDenied(StoreError):
     """The store refused the access token of the user whose mapping it is, or wants more than the sign-in proves.
 

@@ -23,6 +23,7 @@ from storage.mapping import (
     MappingChanged,
     MappingExists,
     MappingUnreadable,
+    StoreFull,
     StoreMisconfigured,
     StoreUnavailable,
     Unreadable,
@@ -236,7 +237,6 @@ _REMEDIES = {
     sqlite3.SQLITE_PERM: "Let this process write to the file and its directory.",
     sqlite3.SQLITE_NOTADB: "It is not an SQLite database: move it away or choose another path.",
     sqlite3.SQLITE_CORRUPT: "It is damaged: restore it from a backup.",
-    sqlite3.SQLITE_FULL: "The disk is full: free some space.",
 }
 
 
@@ -328,6 +328,8 @@ def _translated(path: Path) -> Iterator[None]:
         code = _primary_code(error)
         if code in _TRANSIENT:
             raise StoreUnavailable from error
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreFull(f"The disk that holds the SQLite file {path} is full: free some space.") from error
         remedy = _REMEDIES.get(code, "Check the file, or choose another path.")
         raise _misconfigured(path, remedy) from error
 

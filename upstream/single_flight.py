@@ -1,7 +1,7 @@
 """Single flight: callers who want the same thing at the same time share one piece of work."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -21,6 +21,10 @@ class SingleFlight(Generic[K, T]):
     def __contains__(self, key: object) -> bool:
         """Whether one is under way for `key`."""
         return key in self._flights
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys of those that are under way."""
+        return iter(tuple(self._flights))
 
     def join(self, key: K, work: Callable[[], Awaitable[T]]) -> tuple[asyncio.Task[T], bool]:
         """The flight for `key`, and whether this call began it, by `work`.

@@ -58,6 +58,7 @@ class AcsOptions:
     token_lifetime_minutes  60 to 1440 (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)
     connect_seconds         for a connection, TLS included
     read_seconds            between two pieces of an answer
+    mint_seconds            for an identity to be made: longer, because whoever gives up does not learn its id
     connections             the most connections at once
 
     The credential stays the caller's own: whoever made it closes it. Raises `ValueError`.
@@ -70,6 +71,7 @@ class AcsOptions:
     credential: AsyncTokenCredential | None = field(default=None, repr=False)
     connect_seconds: float = 3.0
     read_seconds: float = 8.0
+    mint_seconds: float = 30.0
     connections: int = 100
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class SdkAcsClient:
         # ACS's own default is not named: the SDK writes a number by compiling an expression each time.
         self._lifetime = timedelta(minutes=minutes) if minutes != _DEFAULT_LIFETIME_MINUTES else None
         self._attempt_seconds = options.connect_seconds + options.read_seconds
+        self._mint_seconds = options.mint_seconds
         self._clock = clock
         self._session = new_http_session(options.connections)
         transport = AioHttpTransport(
@@ -112,10 +115,10 @@ class SdkAcsClient:
         """See `AcsClient.create_identity`."""
 
         async def create() -> str:
-            created = await self._client.create_user()
+            created = await self._client.create_user(read_timeout=self._mint_seconds)
             return created.properties["id"]
 
-        return await self._call("create_identity", create, _about_service)
+        return await self._call("create_identity", create, _about_service, self._mint_seconds)
 
     async def delete_identity(self, acs_user_id: str) -> None:
         """See `AcsClient.delete_identity`."""
@@ -153,9 +156,10 @@ class SdkAcsClient:
         name: str,
         operation: Callable[[], Awaitable[T]],
         describe: Callable[["_Answer"], AcsError | None],
+        seconds: float | None = None,
     ) -> T:
         try:
-            async with asyncio.timeout(self._attempt_seconds):
+            async with asyncio.timeout(seconds or self._attempt_seconds):
                 return await operation()
         except Exception as error:  # whatever the SDK raises ends here
             # Causes are cut off because the texts of lower layers hold URLs, and so the user's ACS id.

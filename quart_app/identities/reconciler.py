@@ -18,7 +18,7 @@ class ReconcilerOptions:
 
     first_pause: float = 1.0
     longest_pause: float = 60.0
-    attempts: int = 30
+    attempts: int = 200
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 

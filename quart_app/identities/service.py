@@ -28,7 +28,7 @@ from storage.mapping import (
     UnreadableMapping,
     UserKey,
 )
-from upstream.deadline import deadline, remaining
+from upstream.deadline import deadline, own_deadline, remaining
 from upstream.retrying import RetryPolicy
 from upstream.single_flight import SingleFlight
 
@@ -60,9 +60,10 @@ class IssuedToken:
 class IdentityService:
     """Keeps users and ACS identities 1:1. Make it inside the running event loop, once per process.
 
-    An identity that was minted is never forgotten while the process lives: until it is known which mapping the store
-    holds, its id stays with the service. The user's next request goes on with it, and so does a background task, until
-    the user is mapped to exactly one live identity. Four things lie outside of what can be kept:
+    Creating and deleting are flights: once begun they have a time bound of their own, outlive their callers, and a
+    repeated call joins them. What they must leave open stays with the service: an identity that was minted until it is
+    known which mapping the store holds, a deletion until it is finished. The user's next request goes on with it, and
+    so does a background task. Four things lie outside of what can be kept:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
       key by which a stable API version could find it again (`customId` is in preview only).
@@ -71,7 +72,7 @@ class IdentityService:
     - What stands in the place of a user's mapping and can't be read (`MappingUnreadable`) is never taken for absence.
       `delete` removes it, with the identity where it is certain whose that is; else the identity is left behind.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
-      pending is settled by that user's next one.
+      open is settled by that user's next one.
 
     cache_seconds    how long `issue_token` trusts a mapping without reading the store; 0 reads it every time
     cache_size       how many mappings are remembered at most
@@ -79,8 +80,9 @@ class IdentityService:
     token_cache      if given, `issue_token` answers a token from there while it is fresh
     retry            repeats a write of a mapping whose outcome is unknown; by default nothing does. Afterwards ACS is
                      asked whether the identity still lives
-    pending_limit  so many identities may be on their way at once, pending ones included; more are not minted
-    reconcile_seconds   the deadline of each thing that is done in the background
+    pending_limit    so many identities may be on their way at once, pending ones included; more are not minted
+    flight_seconds   how long a creation or a deletion may take, whatever deadline its callers have
+    reconcile_seconds  the deadline of each thing that is done in the background
     on_lookup        called each time `issue_token` looks for a mapping in memory: whether it was there
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
     """
@@ -90,12 +92,13 @@ class IdentityService:
         store: MappingStore,
         acs: AcsClient,
         *,
-        cache_seconds: float = 60.0,
+        cache_seconds: float = 10.0,
         cache_size: int = 10_000,
         timer: Callable[[], float] = time.monotonic,
         token_cache: TokenCache | None = None,
         retry: RetryPolicy | None = None,
         pending_limit: int = 10_000,
+        flight_seconds: float = 40.0,
         reconcile_seconds: float = 10.0,
         close_seconds: float = 5.0,
         reconciler: ReconcilerOptions | None = None,
@@ -108,12 +111,15 @@ class IdentityService:
         self._retry = retry or RetryPolicy(attempts=1)
         self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
         self._pending_limit = pending_limit
+        self._flight_seconds = flight_seconds
         self._reconcile_seconds = reconcile_seconds
         self._close_seconds = close_seconds
         self._flights: SingleFlight[UserKey, Identity] = SingleFlight()
+        self._deletions: SingleFlight[tuple[UserKey, bool], None] = SingleFlight()
         self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
         self._pending: dict[UserKey, _Minted] = {}
         self._orphans: set[str] = set()
+        self._unfinished: set[UserKey] = set()
         self._left_behind = 0
         self._without_seal_key: set[UserKey] = set()
         self._reconciler = Reconciler(self.reconcile, reconciler or ReconcilerOptions())
@@ -127,6 +133,11 @@ class IdentityService:
     def orphans(self) -> int:
         """How many surplus identities could not be deleted yet, or were left behind, it being unsure whose they are."""
         return len(self._orphans) + self._left_behind
+
+    @property
+    def unfinished_deletions(self) -> int:
+        """How many deletions this process began, or may have begun, and has not finished."""
+        return len(self._unfinished)
 
     @property
     def without_seal_key(self) -> int:
@@ -161,16 +172,18 @@ class IdentityService:
         The mapping is marked, the identity deleted, the mapping removed: what is interrupted in between is resumed by
         the next `delete` or `get_or_create`. What can't be read as a mapping is removed, too, except that a mapping
         that is sealed by a key that is not held is left to an operator (`as_operator`): then, and only then,
-        `MappingUnreadable` is raised. Raises `StoreError`, `AcsError`.
+        `MappingUnreadable` is raised. Simultaneous calls for one user share the work and its outcome; it runs on when
+        callers are cancelled. Raises `StoreError`, `AcsError`; after either the deletion may have begun, and then goes
+        on in the background.
         """
+        flight, _ = self._deletions.join((user, as_operator), lambda: self._run_deletion(user, as_operator=as_operator))
         try:
-            async with self._alone_with(user):
-                if user in self._pending:
-                    await self._reconcile(user)
-                await self._delete(user, as_operator=as_operator)
+            await asyncio.wait({flight}, timeout=remaining())
         finally:
             self._cache.pop(user, None)
-            self._wake_reconciler(user)
+        if not flight.done() or flight.cancelled():
+            raise StoreUnavailable
+        flight.result()
 
     async def issue_token(self, user: UserKey, *, fresh: bool = False, keep: bool = True) -> IssuedToken:
         """An ACS access token for the user's identity: newly issued, or a kept one unless `fresh` is asked for.
@@ -199,17 +212,16 @@ class IdentityService:
         remembered = self._cache.get(user)
         self._on_lookup(remembered is not None)
         acs_user_id = remembered or await self.find(user)
-        try:
-            token = await self._issue(acs_user_id)
-        except (MappedIdentityGone, MappedIdentityNotOwned):
-            self._cache.pop(user, None)
-            stored = await self.find(user)
-            if stored == acs_user_id:
-                self._cache.pop(user, None)
-                raise
-            acs_user_id = stored
-            token = await self._issue(acs_user_id)
-        return IssuedToken(acs_user_id, token)
+        for _ in range(_ROUNDS):
+            try:
+                return IssuedToken(acs_user_id, await self._issue(acs_user_id))
+            except (MappedIdentityGone, MappedIdentityNotOwned):
+                # What the advice of these errors deletes must be what ACS refused: only the store, read again, can say.
+                refused, acs_user_id = acs_user_id, await self.find(user)
+                if acs_user_id == refused:
+                    self._cache.pop(user, None)
+                    raise
+        raise StoreUnavailable
 
     async def reconcile(self) -> int:
         """Try once to settle everything that earlier calls had to leave open; how much is still open."""
@@ -221,24 +233,40 @@ class IdentityService:
                             await self._reconcile(user)
             except Exception as error:  # one user's trouble must not keep the others waiting
                 logger.warning("an identity could not be settled", extra={"error": type(error).__name__})
+        for user in self._interrupted():
+            try:
+                with deadline(self._reconcile_seconds):
+                    async with self._alone_with(user):
+                        await self._finish_interrupted(user)
+            except Exception as error:
+                logger.warning("a deletion could not be finished", extra={"error": type(error).__name__})
         for acs_user_id in tuple(self._orphans):
             with deadline(self._reconcile_seconds):
                 await self._delete_orphan(acs_user_id)
-        return len(self._abandoned()) + len(self._orphans)
+        return len(self._abandoned()) + len(self._interrupted()) + len(self._orphans)
 
     async def aclose(self) -> None:
         """Wait for work that has begun, stop the background task, and try once more to settle what is open.
 
-        Neither the store nor the client is closed.
+        An identity that is certainly not mapped is deleted, for nobody will know of it. One whose mapping may have been
+        written stays, and is reported. Neither the store nor the client is closed.
         """
-        await self._flights.aclose(self._close_seconds)
+        await asyncio.gather(self._flights.aclose(self._close_seconds), self._deletions.aclose(self._close_seconds))
         await self._reconciler.aclose()
-        if self._pending or self._orphans:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._close_seconds):
-                    await self.reconcile()
-            counts = {"pending": len(self._pending), "orphaned": len(self._orphans)}
-            logger.log(logging.ERROR if any(counts.values()) else logging.INFO, "closed", extra=counts)
+        if not (self._pending or self._orphans or self._unfinished):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_seconds):
+                await self.reconcile()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_seconds):
+                await self._delete_what_is_certainly_unmapped()
+        counts = {
+            "pending": len(self._pending),
+            "orphaned": len(self._orphans),
+            "unfinished_deletions": len(self._unfinished),
+        }
+        logger.log(logging.ERROR if any(counts.values()) else logging.INFO, "closed", extra=counts)
 
     async def _read(self, user: UserKey) -> IdentityMapping | None:
         """The user's mapping as the store holds it. Raises `StoreError`."""
@@ -259,14 +287,34 @@ class IdentityService:
         elif unreadable.user is not None:
             self._without_seal_key.discard(unreadable.user)
 
+    async def _delete_what_is_certainly_unmapped(self) -> None:
+        for user, minted in tuple(self._pending.items()):
+            if not minted.in_doubt:
+                await self._discard(user)
+
     async def _create(self, user: UserKey) -> Identity:
         try:
-            async with self._alone_with(user):
-                identity = await self._establish(user, mint=True)
-                self._cache[user] = identity.acs_user_id
-                return identity
+            with own_deadline(self._flight_seconds):
+                return await self._create_alone(user)
         finally:
             self._wake_reconciler(user)
+
+    async def _run_deletion(self, user: UserKey, *, as_operator: bool) -> None:
+        try:
+            with own_deadline(self._flight_seconds):
+                async with self._alone_with(user):
+                    if user in self._pending:
+                        await self._reconcile(user)
+                    await self._delete(user, as_operator=as_operator)
+        finally:
+            self._cache.pop(user, None)
+            self._wake_reconciler(user)
+
+    async def _create_alone(self, user: UserKey) -> Identity:
+        async with self._alone_with(user):
+            identity = await self._establish(user, mint=True)
+            self._cache[user] = identity.acs_user_id
+            return identity
 
     async def _establish(self, user: UserKey, *, mint: bool) -> Identity:
         """Bring about that the user is mapped to one live identity; without `mint`, only from what is pending.
@@ -328,7 +376,8 @@ class IdentityService:
             self._note(error.unreadable)
             raise
         except StoreError as error:
-            # A store that retries may have written before it failed in another way, so no failure proves anything.
+            if not repeated and not isinstance(error, StoreUnavailable):
+                minted.in_doubt = was_in_doubt  # a refusal: nothing was written
             try:
                 read = await self._read(user)
             except MappingUnreadable:
@@ -361,6 +410,9 @@ class IdentityService:
             marked = await self._store.change(mapping, deleting=True)
         except MappingChanged:
             return await self._read(mapping.user)
+        except StoreUnavailable:
+            self._unfinished.add(mapping.user)  # it may be marked
+            raise
         return await self._finish_deletion(marked)
 
     async def _finish_deletion(self, marked: IdentityMapping) -> IdentityMapping | None:
@@ -370,12 +422,23 @@ class IdentityService:
             del self._pending[marked.user]  # from here on the store remembers that it must be deleted
         elif marked.unsealed:
             return await self._remove_unsealed(marked)
+        self._unfinished.add(marked.user)
         await self._delete_identity(marked.acs_user_id)
         try:
             await self._store.remove(marked)
         except MappingChanged:
+            self._unfinished.discard(marked.user)
             return await self._read(marked.user)
+        self._unfinished.discard(marked.user)
         return None
+
+    async def _finish_interrupted(self, user: UserKey) -> None:
+        mapping = await self._read(user)
+        for _ in range(_ROUNDS):
+            if mapping is None or not mapping.deleting:
+                self._unfinished.discard(user)
+                return
+            mapping = await self._finish_deletion(mapping)
 
     async def _delete(self, user: UserKey, *, as_operator: bool) -> None:
         for _ in range(_ROUNDS):
@@ -454,8 +517,12 @@ class IdentityService:
     def _abandoned(self) -> list[UserKey]:
         return [user for user in self._pending if user not in self._flights]
 
+    def _interrupted(self) -> list[UserKey]:
+        flying = {user for user, _ in self._deletions}
+        return [user for user in self._unfinished if user not in flying]
+
     def _wake_reconciler(self, user: UserKey) -> None:
-        if user in self._pending or self._orphans:
+        if user in self._pending or user in self._unfinished or self._orphans:
             self._reconciler.wake()
 
     @asynccontextmanager

@@ -43,6 +43,7 @@ from storage.mapping import (
     MappingUnreadable,
     StoreAccessDenied,
     StoreError,
+    StoreFull,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
@@ -336,6 +337,11 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     StoreMisconfigured: ErrorResponse(
         ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
         "The mapping store refused this service; the operator must look at its set-up.",
+    ),
+    StoreFull: ErrorResponse(
+        ErrorName.STORAGE_FULL,
+        "The disk of the mapping store is full; the operator must free some space. Repeat the request later.",
+        {"Retry-After": "60"},
     ),
     StoreThrottled: _unavailable("The mapping store is busy."),
     StoreUnavailable: _unavailable("The mapping store can't be reached."),

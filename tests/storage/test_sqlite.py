@@ -21,6 +21,7 @@ from storage.mapping import (
     MappingStore,
     MappingUnreadable,
     StoreError,
+    StoreFull,
     StoreMisconfigured,
     StoreUnavailable,
     Unreadable,
@@ -509,3 +510,16 @@ async def _start(*arguments: str) -> asyncio.subprocess.Process:
 async def _line(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
     return (await process.stdout.readline()).decode().strip()
+
+
+async def test_a_full_disk_is_told_as_such_and_nothing_was_written(tmp_path: Path) -> None:
+    store = await open_sqlite_store(tmp_path / "mappings.sqlite")
+    try:
+        await store._writer.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size where that is larger
+        with pytest.raises(StoreFull, match="free some space"):
+            for number in range(10_000):
+                await store.create(UserKey("tenant", str(number)), acs_id(number))
+        assert len(await listed(store)) == number
+        await store.ping()
+    finally:
+        await store.aclose()
