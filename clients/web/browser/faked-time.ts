@@ -1,0 +1,75 @@
+/** One clock for the browser's pages, the stand-ins and the service: it stands still until a test moves it. */
+import { existsSync, renameSync, writeFileSync } from "node:fs";
+import type { BrowserContext } from "playwright-core";
+
+const LIBRARIES = ["/usr/lib", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(
+  (directory) => `${directory}/faketime/libfaketimeMT.so.1`,
+);
+
+/**
+ * The Python processes read the time from a file, by Debian's libfaketime; their monotonic clocks go on, so that
+ * timeouts and event loops work as always. Chromium's pages have Playwright's clock, under which timers and dates move
+ * together and a timer that was due runs at its own time: libfaketime can't do that.
+ */
+export class FakedTime {
+  #now: number;
+  readonly #file: string;
+  readonly #contexts: BrowserContext[] = [];
+
+  constructor(file: string) {
+    this.#file = file;
+    this.#now = Math.floor(Date.now() / 1000) * 1000;
+    this.#write();
+  }
+
+  /** Milliseconds since the epoch, a whole second. */
+  get now(): number {
+    return this.#now;
+  }
+
+  /** What a process needs in its environment to live in this time. */
+  environment(): Record<string, string> {
+    const library = LIBRARIES.find((path) => existsSync(path));
+    if (library === undefined) {
+      throw new Error("libfaketime is missing; on Debian, install the package faketime.");
+    }
+    return {
+      LD_PRELOAD: library,
+      FAKETIME_TIMESTAMP_FILE: this.#file,
+      FAKETIME_NO_CACHE: "1",
+      FAKETIME_DONT_FAKE_MONOTONIC: "1",
+      TZ: "UTC",
+    };
+  }
+
+  /** Let the pages of a context live in this time: at first it passes there, so that MSAL's sign-in works. */
+  async install(context: BrowserContext): Promise<void> {
+    await context.clock.install({ time: this.#now });
+    this.#contexts.push(context);
+  }
+
+  /** From now on time stands still in the pages as well. */
+  async stop(context: BrowserContext): Promise<void> {
+    await this.#set(this.#now + 120_000); // past whatever real time the sign-in took
+    await context.clock.pauseAt(this.#now);
+  }
+
+  /** Move on; the timers of the pages run at their times. */
+  async advance(milliseconds: number): Promise<void> {
+    await this.#set(this.#now + milliseconds); // first: a token must not be from the future for whoever checks it
+    for (const context of this.#contexts) {
+      await context.clock.runFor(milliseconds);
+    }
+  }
+
+  async #set(now: number): Promise<void> {
+    this.#now = now;
+    this.#write();
+  }
+
+  #write(): void {
+    const written = `${this.#file}.new`;
+    writeFileSync(written, new Date(this.#now).toISOString().slice(0, 19).replace("T", " "));
+    renameSync(written, this.#file);
+  }
+}

@@ -1,0 +1,139 @@
+/** The stand-ins for Azure and the real service, as processes in faked time. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { createInterface } from "node:readline";
+import { Agent, request } from "node:https";
+import type { FakedTime } from "./faked-time.js";
+
+const PATIENCE = 60_000;
+
+/** Which Python has the service's packages. */
+const PYTHON = process.env["SERVICE_PYTHON"] ?? "python3";
+
+
+export interface LocalAzure {
+  readonly entra: string;
+  readonly acs: string;
+  readonly directory: string;
+  readonly time: FakedTime;
+  readonly environment: Record<string, string>;
+  stop(): Promise<void>;
+}
+
+export interface Service {
+  readonly url: string;
+  /** The requests that the service has served, from its own log: `GET /api/token 201`. */
+  readonly served: string[];
+  stop(): Promise<void>;
+}
+
+/** Start the stand-ins with their state in `directory`. */
+export async function startLocalAzure(directory: string, time: FakedTime): Promise<LocalAzure> {
+  const [entra, graph, acs, cosmos] = await freePorts(4);
+  const ports = { "--entra-port": entra, "--graph-port": graph, "--acs-port": acs, "--cosmos-port": cosmos };
+  const options = Object.entries(ports).flatMap(([name, port]) => [name, String(port)]);
+  const environment: Record<string, string> = {};
+  const process = start(["local_azure.cli", "run", "--no-service", "--state-dir", directory, ...options], directory, time, {});
+  await lineOf(process.stdout, "Press Ctrl-C to stop.", (line) => {
+    const setting = /^\s*export (\w+)=(.*)$/.exec(line);
+    if (setting?.[1] !== undefined && setting[2] !== undefined) {
+      environment[setting[1]] = setting[2].replace(/^'(.*)'$/, "$1");
+    }
+  });
+  return {
+    entra: `https://localhost:${entra}`,
+    acs: `https://localhost:${acs}`,
+    directory,
+    time,
+    environment,
+    stop: () => end(process),
+  };
+}
+
+/** Start the service against the stand-ins. */
+export async function startService(azure: LocalAzure, settings: Record<string, string>): Promise<Service> {
+  const [port] = await freePorts(1);
+  const served: string[] = [];
+  const process = start(["quart_app.cli", "serve"], azure.directory, azure.time, {
+    ...azure.environment,
+    HOST: "127.0.0.1",
+    PORT: String(port),
+    STORAGE_BACKEND: "sqlite",
+    SQLITE_PATH: `${azure.directory}/mappings.sqlite`,
+    RATE_LIMIT_REQUESTS_PER_MINUTE: "0", // its minutes are monotonic: they don't pass in faked time
+    ...settings,
+  });
+  await lineOf(process.stderr, "Running on", (line) => {
+    const entry = line.startsWith("{") ? (JSON.parse(line) as Record<string, unknown>) : {};
+    if (entry["event"] === "request" && entry["method"] !== "OPTIONS") {
+      served.push(`${String(entry["method"])} ${String(entry["route"])} ${String(entry["status"])}`);
+    }
+  });
+  return { url: `http://localhost:${port}`, served, stop: () => end(process) };
+}
+
+/** Call one of a stand-in's control routes; the answer's JSON, if there is one. */
+export async function control(url: string, method: string, path: string, body?: unknown): Promise<unknown> {
+  const sent = request(`${url}${path}`, {
+    method,
+    headers: { "Content-Type": "application/json" },
+    agent: new Agent({ rejectUnauthorized: false }), // a stand-in on loopback, with a certificate of its own authority
+  });
+  sent.end(body === undefined ? undefined : JSON.stringify(body));
+  const [response] = (await once(sent, "response")) as [import("node:http").IncomingMessage];
+  let text = "";
+  for await (const chunk of response) {
+    text += String(chunk);
+  }
+  if ((response.statusCode ?? 500) >= 400) {
+    throw new Error(`${method} ${path}: ${response.statusCode} ${text}`);
+  }
+  return text === "" ? undefined : (JSON.parse(text) as unknown);
+}
+
+/** Away from the checkout and this shell, whose settings describe another service. */
+function start(module: string[], cwd: string, time: FakedTime, settings: Record<string, string>): ChildProcess {
+  const environment = { PATH: process.env["PATH"] ?? "", ...time.environment(), ...settings };
+  return spawn(PYTHON, ["-m", ...module], { cwd, env: environment, stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/** Wait for a line that holds `text`; `read` gets every line, also the later ones. */
+async function lineOf(stream: ChildProcess["stdout"], text: string, read: (line: string) => void): Promise<void> {
+  if (stream === null) {
+    throw new Error("The process has no output.");
+  }
+  const lines: string[] = [];
+  const found = new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`Not within a minute: ${text}`)), PATIENCE);
+    createInterface({ input: stream })
+      .on("line", (line) => {
+        lines.push(line);
+        read(line);
+        if (line.includes(text)) {
+          clearTimeout(timer);
+          resolve();
+        }
+      })
+      .on("close", () => {
+        clearTimeout(timer);
+        reject(new Error(`It ended before it said "${text}":\n${lines.join("\n")}`));
+      });
+  });
+  await found;
+}
+
+async function end(process: ChildProcess): Promise<void> {
+  if (process.exitCode === null && process.signalCode === null) {
+    process.kill("SIGTERM");
+    await once(process, "exit");
+  }
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"));
+  await Promise.all(servers.map((server) => once(server, "listening")));
+  const ports = servers.map((server) => (server.address() as import("node:net").AddressInfo).port);
+  await Promise.all(servers.map((server) => new Promise((closed) => server.close(closed))));
+  return ports;
+}

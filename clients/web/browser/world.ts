@@ -1,0 +1,182 @@
+/** What every test in the browser shares: Chromium, the stand-ins, the built pages, and a user who signs in. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import type { Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
+import { bundle } from "../example/bundle.js";
+import { serve } from "../example/serve.js";
+import { FakedTime } from "./faked-time.js";
+import { startLocalAzure, startService, type LocalAzure, type Service } from "./local-azure.js";
+import type * as Offered from "./page.js";
+
+export const SECOND = 1000;
+export const MINUTE = 60 * SECOND;
+
+/** Well known: the local directory of the stand-ins. */
+const TENANT = "7f2b5a10-3c4d-4e8f-9a61-0d5c8e2b7a11";
+const API = "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e01";
+const BROWSER_CLIENT = "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e02";
+const TEAMS_CLIENT = "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e03";
+
+const CHROMIUM = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
+/** Chromium looks for nothing by itself. */
+const FLAGS = [
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+declare global {
+  interface Window {
+    readonly offered: typeof Offered;
+    tokens: Offered.AcsTokens;
+    credentials: Offered.AzureCommunicationTokenCredential[];
+  }
+}
+
+/** One user in one browser profile, at a service, in a time of their own making. */
+export interface Visit {
+  readonly page: Page;
+  readonly context: BrowserContext;
+  readonly service: Service;
+  /** The most requests for tokens that the page had on their way at the same time. */
+  readonly mostAtOnce: () => number;
+}
+
+export interface Wishes {
+  readonly user?: string;
+  readonly teams?: boolean;
+  readonly settings?: Record<string, string>;
+}
+
+export class World {
+  readonly #services: Service[] = [];
+
+  private constructor(
+    readonly directory: string,
+    readonly time: FakedTime,
+    readonly azure: LocalAzure,
+    readonly browser: Browser,
+    readonly pages: Server,
+  ) {}
+
+  static async open(): Promise<World> {
+    const directory = await mkdtemp(`${tmpdir()}/acs-auth-browser-`);
+    await buildPages(`${directory}/pages/`);
+    const time = new FakedTime(`${directory}/now`);
+    const [azure, browser, pages] = await Promise.all([
+      startLocalAzure(directory, time),
+      chromium.launch({ executablePath: CHROMIUM, args: FLAGS, chromiumSandbox: process.getuid?.() !== 0 }),
+      serve(`${directory}/pages/`, 0),
+    ]);
+    return new World(directory, time, azure, browser, pages);
+  }
+
+  get origin(): string {
+    return `http://localhost:${(this.pages.address() as AddressInfo).port}`;
+  }
+
+  /** A service with an empty log. */
+  async service(settings: Record<string, string> = {}): Promise<Service> {
+    const service = await startService(this.azure, { CORS_ALLOWED_ORIGINS: this.origin, ...settings });
+    this.#services.push(service);
+    return service;
+  }
+
+  /** A fresh profile, in which time passes and nothing outside this machine can be reached. */
+  async context(): Promise<BrowserContext> {
+    const context = await this.browser.newContext({ ignoreHTTPSErrors: true }); // the stand-ins' own authority
+    await context.route((url) => url.hostname !== "localhost", (route) => route.abort());
+    await this.time.install(context);
+    return context;
+  }
+
+  /** A user who has signed in; `tokens` and three of its credentials are the page's, and time stands still. */
+  async visit({ user = "alex", teams = false, settings = {} }: Wishes = {}): Promise<Visit> {
+    const [service, context] = [await this.service(settings), await this.context()];
+    const page = await context.newPage();
+    const mostAtOnce = watch(page, service);
+    await page.goto(`${this.origin}/page.html`);
+    const made = page.evaluate(
+      async (wanted) => {
+        const { AcsTokens, PublicClientApplication } = window.offered;
+        const msal = new PublicClientApplication({
+          auth: {
+            clientId: wanted.client,
+            authority: `${wanted.entra}/${wanted.tenant}`,
+            knownAuthorities: [new URL(wanted.entra).host],
+            redirectUri: `${location.origin}/redirect.html`,
+            clientCapabilities: ["CP1"],
+          },
+        });
+        await msal.initialize();
+        const { service, teams } = wanted;
+        window.tokens = new AcsTokens({ service, msal, teams, scope: `api://${wanted.api}/access_as_user` });
+        await window.tokens.get();
+        window.credentials = [1, 2, 3].map(() => window.tokens.credential());
+      },
+      {
+        service: service.url,
+        entra: this.azure.entra,
+        client: teams ? TEAMS_CLIENT : BROWSER_CLIENT,
+        tenant: TENANT,
+        api: API,
+        teams,
+      },
+    );
+    await Promise.all([pick(page, user), made]);
+    await this.time.stop(context);
+    return { page, context, service, mostAtOnce };
+  }
+
+  async close(): Promise<void> {
+    await this.browser.close();
+    await Promise.all(this.#services.map((service) => service.stop()));
+    await this.azure.stop();
+    await new Promise((closed) => this.pages.close(closed));
+    await rm(this.directory, { recursive: true });
+  }
+}
+
+/** Pick a user in the popup that opens next. */
+export async function pick(page: Page, user: string): Promise<void> {
+  const popup = await page.waitForEvent("popup");
+  await popup.locator(`button[value="${user}"]`).click();
+}
+
+/** Wait, in real time, until no request for a token is on its way. */
+export async function settled(page: Page): Promise<void> {
+  const deadline = Date.now() + 20 * SECOND;
+  while (await page.evaluate(() => window.tokens.renewing)) {
+    if (Date.now() > deadline) {
+      throw new Error("A renewal did not end.");
+    }
+  }
+}
+
+function watch(page: Page, service: Service): () => number {
+  const underway = new Set<unknown>();
+  let most = 0;
+  page.on("request", (request) => {
+    if (request.url().startsWith(`${service.url}/api/token`) && request.method() === "GET") {
+      underway.add(request);
+      most = Math.max(most, underway.size);
+    }
+  });
+  page.on("requestfinished", (request) => underway.delete(request));
+  page.on("requestfailed", (request) => underway.delete(request));
+  return () => most;
+}
+
+async function buildPages(directory: string): Promise<void> {
+  await bundle(directory, { page: "browser/page.ts", calling: "browser/calling.ts" });
+  const page = (script: string): string =>
+    `<!doctype html><title>Test</title><script type="module">import * as offered from "./${script}";` +
+    "Object.assign(window, { offered });</script>";
+  await writeFile(`${directory}page.html`, page("page.js"));
+  await writeFile(`${directory}calling.html`, page("calling.js"));
+}
