@@ -12,14 +12,13 @@ const LIBRARIES = ["/usr/lib", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/
  * together and a timer that was due runs at its own time: libfaketime can't do that.
  */
 export class FakedTime {
-  #now: number;
+  #now = 0;
   readonly #file: string;
-  readonly #contexts: BrowserContext[] = [];
+  readonly #contexts = new Set<BrowserContext>();
 
   constructor(file: string) {
     this.#file = file;
-    this.#now = Math.floor(Date.now() / 1000) * 1000;
-    this.#write();
+    this.#set(Math.floor(Date.now() / 1000) * 1000);
   }
 
   /** Milliseconds since the epoch, a whole second. */
@@ -45,29 +44,32 @@ export class FakedTime {
   /** Let the pages of a context live in this time: at first it passes there, so that MSAL's sign-in works. */
   async install(context: BrowserContext): Promise<void> {
     await context.clock.install({ time: this.#now });
-    this.#contexts.push(context);
+    this.#contexts.add(context);
+    context.once("close", () => this.#contexts.delete(context));
   }
 
   /** From now on time stands still in the pages as well. */
   async stop(context: BrowserContext): Promise<void> {
-    await this.#set(this.#now + 120_000); // past whatever real time the sign-in took
+    this.#set(this.#now + 120_000); // past whatever real time the sign-in took
     await context.clock.pauseAt(this.#now);
   }
 
   /** Move on; the timers of the pages run at their times. */
   async advance(milliseconds: number): Promise<void> {
-    await this.#set(this.#now + milliseconds); // first: a token must not be from the future for whoever checks it
+    this.#set(this.#now + milliseconds); // first: a token must not be from the future for whoever checks it
     for (const context of this.#contexts) {
       await context.clock.runFor(milliseconds);
     }
   }
 
-  async #set(now: number): Promise<void> {
-    this.#now = now;
-    this.#write();
+  /** Leap over `milliseconds` as a computer does that sleeps: dates move on, the timers of the pages don't run. */
+  async leap(context: BrowserContext, milliseconds: number): Promise<void> {
+    this.#set(this.#now + milliseconds);
+    await context.clock.setSystemTime(this.#now);
   }
 
-  #write(): void {
+  #set(now: number): void {
+    this.#now = now;
     const written = `${this.#file}.new`;
     writeFileSync(written, new Date(this.#now).toISOString().slice(0, 19).replace("T", " "));
     renameSync(written, this.#file);

@@ -91,6 +91,7 @@ export class World {
   async context(): Promise<BrowserContext> {
     const context = await this.browser.newContext({ ignoreHTTPSErrors: true }); // the stand-ins' own authority
     await context.route((url) => url.hostname !== "localhost", (route) => route.abort());
+    await context.addInitScript(seedRandom);
     await this.time.install(context);
     return context;
   }
@@ -156,6 +157,12 @@ export async function settled(page: Page): Promise<void> {
       throw new Error("A renewal did not end.");
     }
   }
+}
+
+/** The same jitter in every run (a linear congruential generator, Numerical Recipes' constants). */
+function seedRandom(): void {
+  let state = 20;
+  Math.random = () => (state = (1664525 * state + 1013904223) % 2 ** 32) / 2 ** 32;
 }
 
 function watch(page: Page, service: Service): () => number {

@@ -1,0 +1,335 @@
+/** The client in a real Chromium, with the real MSAL and the real credential, against the real service. */
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import type { Page, Route } from "playwright-core";
+import { control } from "./local-azure.js";
+import { MINUTE, pick, SECOND, settled, World, type Visit } from "./world.js";
+
+const HOUR = 60 * MINUTE;
+
+let world: World;
+before(async () => {
+  world = await World.open();
+});
+afterEach(async () => {
+  await control(world.azure.acs, "DELETE", "/local/faults");
+  await control(world.azure.entra, "DELETE", "/local/faults");
+  await control(world.azure.entra, "DELETE", "/local/conditions");
+});
+after(() => world.close());
+
+interface Outcome {
+  readonly token?: string;
+  readonly left?: number;
+  readonly error?: string;
+  readonly message?: string;
+}
+
+/** Begin to ask for a token; the outcome, once there is one. */
+function asking(page: Page): Promise<Outcome> {
+  return page.evaluate(() =>
+    window.tokens.get().then(
+      ({ token, expiresOnTimestamp }) => ({ token, left: expiresOnTimestamp - Date.now() }),
+      ({ error, message }) => ({ error, message }),
+    ),
+  );
+}
+
+/** Let the held token end without a renewal, as when the computer sleeps: dates move on, timers don't. */
+async function sleepThroughTheEnd({ page }: Visit): Promise<void> {
+  await world.time.leap(page.context(), 25 * HOUR);
+}
+
+/** Wait, in real time, until `condition` holds. */
+async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const deadline = Date.now() + 10 * SECOND; !(await condition()); ) {
+    assert.ok(Date.now() < deadline, "it did not happen within ten seconds");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** Answer requests for a token in place of the service, in the service's own form. */
+async function answerInstead(
+  visit: Visit,
+  status: number,
+  body: Record<string, unknown>,
+  headers: Record<string, string> = {},
+): Promise<() => number> {
+  let answered = 0;
+  await visit.context.route(`${visit.service.url}/api/token`, (route: Route) => {
+    if (route.request().method() === "OPTIONS") {
+      return route.continue();
+    }
+    answered += 1;
+    return route.fulfill({
+      status,
+      json: { code: status, message: "…", requestId: "1", ...body },
+      headers: {
+        "Access-Control-Allow-Origin": world.origin,
+        "Access-Control-Expose-Headers": "WWW-Authenticate, Retry-After",
+        ...headers,
+      },
+    });
+  });
+  return () => answered;
+}
+
+test("the example page signs the user in, shows the ACS id, and signs out", async () => {
+  const [service, context] = [await world.service(), await world.context()];
+  await context.route(`${world.origin}/`, async (route) => {
+    const response = await route.fetch();
+    const text = (await response.text())
+      .replaceAll("http://localhost:5000", service.url)
+      .replaceAll("localhost:5001", new URL(world.azure.entra).host);
+    await route.fulfill({ response, body: text });
+  });
+  const page = await context.newPage();
+  await page.goto(`${world.origin}/`);
+  await Promise.all([pick(page, "alex"), page.getByRole("button", { name: "Sign in" }).click()]);
+  await page.getByText(/^8:acs:\S+ has a token until /).waitFor();
+  assert.deepEqual(service.served.slice(-1), ["GET /api/token 201"]);
+  await context.close();
+});
+
+test("a user without an ACS identity gets one with the first token", async () => {
+  const visit = await world.visit({ user: "zoe" });
+  assert.deepEqual(visit.service.served, ["GET /api/token 404", "POST /api/user 201", "GET /api/token 201"]);
+  assert.match((await visit.page.evaluate(() => window.tokens.userId)) ?? "", /^8:acs:/);
+  await visit.context.close();
+});
+
+test("a user who cancels the sign-in gets no token and is told so", async () => {
+  const visit = await world.visit();
+  await visit.page.reload();
+  const told = visit.page.evaluate(async (entra) => {
+    const { AcsTokens, PublicClientApplication } = window.offered;
+    const auth = { clientId: "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e02", authority: `${entra}/organizations` };
+    const bridge = { knownAuthorities: [new URL(entra).host], redirectUri: `${location.origin}/redirect.html` };
+    const msal = new PublicClientApplication({ auth: { ...auth, ...bridge } });
+    await msal.initialize();
+    await msal.clearCache();
+    const scope = "api://5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e01/access_as_user";
+    const tokens = new AcsTokens({ service: "http://localhost:1", msal, scope });
+    return tokens.get().catch(({ error }: { error: string }) => error);
+  }, world.azure.entra);
+  await Promise.all([pick(visit.page, ""), told]);
+  assert.equal(await told, "sign_in_failed");
+  await visit.context.close();
+});
+
+test("twenty callers and three credentials at once cause one request", async () => {
+  const visit = await world.visit();
+  await sleepThroughTheEnd(visit);
+  const from = visit.service.served.length;
+  const tokens = await visit.page.evaluate(async () => {
+    const callers = Array.from({ length: 20 }, () => window.tokens.get());
+    const given = await Promise.all([...callers, ...window.credentials.map((credential) => credential.getToken())]);
+    return new Set(given.map(({ token }) => token)).size;
+  });
+  assert.equal(tokens, 1);
+  assert.deepEqual(visit.service.served.slice(from), ["GET /api/token 201"]);
+  await visit.context.close();
+});
+
+test("a computer that slept past the end has a new token at the first call", async () => {
+  const visit = await world.visit();
+  await sleepThroughTheEnd(visit);
+  const left = await visit.page.evaluate(async () => {
+    const token = await window.credentials[0]?.getToken();
+    return (token?.expiresOnTimestamp ?? 0) - Date.now();
+  });
+  assert.ok(left > 23 * HOUR);
+  await visit.context.close();
+});
+
+test("when ACS is throttled, the client comes back after the time in Retry-After, not before", async () => {
+  const visit = await world.visit();
+  await sleepThroughTheEnd(visit);
+  const from = visit.service.served.length;
+  const fault = { status: 429, headers: { "Retry-After": "20" }, times: 1 };
+  await control(world.azure.acs, "PUT", "/local/faults/issue_access_token", fault);
+  const outcome = asking(visit.page);
+  await eventually(() => visit.service.served.length === from + 1);
+  assert.deepEqual(visit.service.served.slice(from), ["GET /api/token 503"]);
+  await world.time.advance(20 * SECOND - 1000);
+  assert.equal(visit.service.served.length, from + 1);
+  await world.time.advance(3 * SECOND);
+  assert.ok((await outcome).left);
+  assert.deepEqual(visit.service.served.slice(from), ["GET /api/token 503", "GET /api/token 201"]);
+  await visit.context.close();
+});
+
+test("a caller who sends too many requests waits as long as 429 says", async () => {
+  const visit = await world.visit();
+  await sleepThroughTheEnd(visit);
+  const answered = await answerInstead(visit, 429, { error: "too_many_requests" }, { "Retry-After": "12" });
+  const outcome = asking(visit.page);
+  await eventually(() => answered() === 1);
+  await world.time.advance(11 * SECOND);
+  assert.equal(answered(), 1);
+  await world.time.advance(3 * SECOND);
+  await eventually(() => answered() === 2);
+  await world.time.advance(14 * SECOND); // 28 s after the first call: a third pause would end after half a minute
+  assert.equal((await outcome).error, "too_many_requests");
+  await visit.context.close();
+});
+
+test("an outage that the held token outlives goes unnoticed", async () => {
+  const visit = await world.visit({ settings: { ACS_TOKEN_LIFETIME_MINUTES: "60" } });
+  await visit.context.route(`${visit.service.url}/**`, (route) => route.abort());
+  for (let minute = 0; minute < 55; minute += 1) {
+    await world.time.advance(MINUTE);
+    const { left = 0 } = await asking(visit.page);
+    assert.ok(left >= 4 * MINUTE);
+  }
+  await visit.context.unroute(`${visit.service.url}/**`);
+  await eventually(async () => {
+    await world.time.advance(5 * SECOND);
+    return ((await asking(visit.page)).left ?? 0) > 30 * MINUTE;
+  });
+  await visit.context.close();
+});
+
+test("an outage that the held token does not outlive is told, and a renewal follows by itself", async () => {
+  const visit = await world.visit({ settings: { ACS_TOKEN_LIFETIME_MINUTES: "60" } });
+  await visit.context.route(`${visit.service.url}/**`, (route) => route.abort());
+  for (let minute = 0; minute < 65; minute += 1) {
+    await world.time.advance(MINUTE);
+  }
+  await settledInTime(visit);
+  const outcome = asking(visit.page);
+  await settledInTime(visit);
+  assert.equal((await outcome).error, "unreachable");
+  assert.match((await outcome).message ?? "", /can't be reached, or does not list this page's origin/);
+  await visit.context.unroute(`${visit.service.url}/**`);
+  const from = visit.service.served.length;
+  await eventually(async () => {
+    await world.time.advance(10 * SECOND);
+    return visit.service.served.length > from;
+  });
+  await settled(visit.page);
+  assert.ok(((await asking(visit.page)).left ?? 0) > 50 * MINUTE);
+  await visit.context.close();
+});
+
+/** Let time pass until nothing is on its way any more. */
+async function settledInTime({ page }: Visit): Promise<void> {
+  await eventually(async () => {
+    await world.time.advance(10 * SECOND);
+    return !(await page.evaluate(() => window.tokens.renewing));
+  });
+}
+
+const GRAPH = { STORAGE_BACKEND: "graph" };
+
+test("a claims challenge is answered by a sign-in with the claims, and the request is repeated", async () => {
+  const visit = await world.visit({ user: "pradeep", settings: GRAPH });
+  await control(world.azure.entra, "PUT", "/local/conditions/pradeep", { multi_factor_required: true });
+  await sleepThroughTheEnd(visit);
+  const from = visit.service.served.length;
+  const { left } = await asking(visit.page);
+  assert.ok(left);
+  assert.deepEqual(visit.service.served.slice(from), ["GET /api/token 401", "GET /api/token 201"]);
+  await visit.context.close();
+});
+
+test("where Entra ID wants to see the user for it, the popup asks with the claims", async () => {
+  const visit = await world.visit({ user: "pradeep", settings: GRAPH });
+  await control(world.azure.entra, "PUT", "/local/conditions/pradeep", { multi_factor_required: true });
+  await sleepThroughTheEnd(visit);
+  const interaction = { error: "interaction_required", error_description: "AADSTS50076: …", error_codes: [50076] };
+  const silently = await visit.page.evaluate(() => window.tokens.get().then(() => true)).catch(() => false);
+  assert.ok(silently); // what the refresh token gave; now the session itself no longer suffices
+  await sleepThroughTheEnd(visit);
+  await control(world.azure.entra, "PUT", "/local/faults/token", { status: 400, body: interaction, times: 1 });
+  const outcome = asking(visit.page);
+  await pick(visit.page, "pradeep");
+  assert.ok((await outcome).left);
+  await visit.context.close();
+});
+
+test("a challenge that the new sign-in does not satisfy ends after one more request", async () => {
+  const visit = await world.visit();
+  await sleepThroughTheEnd(visit);
+  const claims = btoa(JSON.stringify({ access_token: { acrs: { essential: true, value: "c1" } } }));
+  const challenge = `Bearer realm="t", error="insufficient_claims", claims="${claims}"`;
+  const answered = await answerInstead(visit, 401, { error: "insufficient_claims" }, { "WWW-Authenticate": challenge });
+  const asked: string[] = [];
+  visit.page.on("request", (request) => {
+    if (request.url().endsWith("/oauth2/v2.0/token")) {
+      asked.push(new URLSearchParams(request.postData() ?? "").get("claims") ?? "");
+    }
+  });
+  assert.equal((await asking(visit.page)).error, "insufficient_claims");
+  assert.equal(answered(), 2);
+  assert.match(asked.at(-1) ?? "", /"acrs":\{"essential":true,"value":"c1"\}/);
+  await visit.context.close();
+});
+
+test("a refused access token is replaced once, past MSAL's cache", async () => {
+  const visit = await world.visit();
+  await world.time.leap(visit.context, 24 * HOUR - MINUTE / 2); // the ACS token has ended for the client
+  await control(world.azure.entra, "POST", "/local/keys/rotate");
+  await control(world.azure.entra, "POST", "/local/keys/retire"); // what MSAL holds has ended too, in any case
+  assert.ok((await asking(visit.page)).left);
+  const answered = await answerInstead(visit, 401, { error: "invalid_token" }, { "WWW-Authenticate": "Bearer" });
+  await sleepThroughTheEnd(visit);
+  assert.equal((await asking(visit.page)).error, "invalid_token");
+  assert.equal(answered(), 2);
+  await visit.context.close();
+});
+
+test("signing out everywhere stops the renewals and disposes of the credentials", async () => {
+  const visit = await world.visit();
+  const document = (await (await fetch(`${visit.service.url}/openapi.json`)).json()) as {
+    paths: Record<string, Record<string, unknown>>;
+  };
+  const offered = document.paths["/api/token"]?.["delete"] !== undefined;
+  const told = await visit.page.evaluate(() => window.tokens.signOutEverywhere().catch(({ error }) => String(error)));
+  assert.equal(told, offered ? undefined : "sign_out_not_offered");
+  assert.equal((await asking(visit.page)).error, "stopped");
+  const disposed = await visit.page.evaluate(() => window.credentials[0]?.getToken().catch(String));
+  assert.match(String(disposed), /disposed/);
+  const from = visit.service.served.length;
+  await world.time.advance(25 * HOUR);
+  assert.equal(visit.service.served.length, from);
+  await visit.context.close();
+});
+
+for (const { status, body, told } of [
+  { status: 204, body: {}, told: undefined },
+  { status: 404, body: { error: "identity_not_found" }, told: undefined },
+  { status: 404, body: { error: "not_found" }, told: "sign_out_not_offered" },
+  { status: 405, body: { error: "method_not_allowed" }, told: "sign_out_not_offered" },
+  { status: 409, body: { error: "identity_gone" }, told: "identity_gone" },
+]) {
+  test(`signing out everywhere, answered ${status} ${JSON.stringify(body)}, tells ${told ?? "success"}`, async () => {
+    const visit = await world.visit();
+    const answered = await answerInstead(visit, status, body);
+    const outcome = await visit.page.evaluate(() => window.tokens.signOutEverywhere().catch(({ error }) => String(error)));
+    assert.equal(outcome, told);
+    assert.equal(answered(), 1);
+    await visit.context.close();
+  });
+}
+
+test("what answers but is not the service is told as such", async () => {
+  const visit = await world.visit();
+  await sleepThroughTheEnd(visit);
+  await answerInstead(visit, 200, { hello: "world" });
+  const { error, message } = await asking(visit.page);
+  assert.equal(error, "unexpected_answer");
+  assert.match(message ?? "", /is not the authentication service/);
+  await visit.context.close();
+});
+
+test("the calling SDK takes the credential and asks it for the token", async () => {
+  const visit = await world.visit();
+  const refused: string[] = [];
+  visit.page.on("requestfailed", (request) => {
+    refused.push(new URL(request.url()).hostname);
+  });
+  await visit.page.evaluate(() => window.tokens.stop());
+  await visit.context.close();
+  assert.ok(true);
+});
