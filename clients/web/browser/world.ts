@@ -1,5 +1,6 @@
 /** What every test in the browser shares: Chromium, the stand-ins, the built pages, and a user who signs in. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -51,6 +52,9 @@ export interface Wishes {
   readonly user?: string;
   readonly teams?: boolean;
   readonly settings?: Record<string, string>;
+  /** How many sign-ins the user meets. */
+  readonly popups?: number;
+  readonly script?: "page" | "calling";
 }
 
 export class World {
@@ -80,11 +84,21 @@ export class World {
     return `http://localhost:${(this.pages.address() as AddressInfo).port}`;
   }
 
-  /** A service with an empty log. */
+  /** A service with an empty log, whose tokens live an hour. */
   async service(settings: Record<string, string> = {}): Promise<Service> {
-    const service = await startService(this.azure, { CORS_ALLOWED_ORIGINS: this.origin, ...settings });
+    const service = await startService(this.azure, { CORS_ALLOWED_ORIGINS: this.origin, ACS_TOKEN_LIFETIME_MINUTES: "60", ...settings });
     this.#services.push(service);
     return service;
+  }
+
+  /** Put a built page once more beside the others, with some of its words replaced. */
+  async publish(name: string, page: string, replaced: Readonly<Record<string, string>>): Promise<void> {
+    let text = await readFile(`${this.directory}/pages/${page}`, "utf8");
+    for (const [word, instead] of Object.entries(replaced)) {
+      assert.ok(text.includes(word), `${page} does not say ${word}`);
+      text = text.replaceAll(word, instead);
+    }
+    await writeFile(`${this.directory}/pages/${name}`, text);
   }
 
   /** A fresh profile, in which time passes and nothing outside this machine can be reached. */
@@ -97,11 +111,12 @@ export class World {
   }
 
   /** A user who has signed in; `tokens` and three of its credentials are the page's, and time stands still. */
-  async visit({ user = "alex", teams = false, settings = {} }: Wishes = {}): Promise<Visit> {
+  async visit(wishes: Wishes = {}): Promise<Visit> {
+    const { user = "alex", teams = false, settings = {}, popups = 1, script = "page" } = wishes;
     const [service, context] = [await this.service(settings), await this.context()];
     const page = await context.newPage();
     const mostAtOnce = watch(page, service);
-    await page.goto(`${this.origin}/page.html`);
+    await page.goto(`${this.origin}/${script}.html`);
     const made = page.evaluate(
       async (wanted) => {
         const { AcsTokens, PublicClientApplication } = window.offered;
@@ -129,7 +144,12 @@ export class World {
         teams,
       },
     );
-    await Promise.all([pick(page, user), made]);
+    const picked = (async () => {
+      for (let popup = 0; popup < popups; popup += 1) {
+        await pick(page, user);
+      }
+    })();
+    await Promise.all([picked, made]);
     await this.time.stop(context);
     return { page, context, service, mostAtOnce };
   }

@@ -10,6 +10,7 @@
  */
 import { AzureCommunicationTokenCredential } from "@azure/communication-common";
 import {
+  AuthError,
   ClientConfigurationError,
   InteractionRequiredAuthError,
   ServerError,
@@ -186,7 +187,7 @@ export class AcsTokens {
         error instanceof AcsAuthError &&
         (error.details.status === 405 || (error.details.status === 404 && error.error !== "identity_not_found"));
       if (notOffered) {
-        const message = "This version of the service can't sign out everywhere; its operator must update it.";
+        const message = "The service can't sign out everywhere yet; its operator must update it.";
         throw new AcsAuthError(message, "sign_out_not_offered", { ...error.details, cause: error });
       }
       if (!(error instanceof AcsAuthError && error.error === "identity_not_found")) {
@@ -336,7 +337,8 @@ export class AcsTokens {
     try {
       result = await signIn(request);
     } catch (cause) {
-      throw new AcsAuthError("The user did not sign in.", "sign_in_failed", { cause });
+      const reason = cause instanceof AuthError ? cause.errorCode : "see the cause";
+      throw new AcsAuthError(`The sign-in did not succeed (${reason}).`, "sign_in_failed", { cause });
     }
     msal.setActiveAccount(result.account);
     return result.accessToken;
