@@ -6,7 +6,9 @@ import { createInterface } from "node:readline";
 import { Agent, request } from "node:https";
 import type { FakedTime } from "./faked-time.js";
 
-const PATIENCE = 60_000;
+const PATIENCE = 30_000;
+/** The service's line for a path that it does not have. */
+const MARK = "GET (none) 404";
 
 /** Which Python has the service's packages. */
 const PYTHON = process.env["SERVICE_PYTHON"] ?? "python3";
@@ -23,8 +25,10 @@ export interface LocalAzure {
 
 export interface Service {
   readonly url: string;
-  /** The requests that the service has served, from its own log: `GET /api/token 201`. */
-  readonly served: string[];
+  /** The requests that the service has served up to now, from its own log: `GET /api/token 201`. */
+  served(): Promise<string[]>;
+  /** When it served them, in milliseconds since the epoch of the faked time. */
+  servedAt(): Promise<number[]>;
   stop(): Promise<void>;
 }
 
@@ -54,7 +58,7 @@ export async function startLocalAzure(directory: string, time: FakedTime): Promi
 /** Start the service against the stand-ins. */
 export async function startService(azure: LocalAzure, settings: Record<string, string>): Promise<Service> {
   const [port] = await freePorts(1);
-  const served: string[] = [];
+  const log: { readonly request: string; readonly at: number }[] = [];
   const process = start(["quart_app.cli", "serve"], azure.directory, azure.time, {
     ...azure.environment,
     HOST: "127.0.0.1",
@@ -67,10 +71,34 @@ export async function startService(azure: LocalAzure, settings: Record<string, s
   await lineOf(process.stderr, "Running on", (line) => {
     const entry = line.startsWith("{") ? (JSON.parse(line) as Record<string, unknown>) : {};
     if (entry["event"] === "request" && entry["method"] !== "OPTIONS") {
-      served.push(`${String(entry["method"])} ${String(entry["route"])} ${String(entry["status"])}`);
+      const request = ["method", "route", "status"].map((name) => String(entry[name])).join(" ");
+      log.push({ request, at: Date.parse(String(entry["timestamp"])) });
     }
   });
-  return { url: `http://localhost:${port}`, served, stop: () => end(process) };
+  const url = `http://localhost:${port}`;
+  let marks = 0;
+  const complete = async (): Promise<typeof log> => {
+    marks += 1;
+    await fetch(`${url}/mark`); // its line comes after those of all that was answered before
+    await eventually(() => log.filter(({ request }) => request === MARK).length === marks);
+    return log.filter(({ request }) => request !== MARK);
+  };
+  return {
+    url,
+    served: async () => (await complete()).map(({ request }) => request),
+    servedAt: async () => (await complete()).map(({ at }) => at),
+    stop: () => end(process),
+  };
+}
+
+/** Wait, in real time, until `condition` holds. */
+export async function eventually(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const deadline = Date.now() + PATIENCE; !(await condition()); ) {
+    if (Date.now() > deadline) {
+      throw new Error(`It did not happen within ${PATIENCE / 1000} seconds: ${String(condition)}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 
 /** Call one of a stand-in's control routes; the answer's JSON, if there is one. */
@@ -105,7 +133,7 @@ async function lineOf(stream: ChildProcess["stdout"], text: string, read: (line:
   }
   const lines: string[] = [];
   const found = new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`Not within a minute: ${text}`)), PATIENCE);
+    const timer = setTimeout(() => reject(new Error(`Not within half a minute: ${text}`)), PATIENCE);
     createInterface({ input: stream })
       .on("line", (line) => {
         lines.push(line);

@@ -8,7 +8,7 @@ import { chromium, type Browser, type BrowserContext, type Page } from "playwrig
 import { bundle } from "../example/bundle.js";
 import { serve } from "../example/serve.js";
 import { FakedTime } from "./faked-time.js";
-import { startLocalAzure, startService, type LocalAzure, type Service } from "./local-azure.js";
+import { eventually, startLocalAzure, startService, type LocalAzure, type Service } from "./local-azure.js";
 import type * as Offered from "./page.js";
 
 export const SECOND = 1000;
@@ -169,14 +169,9 @@ export async function pick(page: Page, user: string): Promise<void> {
   await popup.locator(`button[value="${user}"]`).click();
 }
 
-/** Wait, in real time, until no request for a token is on its way. */
-export async function settled(page: Page): Promise<void> {
-  const deadline = Date.now() + 20 * SECOND;
-  while (await page.evaluate(() => window.tokens.renewing)) {
-    if (Date.now() > deadline) {
-      throw new Error("A renewal did not end.");
-    }
-  }
+/** Wait, in real time, until no renewal is on its way. */
+export function settled(page: Page): Promise<void> {
+  return eventually(() => page.evaluate(() => !window.tokens.renewing));
 }
 
 /** The same jitter in every run (a linear congruential generator, Numerical Recipes' constants). */
