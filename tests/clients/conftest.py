@@ -53,6 +53,7 @@ class SignedIn:
 
     def __init__(self, local_azure: LocalAzure, user: str, application: Application) -> None:
         self.asked: list[str | None] = []
+        self.declines = False
         self._user = user
         session = requests.Session()
         if application.single_page:  # the only Teams client of the directory is one: Entra ID wants an origin of it
@@ -69,6 +70,8 @@ class SignedIn:
     def __call__(self, scopes: list[str], claims: str | None) -> dict[str, Any]:
         """Sign in. The claims of a challenge are kept in `asked`."""
         self.asked.append(claims)
+        if self.declines:
+            return {"error": "access_denied"}
         flow = self.msal.initiate_device_flow(scopes, claims_challenge=claims)
         form = {"user_code": flow["user_code"], "user": self._user}
         self.msal_session.post(flow["verification_uri"], data=form, timeout=10).raise_for_status()
@@ -77,18 +80,30 @@ class SignedIn:
 
 
 @pytest.fixture
-def client(moved: MovedTime, local_azure: LocalAzure) -> Iterator[Client]:
+def signed_in() -> Iterator[list[SignedIn]]:
+    """Everybody whom `client` let sign in."""
+    everybody: list[SignedIn] = []
+    yield everybody
+    for each in everybody:
+        each.msal_session.close()
+
+
+@pytest.fixture
+def client(moved: MovedTime, local_azure: LocalAzure, signed_in: list[SignedIn]) -> Client:
     """Makes a client of the service at an address, for a user who signs in when asked; its jitter is the mean."""
-    made: list[SignedIn] = []
 
     async def make(address: str, user: str = "alex", *, teams: bool = False, draw: float = 0.5) -> AcsTokens:
         # MSAL asks for the tenant's addresses when it is made.
-        signed_in = await asyncio.to_thread(SignedIn, local_azure, user, TEAMS if teams else COMMAND_LINE)
-        made.append(signed_in)
+        user_of_msal = await asyncio.to_thread(SignedIn, local_azure, user, TEAMS if teams else COMMAND_LINE)
+        signed_in.append(user_of_msal)
         return AcsTokens(
-            address, signed_in.msal, SCOPE, teams=teams, sign_in=signed_in, sleep=moved.sleep, draw=lambda: draw
+            address,
+            user_of_msal.msal,
+            SCOPE,
+            teams=teams,
+            sign_in=user_of_msal,
+            sleep=moved.sleep,
+            draw=lambda: draw,
         )
 
-    yield make
-    for each in made:
-        each.msal_session.close()
+    return make

@@ -33,6 +33,9 @@ Answer = TypeVar("Answer")
 PATIENCE_SECONDS = 30.0
 """How long a caller without a usable token waits for trouble to pass."""
 
+RENEWAL = "acs-token-renewal"
+"""The name of the task that gets a token."""
+
 _USABLE_SECONDS = MINUTE
 _LONGEST_PAUSE_SECONDS = MINUTE
 _LOOK_EVERY_SECONDS = MINUTE  # the clock of a computer that slept has moved on, its timers have not
@@ -130,9 +133,9 @@ class AcsTokens:
                 raise _closed() from None
             raise
 
-    async def credential(self) -> CommunicationTokenCredential:
+    async def credential(self) -> "AcsCredential":
         """The credential for `azure.communication.chat.aio.ChatClient`. Raises `AcsAuthError`."""
-        return _Credential(self, await self.get())
+        return AcsCredential(self, await self.get())
 
     async def sign_out_everywhere(self) -> None:
         """End every ACS token of this user, on all devices; the ACS identity stays. Nothing is renewed afterwards.
@@ -162,16 +165,15 @@ class AcsTokens:
     async def _look(self) -> None:
         """Renew in the background when it is time; once there has been a token."""
         while True:
-            left = self._renew_at - self._clock()
-            if self._held is not None and left <= 0:
+            if self._held is not None and self._clock() >= self._renew_at:
                 with contextlib.suppress(AcsAuthError):  # whoever needs a token after the end of this one is told
                     await asyncio.shield(self._renew())
-                left = self._renew_at - self._clock()
+            left = self._renew_at - self._clock() if self._held is not None else _LOOK_EVERY_SECONDS
             await self._sleep(min(max(left, 1.0), _LOOK_EVERY_SECONDS))
 
     def _renew(self) -> asyncio.Task[AcsToken]:
         if self._flight is None:
-            self._flight = asyncio.create_task(self._obtain())
+            self._flight = asyncio.create_task(self._obtain(), name=RENEWAL)
             self._flight.add_done_callback(self._landed)
         return self._flight
 
@@ -284,7 +286,7 @@ class _Response:
     body: dict[str, Any] = field(repr=False)
 
 
-class _Credential(CommunicationTokenCredential):
+class AcsCredential(CommunicationTokenCredential):
     """The chat SDK's credential by type; the token is always that of `AcsTokens`."""
 
     def __init__(self, tokens: AcsTokens, first: AcsToken) -> None:
