@@ -76,7 +76,7 @@ clean: ## Remove the environment and all caches; what `make run` stored stays
 NPM_CI = npm ci --ignore-scripts --no-audit --no-fund
 # Names what `make browser` lacks, in one sentence.
 BROWSER_TOOLS = missing=; \
-	node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || missing="$$missing nodejs (20 or newer)"; \
+	node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || missing="$$missing nodejs (20 or newer)"; \
 	npm --version >/dev/null 2>&1 || missing="$$missing npm"; \
 	test -x "$${CHROMIUM:-/usr/bin/chromium}" || missing="$$missing chromium"; \
 	test -n "$$(find /usr/lib /usr/local/lib -name libfaketimeMT.so.1 2>/dev/null)" || missing="$$missing faketime"; \

@@ -59,10 +59,10 @@ for (const { name, teams, user, lifetime, route } of [
   test(`a hundred of ${name} tokens end, and nobody notices`, { timeout: 120_000 }, async (t) => {
     const visit = await world.visit({ user, teams });
     const before = (await control(world.azure.entra, "GET", "/local/calls")) as { token: number };
-    const from = (await visit.service.served()).length;
+    const from = (await visit.served()).length;
     const started = Date.now();
     const seen = await liveThrough(visit, lifetime);
-    const served = (await visit.service.served()).slice(from);
+    const served = (await visit.served()).slice(from);
     const entra = ((await control(world.azure.entra, "GET", "/local/calls")) as { token: number }).token - before.token;
     t.diagnostic(
       `${EXPIRIES} lifetimes of ${lifetime / MINUTE} min: ${seen.looks} looks at 3 credentials, ` +

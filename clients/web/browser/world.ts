@@ -34,6 +34,7 @@ const FLAGS = [
 declare global {
   interface Window {
     readonly offered: typeof Offered;
+    msal: Offered.PublicClientApplication;
     tokens: Offered.AcsTokens;
     credentials: Offered.AzureCommunicationTokenCredential[];
   }
@@ -44,6 +45,8 @@ export interface Visit {
   readonly page: Page;
   readonly context: BrowserContext;
   readonly service: Service;
+  /** What the service has served since the visit began. */
+  readonly served: () => Promise<string[]>;
   /** The most requests for tokens that the page had on their way at the same time. */
   readonly mostAtOnce: () => number;
 }
@@ -51,6 +54,7 @@ export interface Visit {
 export interface Wishes {
   readonly user?: string;
   readonly teams?: boolean;
+  /** A service of the visit's own, with these settings. */
   readonly settings?: Record<string, string>;
   /** How many sign-ins the user meets. */
   readonly popups?: number;
@@ -59,6 +63,7 @@ export interface Wishes {
 
 export class World {
   readonly #services: Service[] = [];
+  #common: Promise<Service> | undefined;
 
   private constructor(
     readonly directory: string,
@@ -84,7 +89,7 @@ export class World {
     return `http://localhost:${(this.pages.address() as AddressInfo).port}`;
   }
 
-  /** A service with an empty log, whose tokens live an hour. */
+  /** Another service, whose tokens live an hour. */
   async service(settings: Record<string, string> = {}): Promise<Service> {
     const service = await startService(this.azure, { CORS_ALLOWED_ORIGINS: this.origin, ACS_TOKEN_LIFETIME_MINUTES: "60", ...settings });
     this.#services.push(service);
@@ -112,8 +117,10 @@ export class World {
 
   /** A user who has signed in; `tokens` and three of its credentials are the page's, and time stands still. */
   async visit(wishes: Wishes = {}): Promise<Visit> {
-    const { user = "alex", teams = false, settings = {}, popups = 1, script = "page" } = wishes;
-    const [service, context] = [await this.service(settings), await this.context()];
+    const { user = "alex", teams = false, settings, popups = 1, script = "page" } = wishes;
+    const service = await (settings === undefined ? (this.#common ??= this.service()) : this.service(settings));
+    const before = (await service.served()).length;
+    const context = await this.context();
     const page = await context.newPage();
     const mostAtOnce = watch(page, service);
     await page.goto(`${this.origin}/${script}.html`);
@@ -130,6 +137,7 @@ export class World {
           },
         });
         await msal.initialize();
+        window.msal = msal;
         const { service, teams } = wanted;
         window.tokens = new AcsTokens({ service, msal, teams, scope: `api://${wanted.api}/access_as_user` });
         await window.tokens.get();
@@ -151,7 +159,7 @@ export class World {
     })();
     await Promise.all([picked, made]);
     await this.time.stop(context);
-    return { page, context, service, mostAtOnce };
+    return { page, context, service, mostAtOnce, served: async () => (await service.served()).slice(before) };
   }
 
   async close(): Promise<void> {

@@ -4,7 +4,7 @@
  *
  * Three clocks meet here. MSAL hands out an Entra ID token from its cache until five minutes before its end
  * (`tokenRenewalOffsetSeconds`). The credential of `@azure/communication-common` asks for a new ACS token ten minutes
- * before the old one's end, and again at each half of what is left when it gets the same one; a refresh that fails ends
+ * before the old one's end, and again at half of what is left when it gets one with the same end; a refresh that fails ends
  * its schedule. A Teams user's ACS token ends with the Entra ID token it was exchanged for, so ten minutes before the end
  * MSAL would give the old one once more. This module renews earlier than both, and tells MSAL when its cache won't do.
  */
