@@ -8,8 +8,8 @@ const LIBRARIES = ["/usr/lib", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/
 
 /**
  * The Python processes read the time from a file, by Debian's libfaketime; their monotonic clocks go on, so that
- * timeouts and event loops work as always. Chromium's pages have Playwright's clock, under which timers and dates move
- * together and a timer that was due runs at its own time: libfaketime can't do that.
+ * timeouts and event loops work as always. Pages have Playwright's clock, under which each timer runs at its own time.
+ * libfaketime won't do there: Chromium starts under it only as a single process, and then dates move and timers don't.
  */
 export class FakedTime {
   #now = 0;
