@@ -4,6 +4,7 @@
 # Variables, given as in `make test PYTHON=python3.12 VENV=.venv-3.12`:
 #   PYTHON            the interpreter to set up with; otherwise the first suitable one of PYTHONS
 #   VENV              where the environment is (several can be kept, one for each Python)
+#   CHROMIUM          for make browser, a Chromium that is not /usr/bin/chromium
 #   ARGS              more arguments for run, test, bench and lock
 #   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
 
@@ -39,6 +40,12 @@ run: $(VENV)/.installed ## Start the service and its local stand-ins, and show o
 test: $(VENV)/.installed ## Run the tests, one process per core (ARGS="-k token -n 0" for some of them in one process)
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
+.PHONY: browser
+browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microsoft's own packages, in about two minutes
+	@$(BROWSER_TOOLS)
+	@cd clients/web && { test node_modules/.package-lock.json -nt package-lock.json || $(NPM_CI); }
+	@cd clients/web && npm test && SERVICE_PYTHON="$(abspath $(BIN))/python" npm run browser
+
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
 	@$(BIN)/python -m benchmark $(ARGS)
@@ -62,8 +69,19 @@ lock: $(VENV)-lock/bin/uv ## Lock pyproject.toml's dependencies into requirement
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; what `make run` stored stays
+	rm -rf clients/web/node_modules clients/web/build clients/web/dist
 	rm -rf $(VENV) $(VENV)-lock dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+NPM_CI = npm ci --ignore-scripts --no-audit --no-fund
+# Names what `make browser` lacks, in one sentence.
+BROWSER_TOOLS = missing=; \
+	node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || missing="$$missing nodejs (20 or newer)"; \
+	npm --version >/dev/null 2>&1 || missing="$$missing npm"; \
+	test -x "$${CHROMIUM:-/usr/bin/chromium}" || missing="$$missing chromium"; \
+	test -n "$$(find /usr/lib /usr/local/lib -name libfaketimeMT.so.1 2>/dev/null)" || missing="$$missing faketime"; \
+	test -z "$$missing" || { echo "The browser tests need what is missing here:$$missing; install these Debian" \
+	"packages (or name another Chromium: make browser CHROMIUM=/path/to/chromium)." >&2; exit 1; }
 
 # Makes an empty virtual environment in directory $(1) with the first suitable interpreter.
 define make-venv

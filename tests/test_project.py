@@ -165,12 +165,18 @@ def test_the_production_wheel_holds_the_service_and_neither_stand_ins_nor_their_
 
 @pytest.mark.parametrize(
     ("refused", "steps", "status"),
-    [("", ["check", "test"], 0), ("check", ["check"], 2), ("test", ["check", "test"], 2)],
+    [
+        ("", ["check", "test", "browser"], 0),
+        ("check", ["check"], 2),
+        ("test", ["check", "test"], 2),
+        ("browser", ["check", "test", "browser"], 2),
+    ],
 )
-def test_ci_checks_and_tests_and_fails_when_either_does(
+def test_ci_checks_and_tests_and_fails_when_one_of_them_does(
     refused: str, steps: list[str], status: int, calls: Path, tmp_path: Path
 ) -> None:
     executable(tmp_path / "make", STUB_MAKE)
+    executable(tmp_path / "apt-get", "#!/bin/sh\n")  # nothing is installed here
     done, _, _ = call(ROOT / ".ci" / "run", calls=calls, refused=refused, path=tmp_path)
     assert calls.read_text().splitlines() == [f"{ROOT} make {step}" for step in steps]
     assert bool(done) is bool(status)
