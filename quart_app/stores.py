@@ -51,8 +51,7 @@ async def open_mapping_store(
 
     Only what it needs is imported. What opening finds out about a set-up that works less well than it could is logged.
     `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
-    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`, and `OnBehalfOfMisconfigured` for a certificate
-    that can't be used.
+    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`.
     """
     async with open_with_warnings(
         settings, retry, backend=backend, acting_as=acting_as, credential=credential, telemetry=telemetry

@@ -41,6 +41,7 @@ from quart_app.acs.interface import (
     UnexpectedAnswer,
 )
 from quart_app.identities import IdentityService
+from quart_app.settings import AcsConnectionString
 from storage.mapping import UserKey
 from tests.support.memory_store import MemoryMappingStore
 from upstream.deadline import deadline
@@ -87,7 +88,7 @@ class World:
         self.waits: list[float] = []
         self.options = AcsOptions(
             token_scopes=("chat", "voip"),
-            connection_string=local_azure.acs.service_environment()["ACS_CONNECTION_STRING"],
+            connection_string=AcsConnectionString.parse(local_azure.acs.service_environment()["ACS_CONNECTION_STRING"]),
         )
 
     @asynccontextmanager
@@ -311,7 +312,7 @@ class TestWireCounts:
         with socket.socket() as closed_again:
             closed_again.bind(("127.0.0.1", 0))
             port = closed_again.getsockname()[1]
-        options = replace(world.options, connection_string=f"endpoint=https://localhost:{port}/;accesskey=a2V5")
+        options = replace(world.options, connection_string=AcsConnectionString(f"https://localhost:{port}", "a2V5"))
         async with world.client(options) as client:
             with pytest.raises(AcsUnavailable) as caught:
                 await OPERATIONS[operation](client, "8:acs:1_2")
@@ -397,7 +398,7 @@ class TestPrivacy:
         assert [call.headers.get("Cookie") for call in world.acs.faults.calls] == [None, None]
 
     async def test_secrets_have_no_representation(self) -> None:
-        options = AcsOptions(("chat",), connection_string="endpoint=https://x;accesskey=c2VjcmV0")
+        options = AcsOptions(("chat",), connection_string=AcsConnectionString("https://x", "c2VjcmV0"))
         assert "c2VjcmV0" not in repr(options)
 
 
@@ -455,7 +456,10 @@ class TestOptions:
         ],
     )
     async def test_wrong_ones_are_refused(self, wrong: dict[str, Any]) -> None:
-        good: dict[str, Any] = {"token_scopes": ("chat",), "connection_string": "endpoint=https://x;accesskey=a2V5"}
+        good: dict[str, Any] = {
+            "token_scopes": ("chat",),
+            "connection_string": AcsConnectionString("https://x", "a2V5"),
+        }
         AcsOptions(**good)
         with pytest.raises(ValueError, match=r"Give|lifetime"):
             AcsOptions(**(good | wrong))
