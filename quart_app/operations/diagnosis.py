@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
@@ -99,7 +99,6 @@ async def diagnose(settings: Settings, options: DiagnosisOptions) -> list[Findin
 
 
 _RETRY = RetryPolicy(attempts=2, back_off=wait_random_exponential(multiplier=0.1, max=0.5))
-_EXPIRES_SOON = timedelta(days=30)
 _Check = Callable[[], Awaitable[list[Finding]]]
 
 _ENTRA_REMEDIES = {
@@ -425,7 +424,7 @@ def _missing_file(path: Path) -> Finding | None:
 
 def _certificate(certificate: ClientCertificate | None, clock: Callable[[], float]) -> Finding | None:
     """That the client certificate expires soon, if so; one that has expired is refused with the settings."""
-    if certificate is None or certificate.ends > datetime.fromtimestamp(clock(), UTC) + _EXPIRES_SOON:
+    if certificate is None or not certificate.expires_soon(datetime.fromtimestamp(clock(), UTC)):
         return None
     return Finding(
         "",

@@ -2,8 +2,7 @@
 
 Every run reads the whole source and creates what the target lacks. Nothing else is remembered between runs, so a run
 that was killed at any moment is resumed by the next one, and no note of where it stopped can be wrong. What that costs:
-a second run reads all pages again, and asks the target once more (a refused create and a read) for each mapping that is
-there already.
+a second run reads all pages again, and looks into the target once more for each mapping.
 """
 
 import asyncio
@@ -12,8 +11,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tenacity.wait import wait_random_exponential
+
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
 from storage.mapping import IdentityMapping, MappingExists, MappingStore, StoreError, StoreUnavailable, UserKey
+from upstream.retrying import RetryPolicy
 
 
 class Outcome(StrEnum):
@@ -64,11 +66,15 @@ class MigrationOptions:
     concurrency    how many mappings are on their way at once
     dry_run        only read
     give_up_after  so many failures in a row end the run: the target is broken rather than the mapping
+    retry          how often a mapping is written when writes get no answer though reads do, and after which waits
     """
 
     concurrency: int = 16
     dry_run: bool = False
     give_up_after: int = 50
+    retry: RetryPolicy = field(
+        default_factory=lambda: RetryPolicy(attempts=5, back_off=wait_random_exponential(multiplier=0.2, max=20.0))
+    )
 
 
 async def migrate(
@@ -79,9 +85,6 @@ async def migrate(
 ) -> MigrationReport:
     """Copy; `progress` is told after every mapping. The stores repeat what may be repeated."""
     return await _Migration(source, target, options, progress).run()
-
-
-_CREATE_ATTEMPTS = 5
 
 
 class _Stop(Exception):
@@ -157,21 +160,29 @@ class _Migration:
         return await self._target.get(mapping.user)
 
     async def _create(self, mapping: IdentityMapping) -> IdentityMapping | None:
-        """Create the mapping in the target; what was there instead, if anything."""
-        for attempt in range(_CREATE_ATTEMPTS):
+        """Create the mapping in the target; what was there instead, if anything.
+
+        Looking comes first: only so can a mapping that was there be told from one that was written by a call whose
+        answer was lost.
+        """
+        if (existing := await self._target.get(mapping.user)) is not None:
+            return existing
+        unsettled: list[StoreUnavailable] = []
+
+        async def attempt() -> IdentityMapping | None:
             try:
                 await self._target.create(mapping.user, mapping.acs_user_id)
             except MappingExists as conflict:
-                ours = attempt > 0 and _same(conflict.existing, mapping)
-                return None if ours else conflict.existing
-            except StoreUnavailable:
+                return None if unsettled and _same(conflict.existing, mapping) else conflict.existing
+            except StoreUnavailable as error:
                 # Written or not: looking tells, and waits until the store answers again.
-                existing = await self._target.get(mapping.user)
-                if existing is not None:
-                    return None if _same(existing, mapping) else existing
-            else:
-                return None
-        raise StoreUnavailable
+                if (written := await self._target.get(mapping.user)) is not None:
+                    return None if _same(written, mapping) else written
+                unsettled.append(error)
+                raise
+            return None
+
+        return await self._options.retry.call(attempt, lambda error: error in unsettled)
 
 
 def _same(existing: IdentityMapping, mapping: IdentityMapping) -> bool:

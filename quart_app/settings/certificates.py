@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,10 @@ class ClientCertificate:
     certificates: str = field(repr=False)
     begins: datetime
     ends: datetime
+
+    def expires_soon(self, now: datetime) -> bool:
+        """Whether it is time to make a new one."""
+        return self.ends <= now + timedelta(days=30)
 
     @classmethod
     def load(cls, path: Path) -> "ClientCertificate":

@@ -30,9 +30,10 @@ def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sq
     }
 
 
-async def acs_auth(environment: dict[str, str], *arguments: str) -> Process:
+async def acs_auth(environment: dict[str, str], *arguments: str, directory: Path | None = None) -> Process:
+    """`directory` is the working directory, where `.env` is looked for."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "quart_app.cli", *arguments, env=environment, stdout=PIPE, stderr=PIPE
+        *(sys.executable, "-m", "quart_app.cli", *arguments), env=environment, cwd=directory, stdout=PIPE, stderr=PIPE
     )
 
 

@@ -36,7 +36,9 @@ async def test_export_prints_all_that_is_stored(store: str, user: UserKey, ident
     assert document["mapping"]["deleting"] is False
 
 
-async def test_export_of_someone_unknown_says_that_nothing_is_stored(acs_auth: AcsAuth, user: UserKey) -> None:
+async def test_export_of_someone_unknown_says_that_nothing_is_stored(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, user: UserKey
+) -> None:
     result = await acs_auth("export", "--user", f"{user.issuer}/{user.subject}")
     assert (result.exit_code, json.loads(result.stdout)["mapping"]) == (0, None)
 

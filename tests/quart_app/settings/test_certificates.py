@@ -1,5 +1,6 @@
 """Client certificates: what stands in a PEM file is found whatever is around it, and what can't work is refused."""
 
+import asyncio
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
 from quart_app.settings import ClientCertificate, InvalidSettings, load_settings, shown_settings
+from quart_app.stores import open_mapping_store
 from tests.quart_app.test_settings import GOOD
 from tests.support.certificates import Pair, certified, encoded, rsa_key, write_certificate
+from upstream.retrying import RetryPolicy
 
 ROOT = certified(rsa_key("root"), "root")
 INTERMEDIATE = certified(rsa_key("intermediate"), "intermediate", issuer=ROOT)
@@ -199,3 +202,17 @@ def test_its_end_is_shown(environment: pytest.MonkeyPatch, tmp_path: Path) -> No
     shown = {each.name: each.value for each in shown_settings(load_settings(None))}
     ends = LEAF.certificate.not_valid_after_utc
     assert shown["ENTRA_CLIENT_CERTIFICATE_PATH"] == f"{path} (until {ends:%Y-%m-%d})"
+
+
+async def test_one_that_expires_soon_is_told_at_the_start(
+    environment: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv("STORAGE_BACKEND", "graph")
+    path = tmp_path / "client.pem"
+    environment.setenv("ENTRA_CLIENT_CERTIFICATE_PATH", str(path))
+    for days, told in ((100, False), (20, True)):
+        write_certificate(path, certified(rsa_key("leaf"), ends=timedelta(days=days)))
+        caplog.clear()
+        async with open_mapping_store(await asyncio.to_thread(load_settings, None), RetryPolicy()):
+            pass
+        assert ("The client certificate expires on" in caplog.text) == told
