@@ -166,7 +166,7 @@ def _of_certificate(certificate: ClientCertificate | None) -> Iterable[str]:
     if certificate and certificate.expires_soon(datetime.now(UTC)):
         yield (
             f"The client certificate expires on {certificate.ends:%Y-%m-%d}. Make a new one, upload its public part "
-            "under 'Certificates & secrets' of the API's app registration, and name it in ENTRA_CLIENT_CERTIFICATE_PATH."
+            "under 'Certificates & secrets' of the API's registration, and name it in ENTRA_CLIENT_CERTIFICATE_PATH."
         )
 
 
