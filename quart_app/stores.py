@@ -7,13 +7,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from quart_app.auth.caller import current_caller
 from quart_app.clouds import ENTRA
 from quart_app.credentials import managed_identity
-from quart_app.settings import CLIENT_CREDENTIALS, Settings, StorageBackend
+from quart_app.settings import CLIENT_CREDENTIALS, ClientCertificate, Settings, StorageBackend
 from quart_app.telemetry.instruments import Telemetry
 from storage.guarded import GuardedStore
 from storage.mapping import STORE, MappingStore
@@ -51,8 +52,7 @@ async def open_mapping_store(
 
     Only what it needs is imported. What opening finds out about a set-up that works less well than it could is logged.
     `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
-    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`, and `OnBehalfOfMisconfigured` for a certificate
-    that can't be used.
+    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`.
     """
     async with open_with_warnings(
         settings, retry, backend=backend, acting_as=acting_as, credential=credential, telemetry=telemetry
@@ -83,8 +83,13 @@ async def open_with_warnings(
         yield store, warnings
 
 
-def missing_settings(settings: Settings, backend: StorageBackend) -> Iterable[str]:
-    """What `backend` needs beyond what every start checks: one sentence for each thing that is missing."""
+def missing_settings(settings: Settings, backend: StorageBackend, *, may_be_new: bool = False) -> Iterable[str]:
+    """What `backend` needs beyond what every start checks: one sentence for each thing that is missing.
+
+    A command that reads a store needs one that is there; only the service and a target of a migration `may_be_new`.
+    """
+    if backend is StorageBackend.SQLITE and not may_be_new and not settings.sqlite.path.exists():
+        yield f"SQLITE_PATH names no file: {settings.sqlite.path.absolute()} does not exist."
     if backend is StorageBackend.COSMOS and not settings.cosmos.endpoint:
         yield "COSMOS_ENDPOINT is not set, such as https://NAME.documents.azure.com."
     if backend is StorageBackend.GRAPH and len(settings.entra.client_credentials) != 1:
@@ -152,9 +157,17 @@ async def _graph(opening: _Opening) -> _Opened:
     options = GraphOptions(graph.base_url, graph.extension_name)
     if opening.acting_as is ActingAs.CALLER:
         tokens = CallerTokens(on_behalf_of, (f"{graph.base_url}/User.ReadWrite",), current_caller)
-        return await open_graph_store(options, tokens), ()
+        return await open_graph_store(options, tokens), tuple(_of_certificate(entra.client_certificate))
     application = ApplicationTokens(on_behalf_of, entra.tenants, f"{graph.base_url}/.default")
     return await open_graph_store(options, None, application), ()
+
+
+def _of_certificate(certificate: ClientCertificate | None) -> Iterable[str]:
+    if certificate and certificate.expires_soon(datetime.now(UTC)):
+        yield (
+            f"The client certificate expires on {certificate.ends:%Y-%m-%d}. Make a new one, upload its public part "
+            "under 'Certificates & secrets' of the API's registration, and name it in ENTRA_CLIENT_CERTIFICATE_PATH."
+        )
 
 
 _BACKENDS: Mapping[StorageBackend, Callable[[_Opening], Awaitable[_Opened]]] = {

@@ -22,7 +22,7 @@ from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
 from quart_app.acs.interface import AcsError, AcsThrottled
 from quart_app.auth.caller import Caller, serving
-from quart_app.settings import load_settings
+from quart_app.settings import AcsConnectionString, load_settings
 from quart_app.stores import open_mapping_store
 from storage.mapping import StoreError, StoreThrottled, UserKey
 from tests.support.acs_ids import acs_id
@@ -77,7 +77,9 @@ async def subject(
         stack.enter_context(serving(alex))
         if upstream == "acs":
             stand_in, connection = local_azure.acs.faults, local_azure.acs.service_environment()
-            options = AcsOptions(("voip",), connection_string=connection["ACS_CONNECTION_STRING"])
+            options = AcsOptions(
+                ("voip",), connection_string=AcsConnectionString.parse(connection["ACS_CONNECTION_STRING"])
+            )
             acs = GuardedAcsClient(SdkAcsClient(options), retry)
             stack.push_async_callback(acs.aclose)
             identity = await acs.create_identity()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import aiohttp
 from azure.communication.identity import CommunicationUserIdentifier
 from azure.communication.identity.aio import CommunicationIdentityClient
+from azure.core.credentials import AzureKeyCredential
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import (
     AzureError,
@@ -38,6 +39,7 @@ from quart_app.acs.interface import (
     TeamsTokenRefused,
     UnexpectedAnswer,
 )
+from quart_app.settings import AcsConnectionString
 from upstream.errors import Throttled, Unavailable
 from upstream.http_session import new_http_session
 from upstream.retry_after import retry_after
@@ -66,7 +68,7 @@ class AcsOptions:
 
     token_scopes: tuple[str, ...]
     token_lifetime_minutes: int = _DEFAULT_LIFETIME_MINUTES
-    connection_string: str | None = field(default=None, repr=False)
+    connection_string: AcsConnectionString | None = None
     endpoint: str | None = None
     credential: AsyncTokenCredential | None = field(default=None, repr=False)
     connect_seconds: float = 3.0
@@ -214,7 +216,8 @@ class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
 
 def _client(options: AcsOptions, **keywords: Any) -> CommunicationIdentityClient:
     if options.connection_string is not None:
-        return CommunicationIdentityClient.from_connection_string(options.connection_string, **keywords)
+        key = AzureKeyCredential(options.connection_string.access_key)
+        return CommunicationIdentityClient(options.connection_string.endpoint, key, **keywords)
     assert options.endpoint is not None  # noqa: S101 (AcsOptions)
     assert options.credential is not None  # noqa: S101 (AcsOptions)
     return CommunicationIdentityClient(options.endpoint.rstrip("/"), options.credential, **keywords)

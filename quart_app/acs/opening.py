@@ -45,7 +45,7 @@ async def open_acs_client(
             AcsOptions(
                 token_scopes=PROBE_SCOPES if probing else acs.token_scopes,
                 token_lifetime_minutes=PROBE_LIFETIME_MINUTES if probing else acs.token_lifetime_minutes,
-                connection_string=acs.connection_string.get_secret_value() if acs.connection_string else None,
+                connection_string=acs.connection_string,
                 endpoint=acs.endpoint,
                 credential=credential if acs.endpoint else None,
             )
@@ -60,6 +60,4 @@ def acs_endpoint(acs: AcsSettings) -> tuple[str, str]:
     """Where the ACS resource is, after the name of the setting that says so."""
     if acs.connection_string is None:
         return "ACS_ENDPOINT", str(acs.endpoint)
-    parts = dict(part.partition("=")[::2] for part in acs.connection_string.get_secret_value().split(";"))
-    named = {name.strip().lower(): value for name, value in parts.items()}
-    return "the endpoint in ACS_CONNECTION_STRING", named["endpoint"]
+    return "the endpoint in ACS_CONNECTION_STRING", acs.connection_string.endpoint

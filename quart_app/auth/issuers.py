@@ -72,10 +72,8 @@ def _entra(entra: EntraSettings) -> AcceptedTokens:
 
 
 def _oidc(oidc: OidcSettings, issuer: str) -> AcceptedTokens:
-    # OpenID Connect Discovery 1.0, section 4: a slash at the end of the issuer is not part of the document's address.
-    discovery_url = oidc.discovery_url or f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     return AcceptedTokens(
-        discovery_urls=(discovery_url,),
+        discovery_urls=(str(oidc.discovery_address),),
         issuer=issuer,
         rules=OidcTokens(issuer, oidc.subject_claim, oidc.roles_claim),
         audiences=oidc.audience,

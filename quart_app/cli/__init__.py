@@ -12,6 +12,7 @@ from quart_app.cli.migrate import migrate
 from quart_app.cli.reconcile import reconcile
 from quart_app.cli.token import token
 from quart_app.credentials import credentials_in_use
+from quart_app.settings import callers, shown_settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,17 +44,29 @@ def serve() -> None:
 @main.command("check-config")
 @json_option
 def check_config(*, as_json: bool) -> None:
-    """Print the effective settings and which credentials are used, without secrets, or every fault.
+    """Print what is in effect, without secrets, or every fault.
+
+    That are the settings that count, each with its source, whose access tokens are taken, and which credentials are
+    used.
 
     Exit status: 0, or 2 for bad settings.
     """
     settings = loaded_settings()
+    shown, credentials = list(shown_settings(settings)), dict(credentials_in_use(settings))
     if as_json:
-        echo_json({"settings": dict(settings.shown()), "credentials": dict(credentials_in_use(settings))})
+        echo_json(
+            {
+                "settings": {each.name: each.value for each in shown},
+                "sources": {each.name: each.source for each in shown},
+                "callers": callers(settings),
+                "credentials": credentials,
+            }
+        )
         return
-    for name, value in settings.shown():
-        click.echo(f"{name}={value}")
-    for purpose, credential in credentials_in_use(settings):
+    for each in shown:
+        click.echo(f"{each.name}={each.value}  # {each.source}")
+    click.echo(f"Callers: {callers(settings)}.")
+    for purpose, credential in credentials.items():
         click.echo(f"{purpose} credential: {credential}")
 
 

@@ -1,12 +1,15 @@
 """What the commands share: exit statuses, settings, the event loop, and output for people or for programs."""
 
 import asyncio
+import errno
 import json
 import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -68,11 +71,37 @@ def echo_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def write_report(path: Path, content: Any) -> None:
-    """A JSON file that only its owner may read: it names users."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+class Report:
+    """The file that `--report` names: a JSON file that only its owner may read, because it names users.
+
+    A file beside it is opened at once, so that a run whose report can't be written doesn't begin. `write` puts it in
+    the place of the other in one step; `discard` removes it if that didn't happen. Links are not followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError`."""
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise OSError(errno.EINVAL, "It is not a plain file")
+        self.path = path
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._written = Path(name)
+
+    def write(self, content: Any) -> None:
+        """Ends the process with status 1 and a sentence if that fails."""
+        try:
+            with self._file as file:
+                json.dump(content, file, indent=2, ensure_ascii=False)
+                file.write("\n")
+            self._written.replace(self.path)
+        except OSError as error:
+            fail(f"The report {self.path} can't be written ({error.strerror}).")
+
+    def discard(self) -> None:
+        """Leave nothing behind if it was not written."""
+        with suppress(OSError):
+            self._file.close()
+        self._written.unlink(missing_ok=True)
 
 
 def described(user: UserKey | None, key: str = "") -> dict[str, str]:
@@ -89,7 +118,8 @@ def report_option(command: Command) -> Command:
     """`--report`: who is concerned, which is nobody's business on a screen or in a log."""
     return click.option(
         "--report",
-        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        type=click.Path(path_type=Path),
+        callback=_report,
         help="Also write who is concerned, and why, to this file (JSON, mode 0600). It holds user ids.",
     )(command)
 
@@ -108,6 +138,17 @@ def user_option(command: Command) -> Command:
         callback=_user,
         help="The user's tenant id and object id, or the issuer's URL and the subject.",
     )(command)
+
+
+def _report(context: click.Context, _: click.Parameter, path: Path | None) -> Report | None:
+    if path is None:
+        return None
+    try:
+        report = Report(path)
+    except OSError as error:
+        raise click.BadParameter(f"{path} can't be written ({error.strerror}).") from error
+    context.call_on_close(report.discard)
+    return report
 
 
 def _user(_: click.Context, __: click.Parameter, value: str) -> UserKey:

@@ -25,7 +25,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
 )
 @json_option
 def doctor(*, write: bool, user_token: IO[str] | None, as_json: bool) -> None:
-    """Ask every upstream as the service would; say what is wrong and what to do.
+    """Ask every upstream, and say what is wrong and what to do.
 
     Checked are: names, certificates and clocks of Entra ID, ACS and the store; the signing keys of every tenant; the
     API's credential at Entra ID; that ACS takes the service's key or managed identity; that the store can be read.

@@ -49,7 +49,9 @@ def export(*, user: UserKey, store: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> None:
-    """Delete a user's ACS identity, its access tokens and the mapping; the same as the user's own DELETE /api/user.
+    """Delete a user's ACS identity, its tokens and the mapping.
+
+    It is the same as the user's own DELETE /api/user.
 
     What is interrupted half way is finished by the same command, by `acs-auth reconcile` or by the user's next request.
     Microsoft Graph is used by the application permission User.ReadWrite.All.
@@ -59,7 +61,7 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
     settings, backend = _chosen(store)
     if not yes:
         if not sys.stdin.isatty():
-            click.echo("Nobody is there to be asked; say --yes.", err=True)
+            click.echo("Nobody is there to be asked; pass --yes.", err=True)
             sys.exit(USAGE)
         click.confirm("Delete the user's ACS identity for good?", abort=True, err=True)
     existed = run(_delete(settings, backend, user))

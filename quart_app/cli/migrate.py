@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ from quart_app.cli.common import (
     BACKENDS,
     OK,
     PARTIAL,
+    Report,
     described,
     echo_json,
     json_option,
@@ -21,7 +21,6 @@ from quart_app.cli.common import (
     refuse,
     report_option,
     run,
-    write_report,
 )
 from quart_app.settings import Settings, StorageBackend
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 )
 @report_option
 @json_option
-def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report: Path | None, as_json: bool) -> None:
+def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report: Report | None, as_json: bool) -> None:
     """Copy every mapping of one store into another.
 
     Both stores are configured by their own settings (COSMOS_…, GRAPH_…, SQLITE_…) at the same time. Microsoft Graph is
@@ -62,7 +61,7 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
     from quart_app.stores import missing_settings
 
     backends = StorageBackend(source), StorageBackend(target)
-    faults = [fault for backend in backends for fault in missing_settings(settings, backend)]
+    faults = [*missing_settings(settings, backends[0]), *missing_settings(settings, backends[1], may_be_new=True)]
     if faults:
         refuse("The settings can't be used:", faults)
     started = time.monotonic()
@@ -71,15 +70,15 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
         "waits": waits,
         "seconds": round(time.monotonic() - started, 1),
     }
-    if report is not None:
-        trouble = [
-            {**described(each.user, each.key), "outcome": each.outcome, "reason": each.reason} for each in done.trouble
-        ]
-        write_report(report, summary | {"mappings": trouble})
     if as_json:
         echo_json(summary)
     else:
         _show(done, summary, report)
+    if report is not None:
+        trouble = [
+            {**described(each.user, each.key), "outcome": each.outcome, "reason": each.reason} for each in done.trouble
+        ]
+        report.write(summary | {"mappings": trouble})
     sys.exit(OK if done.complete else PARTIAL)
 
 
@@ -102,7 +101,9 @@ async def _migrate(
         open_operator_store(settings, target, retry) as into,
     ):
         with _progress(lambda: waits) as progress:
-            done = await copy(read, into, MigrationOptions(concurrency=concurrency, dry_run=dry_run), progress)
+            options = MigrationOptions(concurrency=concurrency, dry_run=dry_run)
+            options = replace(options, retry=replace(options.retry, on_retry=waiting))
+            done = await copy(read, into, options, progress)
     return done, waits
 
 
@@ -120,7 +121,7 @@ def _summary(done: "MigrationReport", source: str, target: str, *, dry_run: bool
     }
 
 
-def _show(done: "MigrationReport", summary: dict[str, Any], report: Path | None) -> None:
+def _show(done: "MigrationReport", summary: dict[str, Any], report: Report | None) -> None:
     words = {
         "read": "read from the source",
         "created": "would be created" if summary["dry_run"] else "created",
@@ -138,7 +139,7 @@ def _show(done: "MigrationReport", summary: dict[str, Any], report: Path | None)
     if done.stopped:
         click.echo(f"Stopped early. {done.stopped}", err=True)
     if not done.complete:
-        where = f"{report} says which and why." if report else "--report FILE says which and why."
+        where = f"{report.path} says which and why." if report else "--report FILE says which and why."
         click.echo(f"Not complete: {where} Run the same command again to go on.", err=True)
 
 

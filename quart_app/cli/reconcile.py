@@ -1,7 +1,6 @@
 """`acs-auth reconcile`: compare every mapping with what ACS knows, finish and repair."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ from quart_app.cli.common import (
     OK,
     PARTIAL,
     WRONG,
+    Report,
     described,
     echo_json,
     json_option,
@@ -18,7 +18,6 @@ from quart_app.cli.common import (
     report_option,
     run,
     store_option,
-    write_report,
 )
 from quart_app.settings import Settings, StorageBackend
 
@@ -46,10 +45,10 @@ def reconcile(
     remove_up_to: int | None,
     dry_run: bool,
     concurrency: int,
-    report: Path | None,
+    report: Report | None,
     as_json: bool,
 ) -> None:
-    """Finish interrupted deletions, and find mappings that can't be used.
+    """Finish interrupted deletions, and find unusable mappings.
 
     For each mapping ACS is asked for an access token of the least scope that nobody keeps: it is the only call that
     tells whether an identity lives, and it changes nothing for the user. With --repair, a mapping whose identity is
@@ -73,16 +72,16 @@ def reconcile(
     options = ReconciliationOptions(dry_run=dry_run, repair=repair, remove_up_to=remove_up_to, concurrency=concurrency)
     done = run(_reconcile(settings, backend, options))
     summary = _summary(done, backend)
+    if as_json:
+        echo_json(summary)
+    else:
+        _show(done, summary)
     if report is not None:
         entries = [
             {**described(each.user, each.key), "state": each.state, "repair": each.repair, "reason": each.reason}
             for each in done.entries
         ]
-        write_report(report, summary | {"mappings": entries})
-    if as_json:
-        echo_json(summary)
-    else:
-        _show(done, summary)
+        report.write(summary | {"mappings": entries})
     sys.exit(PARTIAL if done.partial else OK if done.clean else WRONG)
 
 

@@ -44,7 +44,9 @@ def token(
     timeout: int,
     as_json: bool,
 ) -> None:
-    """Sign a user in and print an access token for the API; nothing else is printed to standard output.
+    """Sign a user in and print an access token for the API.
+
+    Nothing else is printed to standard output.
 
     TOKEN=$(acs-auth token) and then: curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/api/user
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
@@ -36,7 +36,7 @@ from quart_app.auth.on_behalf_of.errors import (
 )
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
 from quart_app.operations.upstreams import open_operator_acs, open_operator_store
-from quart_app.settings import Settings, StorageBackend
+from quart_app.settings import ClientCertificate, Settings, StorageBackend
 from quart_app.stores import ActingAs, open_mapping_store, open_with_warnings
 from storage.mapping import MappingStore, StoreError, StoreMisconfigured, UserKey
 from upstream.http_session import new_http_session
@@ -93,7 +93,6 @@ async def diagnose(settings: Settings, options: DiagnosisOptions) -> list[Findin
 
 
 _RETRY = RetryPolicy(attempts=2, back_off=wait_random_exponential(multiplier=0.1, max=0.5))
-_EXPIRES_SOON = timedelta(days=30)
 _Check = Callable[[], Awaitable[list[Finding]]]
 
 _ENTRA_REMEDIES = {
@@ -215,9 +214,7 @@ class _Diagnosis:
         by_identity = self._settings.storage.backend is StorageBackend.GRAPH
         if not (entra.client_secret or entra.client_certificate_path or by_identity):
             return [_skipped("None is set, and this store needs none.")]
-        certificate = await asyncio.to_thread(_certificate, entra.client_certificate_path, self._options.clock)
-        if certificate is not None and certificate.state is State.FAILED:
-            return [certificate]
+        certificate = _certificate(entra.client_certificate, self._options.clock)
         from quart_app.auth.on_behalf_of.credentials import client_credential
         from quart_app.auth.on_behalf_of.tokens import OnBehalfOf, OnBehalfOfOptions
 
@@ -420,29 +417,17 @@ def _missing_file(path: Path) -> Finding | None:
     )
 
 
-def _certificate(path: Path | None, clock: Callable[[], float]) -> Finding | None:
-    """What is wrong with the client certificate's dates, if anything."""
-    if path is None:
+def _certificate(certificate: ClientCertificate | None, clock: Callable[[], float]) -> Finding | None:
+    """That the client certificate expires soon, if so; one that has expired is refused with the settings."""
+    if certificate is None or not certificate.expires_soon(datetime.fromtimestamp(clock(), UTC)):
         return None
-    from cryptography import x509
-
-    try:
-        certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
-    except (OSError, ValueError, IndexError):
-        return None  # the credential itself is going to say so
-    now = datetime.fromtimestamp(clock(), UTC)
-    ends = certificate.not_valid_after_utc
-    remedy = (
+    return Finding(
+        "",
+        State.WARNING,
+        f"Accepted, but the client certificate expires on {certificate.ends:%Y-%m-%d}.",
         "Make a new certificate, upload its public part under 'Certificates & secrets' of the API's app registration, "
-        "and name it in ENTRA_CLIENT_CERTIFICATE_PATH."
+        "and name it in ENTRA_CLIENT_CERTIFICATE_PATH.",
     )
-    if ends <= now:
-        return _failed(f"The client certificate expired on {ends:%Y-%m-%d}.", remedy)
-    if certificate.not_valid_before_utc > now:
-        return _failed("The client certificate is not valid yet.", "Check this machine's clock, or wait.")
-    if ends <= now + _EXPIRES_SOON:
-        return Finding("", State.WARNING, f"Accepted, but the client certificate expires on {ends:%Y-%m-%d}.", remedy)
-    return None
 
 
 def _certificate_fault(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:

@@ -3,8 +3,7 @@
 Every run reads the whole source twice: first to find identities that stand at two users, then to create what the target
 lacks. Nothing else is remembered between runs, so a run
 that was killed at any moment is resumed by the next one, and no note of where it stopped can be wrong. What that costs:
-a second run reads all pages again, and asks the target once more (a refused create and a read) for each mapping that is
-there already.
+a second run reads all pages again, and looks into the target once more for each mapping.
 """
 
 import asyncio
@@ -12,6 +11,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from tenacity.wait import wait_random_exponential
 
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
 from quart_app.operations.identity_owners import IdentityOwners
@@ -25,6 +26,7 @@ from storage.mapping import (
     UnreadableMapping,
     UserKey,
 )
+from upstream.retrying import RetryPolicy
 
 
 class Outcome(StrEnum):
@@ -83,11 +85,15 @@ class MigrationOptions:
     concurrency    how many mappings are on their way at once
     dry_run        only read
     give_up_after  so many failures in a row end the run: the target is broken rather than the mapping
+    retry          how often a mapping is written when writes get no answer though reads do, and after which waits
     """
 
     concurrency: int = 16
     dry_run: bool = False
     give_up_after: int = 50
+    retry: RetryPolicy = field(
+        default_factory=lambda: RetryPolicy(attempts=5, back_off=wait_random_exponential(multiplier=0.2, max=20.0))
+    )
 
 
 async def migrate(
@@ -100,7 +106,6 @@ async def migrate(
     return await _Migration(source, target, options, progress).run()
 
 
-_CREATE_ATTEMPTS = 5
 _REASONS = {
     Outcome.CONFLICTING: "the target maps the user to another identity",
     Outcome.SHARED: "the source maps another user to the same identity",
@@ -203,21 +208,29 @@ class _Migration:
         return await self._target.get(mapping.user)
 
     async def _create(self, mapping: IdentityMapping) -> IdentityMapping | None:
-        """Create the mapping in the target; what was there instead, if anything."""
-        for attempt in range(_CREATE_ATTEMPTS):
+        """Create the mapping in the target; what was there instead, if anything.
+
+        Looking comes first: only so can a mapping that was there be told from one that was written by a call whose
+        answer was lost.
+        """
+        if (existing := await self._target.get(mapping.user)) is not None:
+            return existing
+        unsettled: list[StoreUnavailable] = []
+
+        async def attempt() -> IdentityMapping | None:
             try:
                 await self._target.create(mapping.user, mapping.acs_user_id, mapping.created_at)
             except MappingExists as conflict:
-                ours = attempt > 0 and _same(conflict.existing, mapping)
-                return None if ours else conflict.existing
-            except StoreUnavailable:
+                return None if unsettled and _same(conflict.existing, mapping) else conflict.existing
+            except StoreUnavailable as error:
                 # Written or not: looking tells, and waits until the store answers again.
-                existing = await self._target.get(mapping.user)
-                if existing is not None:
-                    return None if _same(existing, mapping) else existing
-            else:
-                return None
-        raise StoreUnavailable
+                if (written := await self._target.get(mapping.user)) is not None:
+                    return None if _same(written, mapping) else written
+                unsettled.append(error)
+                raise
+            return None
+
+        return await self._options.retry.call(attempt, lambda error: error in unsettled)
 
 
 def _same(existing: IdentityMapping, mapping: IdentityMapping) -> bool:

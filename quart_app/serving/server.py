@@ -66,11 +66,6 @@ async def _serve(settings: Settings, drain_seconds: float) -> None:
             await _drained(serving, drain_seconds)
     except StoreError as error:
         raise StartUpFailed(f"The mapping store can't be used: {error}") from error
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        port = settings.server.port
-        raise StartUpFailed(f"Port {port} is taken by another program; stop it or set PORT to a free port.") from error
 
 
 async def _drained(serving: asyncio.Task[None], seconds: float) -> None:
@@ -118,17 +113,37 @@ def _close_connections_after(stop: asyncio.Event, app: Quart) -> None:
 
 
 def _bind(server: ServerSettings) -> socket.socket:
-    """Take the port; connections are refused until Hypercorn listens."""
-    family, *_ = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    """Take the port; connections are refused until Hypercorn listens. Raises `StartUpFailed`."""
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((server.host, server.port))
-    except OSError:
-        bound.close()
-        raise
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise StartUpFailed(
+            f"HOST={server.host} is a name that can't be resolved; set an address of this machine, or 0.0.0.0."
+        ) from error
+    family, _, _, _, address = found[0]
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        raise StartUpFailed(_why_not_bound(server, error)) from error
     bound.setblocking(False)
     return bound
+
+
+def _why_not_bound(server: ServerSettings, error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"Port {server.port} is taken by another program; stop it or set PORT to a free port."
+        case errno.EACCES:
+            return f"Port {server.port} needs privileges that this process has not; set PORT to one above 1023."
+        case _:
+            reason = error.strerror
+            return f"HOST={server.host} can't be listened on ({reason}); set an address of this machine, or 0.0.0.0."
 
 
 def _config(bound: socket.socket, drain_seconds: float) -> Config:

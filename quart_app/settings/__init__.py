@@ -1,7 +1,10 @@
 """Typed settings from the environment and `.env`. Every fault is reported at once. May import `clouds`."""
 
+from quart_app.settings.certificates import ClientCertificate
+from quart_app.settings.connection_strings import AcsConnectionString
 from quart_app.settings.groups import (
     CLIENT_CREDENTIALS,
+    GROUPS,
     AcsSettings,
     CorsSettings,
     CosmosSettings,
@@ -17,13 +20,19 @@ from quart_app.settings.groups import (
     StorageSettings,
     TeamsSettings,
     TelemetrySettings,
+    is_secret,
+    variable_name,
     variable_names,
 )
 from quart_app.settings.loading import InvalidSettings, load_settings
+from quart_app.settings.showing import callers, shown_settings
 
 __all__ = [
     "CLIENT_CREDENTIALS",
+    "GROUPS",
+    "AcsConnectionString",
     "AcsSettings",
+    "ClientCertificate",
     "CorsSettings",
     "CosmosSettings",
     "DocsSettings",
@@ -39,6 +48,10 @@ __all__ = [
     "StorageSettings",
     "TeamsSettings",
     "TelemetrySettings",
+    "callers",
+    "is_secret",
     "load_settings",
+    "shown_settings",
+    "variable_name",
     "variable_names",
 ]

@@ -1,6 +1,7 @@
 """Faults between settings that are each sound by themselves."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from quart_app.clouds import CLOUDS, cloud_of
@@ -15,8 +16,8 @@ from quart_app.settings.groups import (
 )
 
 
-def contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
-    """Faults between concerns; of those whose own settings are sound."""
+def contradictions(groups: Mapping[str, Any], now: datetime) -> Iterable[str]:
+    """Faults between concerns, of those whose own settings are sound, and what doesn't count any more at `now`."""
     yield from _other_issuer_contradictions(groups)
     yield from _cloud_contradictions(groups)
     server, entra, storage, cosmos = (groups.get(name) for name in ("server", "entra", "storage", "cosmos"))
@@ -28,13 +29,11 @@ def contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
             yield f"STORAGE_BACKEND=graph needs exactly one of {', '.join(CLIENT_CREDENTIALS)}."
         elif entra.client_secret and entra.client_certificate_path:
             yield "Set only one of ENTRA_CLIENT_SECRET and ENTRA_CLIENT_CERTIFICATE_PATH."
-        path = entra.client_certificate_path
-        if path is not None and not path.is_file():
-            yield "ENTRA_CLIENT_CERTIFICATE_PATH names no file."
+        yield from _outdated(entra, now)
     if backend is StorageBackend.COSMOS and cosmos and not cosmos.endpoint:
         yield "STORAGE_BACKEND=cosmos needs COSMOS_ENDPOINT, such as https://NAME.documents.azure.com."
     if cosmos and cosmos.create_if_missing and (not server or server.environment is not Environment.DEVELOPMENT):
-        yield "COSMOS_CREATE_IF_MISSING is for ENVIRONMENT=development alone; elsewhere, deploy the container."
+        yield "COSMOS_CREATE_IF_MISSING is only for ENVIRONMENT=development; elsewhere, deploy the container."
     if acs := groups.get("acs"):
         yield from _acs_faults(acs)
     if entra and not entra.managed_identity_client_id:
@@ -42,6 +41,20 @@ def contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
             yield "ACS_ENDPOINT needs ENTRA_MANAGED_IDENTITY_CLIENT_ID, the managed identity that ACS is called with."
         if backend is StorageBackend.COSMOS and cosmos and not cosmos.key:
             yield "STORAGE_BACKEND=cosmos needs COSMOS_KEY or, better, ENTRA_MANAGED_IDENTITY_CLIENT_ID."
+
+
+def _outdated(entra: EntraSettings, now: datetime) -> Iterable[str]:
+    certificate = entra.client_certificate
+    if certificate and certificate.ends <= now:
+        yield (
+            f"ENTRA_CLIENT_CERTIFICATE_PATH names a certificate that expired on {certificate.ends:%Y-%m-%d}; make one, "
+            "and upload its public part under 'Certificates & secrets' of the API's app registration."
+        )
+    if certificate and certificate.begins > now:
+        yield (
+            f"ENTRA_CLIENT_CERTIFICATE_PATH names a certificate that counts only from {certificate.begins:%Y-%m-%d}; "
+            "wait, or check this machine's clock."
+        )
 
 
 def _other_issuer_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
@@ -59,7 +72,7 @@ def _other_issuer_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
         yield "OIDC_ISSUER needs OIDC_REQUIRED_SCOPE or OIDC_REQUIRED_ROLE: an audience alone is no permission to call."
     if storage and storage.backend is StorageBackend.GRAPH:
         yield (
-            "STORAGE_BACKEND=graph works with users of Microsoft Entra ID alone, because their own tokens reach "
+            "STORAGE_BACKEND=graph works only with users of Microsoft Entra ID, because their own tokens reach "
             "Microsoft Graph; with OIDC_ISSUER use cosmos or sqlite."
         )
     # The managed identity is also the service's own for other Azure resources.

@@ -1,27 +1,34 @@
 """The settings by concern: one model for each, read from variables that share a prefix."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
+from quart_app.settings.certificates import ClientCertificate
+from quart_app.settings.connection_strings import AcsConnectionString, check_application_insights
 from quart_app.settings.values import (
     Guid,
     Guids,
-    HttpsUrl,
     Origins,
+    Tenants,
+    Word,
     Words,
+    check_acs_address,
     check_address,
-    check_application_insights,
+    check_authority_host,
     check_base64,
-    check_connection_string,
+    check_client_secret,
+    check_cosmos_address,
+    check_graph_address,
+    check_host,
     check_issuer,
+    check_tenant,
     check_token_scopes,
-    without_version,
+    looking_like,
 )
 
 ACS_TEAMS_AUDIENCES = (
@@ -62,17 +69,23 @@ def _samples(name: str) -> tuple[str, str, str]:
     )
 
 
-class Group(BaseSettings):
-    """One concern's settings, read from variables that share a prefix."""
+def _parsed(parse: Callable[[Any], Any]) -> BeforeValidator:
+    """Text becomes the value by `parse`; what is a value already stays as it is."""
+    return BeforeValidator(lambda given: parse(given) if isinstance(given, str) else given)
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+class Group(BaseModel):
+    """One concern's settings. Their variables share `prefix`; values are given by the variables' names."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    prefix: ClassVar[str] = ""
 
 
 class ServerSettings(Group):
     """How the service listens. Times are in seconds."""
 
     environment: Environment = Environment.PRODUCTION
-    host: str = "0.0.0.0"  # noqa: S104 (a container listens on every interface)
+    host: Annotated[str, AfterValidator(check_host)] = "0.0.0.0"  # noqa: S104 (a container listens on every interface)
     port: int = Field(5000, ge=1, le=65535)
     request_deadline_seconds: float = Field(10, gt=0, le=120)
     max_concurrent_requests: int = Field(500, ge=1)
@@ -83,32 +96,41 @@ class ServerSettings(Group):
 class CorsSettings(Group):
     """Which browser origins may call."""
 
-    model_config = SettingsConfigDict(env_prefix="CORS_")
+    prefix = "CORS_"
     allowed_origins: Origins = ()
+
+
+Certificate = Annotated[ClientCertificate, _parsed(lambda path: ClientCertificate.load(Path(path)))]
+ScopeName = Annotated[str, looking_like(r"[^\s/]+", "must be only the scope's name, such as access_as_user")]
 
 
 class EntraSettings(Group):
     """The API's app registration, and whose access tokens it takes. Required unless `OidcSettings.issuer` is set."""
 
-    model_config = SettingsConfigDict(env_prefix="ENTRA_")
-    tenant_id: Guid = Field(
+    prefix = "ENTRA_"
+    tenant_id: Annotated[str, AfterValidator(check_tenant)] = Field(
         "", validate_default=False, validation_alias=_named("ENTRA_TENANT_ID", *_samples("tenantId"))
     )
     client_id: Guid = Field(
         "", validate_default=False, validation_alias=_named("ENTRA_CLIENT_ID", *_samples("clientId"))
     )
-    client_secret: SecretStr | None = Field(
+    client_secret: Annotated[SecretStr, AfterValidator(check_client_secret)] | None = Field(
         None, validation_alias=_named("ENTRA_CLIENT_SECRET", *_samples("clientSecret"))
     )
-    client_certificate_path: Path | None = None
+    client_certificate: Certificate | None = Field(None, alias="client_certificate_path")
     managed_identity_client_id: Guid | None = None
-    allowed_tenants: Guids = ()
+    allowed_tenants: Tenants = ()
     audiences: Words = ()
-    required_scope: str = Field("access_as_user", pattern=r"^[^\s/]+$")
-    authority_host: HttpsUrl = Field(
+    required_scope: ScopeName = "access_as_user"
+    authority_host: Annotated[str, AfterValidator(check_authority_host)] = Field(
         "https://login.microsoftonline.com",
         validation_alias=_named("ENTRA_AUTHORITY_HOST", "AzureActiveDirectory__Instance"),
     )
+
+    @property
+    def client_certificate_path(self) -> Path | None:
+        """Where the client certificate was loaded from."""
+        return self.client_certificate.path if self.client_certificate else None
 
     @property
     def client_credentials(self) -> tuple[str, ...]:
@@ -117,7 +139,7 @@ class EntraSettings(Group):
 
     @property
     def tenants(self) -> tuple[str, ...]:
-        """The tenants whose users may call; the home tenant alone unless a list is given."""
+        """The tenants whose users may call; only the home tenant unless a list is given."""
         return self.allowed_tenants or (self.tenant_id,)
 
     @property
@@ -139,20 +161,29 @@ CLIENT_CREDENTIALS = ("ENTRA_CLIENT_SECRET", "ENTRA_CLIENT_CERTIFICATE_PATH", "E
 class OidcSettings(Group):
     """Another OpenID Connect issuer: where `issuer` is set, its users call, and Entra ID's do not."""
 
-    model_config = SettingsConfigDict(env_prefix="OIDC_")
+    prefix = "OIDC_"
     issuer: Annotated[str, AfterValidator(check_address), AfterValidator(check_issuer)] | None = None
     discovery_url: Annotated[str, AfterValidator(check_address)] | None = None
     audience: Words = ()
-    subject_claim: str = Field("sub", pattern=r"^\S+$")
-    required_scope: str | None = Field(None, pattern=r"^\S+$")
+    subject_claim: Word = "sub"
+    required_scope: Word | None = None
     required_role: str | None = None
-    roles_claim: str = Field("roles", pattern=r"^\S+$")
+    roles_claim: Word = "roles"
+
+    @property
+    def discovery_address(self) -> str | None:
+        """Where the issuer's discovery document is.
+
+        A slash at the end of the issuer is not part of it (OpenID Connect Discovery 1.0, section 4).
+        """
+        below = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration" if self.issuer else None
+        return self.discovery_url or below
 
 
 class TeamsSettings(Group):
     """Which client applications may get the Teams tokens that are exchanged (their `appid`/`azp`), and their `aud`."""
 
-    model_config = SettingsConfigDict(env_prefix="TEAMS_")
+    prefix = "TEAMS_"
     client_ids: Guids = ()
     audiences: Words = ACS_TEAMS_AUDIENCES
 
@@ -160,15 +191,17 @@ class TeamsSettings(Group):
 class AcsSettings(Group):
     """The ACS resource, and what its access tokens are good for. Without a key the managed identity is used."""
 
-    model_config = SettingsConfigDict(env_prefix="ACS_")
-    connection_string: Annotated[SecretStr, AfterValidator(check_connection_string)] | None = Field(
+    prefix = "ACS_"
+    connection_string: Annotated[AcsConnectionString, _parsed(AcsConnectionString.parse)] | None = Field(
         None,
         validation_alias=_named(
             "ACS_CONNECTION_STRING", "communicationServices_connectionString", "CommunicationServices__ConnectionString"
         ),
     )
-    endpoint: HttpsUrl | None = None
-    token_scopes: Annotated[Words, AfterValidator(check_token_scopes)] = ("chat", "voip")
+    endpoint: Annotated[str, AfterValidator(check_acs_address)] | None = None
+    token_scopes: Annotated[Words, AfterValidator(check_token_scopes)] = Field(
+        ("chat", "voip"), validation_alias=_named("ACS_TOKEN_SCOPES", "CommunicationServices__Scopes")
+    )
     token_lifetime_minutes: int = Field(1440, ge=60, le=1440)
     token_reuse_minutes: int = Field(0, ge=0, lt=1440)
 
@@ -176,31 +209,35 @@ class AcsSettings(Group):
 class StorageSettings(Group):
     """Which store holds the mappings."""
 
-    model_config = SettingsConfigDict(env_prefix="STORAGE_")
+    prefix = "STORAGE_"
     backend: StorageBackend
+
+
+CosmosName = Annotated[str, looking_like(r"[^/\\?#]{1,255}", "must be a name without /, \\, ? and #")]
 
 
 class CosmosSettings(Group):
     """The Cosmos DB container. Without a key the managed identity is used."""
 
-    model_config = SettingsConfigDict(env_prefix="COSMOS_")
-    endpoint: HttpsUrl | None = None
+    prefix = "COSMOS_"
+    endpoint: Annotated[str, AfterValidator(check_cosmos_address)] | None = None
     key: Annotated[SecretStr, AfterValidator(check_base64)] | None = None
-    database: str = Field("acs-auth", pattern=r"^[^/\\?#]{1,255}$")
-    container: str = Field("identity-mappings", pattern=r"^[^/\\?#]{1,255}$")
+    database: CosmosName = "acs-auth"
+    container: CosmosName = "identity-mappings"
     create_if_missing: bool = False
 
 
 class GraphSettings(Group):
     """Microsoft Graph and the open extension that holds a mapping."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAPH_")
-    base_url: Annotated[HttpsUrl, AfterValidator(without_version)] = Field(
+    prefix = "GRAPH_"
+    base_url: Annotated[str, AfterValidator(check_graph_address)] = Field(
         "https://graph.microsoft.com", validation_alias=_named("GRAPH_BASE_URL", "Graph__BaseUrl")
     )
-    extension_name: str = Field(
+    extension_name: Annotated[
+        str, looking_like(r"[A-Za-z0-9_.]{1,128}", "must be a name of letters, digits, dots and underscores")
+    ] = Field(
         "com.contoso.identityMapping",
-        pattern=r"^[A-Za-z0-9_.]{1,128}$",
         validation_alias=_named("GRAPH_EXTENSION_NAME", "Graph__ExtensionName"),
     )
 
@@ -208,16 +245,19 @@ class GraphSettings(Group):
 class SqliteSettings(Group):
     """The SQLite file."""
 
-    model_config = SettingsConfigDict(env_prefix="SQLITE_")
+    prefix = "SQLITE_"
     path: Path = Path("mappings.sqlite")
 
 
 class DocsSettings(Group):
     """The browser client registration with which `/docs` signs users in; none leaves the field to be typed."""
 
-    model_config = SettingsConfigDict(env_prefix="DOCS_")
-    client_id: str | None = Field(None, pattern=r"^\S+$")
+    prefix = "DOCS_"
+    client_id: Word | None = None
     scopes: Words = ()
+
+
+ApplicationInsights = Annotated[SecretStr, AfterValidator(check_application_insights)]
 
 
 class TelemetrySettings(Group):
@@ -234,7 +274,7 @@ class TelemetrySettings(Group):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, by concern."""
+    """All settings, by concern. `sources` says where those come from that are set, by their variables' names."""
 
     server: ServerSettings
     cors: CorsSettings
@@ -248,13 +288,7 @@ class Settings:
     sqlite: SqliteSettings
     docs: DocsSettings
     telemetry: TelemetrySettings
-
-    def shown(self) -> Iterable[tuple[str, str]]:
-        """Every setting by its variable's name, as it is in effect; secrets only as set or not."""
-        for name, group in GROUPS.items():
-            values = getattr(self, name)
-            for field in group.model_fields:
-                yield variable_name(group, field), _shown(getattr(values, field))
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 GROUPS: Mapping[str, type[Group]] = {
@@ -269,20 +303,34 @@ def variable_names() -> list[str]:
 
 def variable_name(group: type[Group], field: str) -> str:
     """The environment variable of a field."""
-    return f"{group.model_config.get('env_prefix', '')}{field}".upper()
+    return f"{group.prefix}{group.model_fields[field].alias or field}".upper()
 
 
-def aliases(group: type[Group]) -> Iterable[tuple[str, str]]:
-    """Every field that goes by several names, with each of them."""
-    for field, information in group.model_fields.items():
-        if isinstance(information.validation_alias, AliasChoices):
-            for choice in information.validation_alias.choices:
-                yield field, str(choice)
+def key_of(group: type[Group], field: str) -> str:
+    """By which name a group is given the field's value."""
+    information = group.model_fields[field]
+    if isinstance(information.validation_alias, AliasChoices):
+        return str(information.validation_alias.choices[0])
+    return information.alias or field
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, SecretStr):
-        return "(set, not shown)"
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "" if value is None else str(value)
+def names_of(group: type[Group], field: str) -> Iterable[str]:
+    """All names by which a field's value may be set, those of the samples last."""
+    yield variable_name(group, field)
+    alias = group.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        yield from (str(choice) for choice in alias.choices[1:])
+
+
+def is_secret(group: type[Group], field: str) -> bool:
+    """Whether the value must never be shown."""
+    return any(_mentions(group.model_fields[field].annotation, kind) for kind in (SecretStr, AcsConnectionString))
+
+
+def is_list(group: type[Group], field: str) -> bool:
+    """Whether the value is several words, separated by commas or white space."""
+    return _mentions(group.model_fields[field].annotation, tuple)
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    return kind in (annotation, get_origin(annotation)) or any(_mentions(each, kind) for each in get_args(annotation))

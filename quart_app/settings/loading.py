@@ -1,15 +1,31 @@
 """Reads the environment and `.env` into `Settings`; every fault is reported at once."""
 
-import difflib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from dotenv import dotenv_values
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from quart_app.settings.checks import contradictions
-from quart_app.settings.groups import GROUPS, EntraSettings, Group, Settings, aliases, variable_name, variable_names
+from quart_app.settings.groups import (
+    GROUPS,
+    EntraSettings,
+    Group,
+    Settings,
+    is_list,
+    is_secret,
+    key_of,
+    names_of,
+    variable_name,
+)
+from quart_app.settings.names import accepted_names, strangers
+from quart_app.settings.texts import text_fault
+from quart_app.settings.variables import Variable, Variables, read_variables
 
 
 class InvalidSettings(Exception):
@@ -21,56 +37,99 @@ class InvalidSettings(Exception):
 
 
 def load_settings(env_file: Path | None = Path(".env")) -> Settings:
-    """Read the environment, then `env_file` (the environment wins).
+    """Read the environment, and what it doesn't set from `env_file`.
 
-    Raises `InvalidSettings` with every fault: missing, malformed and contradictory values, and unknown variables that
-    carry one of our prefixes.
+    Raises `InvalidSettings` with every fault: missing, malformed and contradictory values, lines that can't be
+    understood, and unknown variables that carry one of our prefixes.
     """
-    faults: list[str] = []
+    variables = read_variables(os.environ, env_file)
+    unknown = list(strangers(variables.given.values()))
+    meant = {stranger.meant for stranger in unknown if stranger.meant}
+    faults = [*variables.faults, *_repeated(variables)]
     groups: dict[str, Group] = {}
+    sources: dict[str, str] = {}
     for name, group in GROUPS.items():
+        chosen = dict(_chosen(group, variables.given))
+        sources |= {variable_name(group, field): _source(group, field, chosen[field]) for field in chosen}
+        if told := list(_text_faults(group, chosen)):
+            faults += told
+            continue
         try:
-            groups[name] = group(_env_file=env_file)  # type: ignore[call-arg]
+            groups[name] = group(**{key_of(group, field): variable.value for field, variable in chosen.items()})
         except ValidationError as error:
             faults += _sentences(group, error)
-    faults += _missing_registration(env_file)
-    faults += contradictions(groups)
-    faults += _unknown_variables(env_file)
+    faults += _missing_registration(sources.keys() | meant)
+    faults += contradictions(groups, datetime.now(UTC))
+    # What is missing because its name is misspelt, and what follows from that, is told by its misspelt name only.
+    absent = meant - sources.keys()
+    faults = [fault for fault in faults if not absent.intersection(re.findall(r"\w+", fault))]
+    faults += [stranger.sentence for stranger in unknown]
     if faults:
         raise InvalidSettings(faults)
-    return Settings(**groups)  # type: ignore[arg-type]
+    return Settings(**groups, sources=sources)  # type: ignore[arg-type]
+
+
+def _repeated(variables: Variables) -> Iterable[str]:
+    for variable in variables.repeated:
+        if variable.name.upper() in accepted_names():
+            yield f"{variable.name} is set twice, the second time to another value ({variable.source}); leave one."
+
+
+def _chosen(group: type[Group], given: Mapping[str, Variable]) -> Iterable[tuple[str, Variable]]:
+    """Of the names that a setting has, the first that is set counts."""
+    for field in group.model_fields:
+        variable = next((given[name.upper()] for name in names_of(group, field) if name.upper() in given), None)
+        if variable is not None:
+            yield field, variable
+
+
+def _source(group: type[Group], field: str, variable: Variable) -> str:
+    own = variable_name(group, field)
+    return variable.source if variable.name.upper() == own else f"{variable.source}, as {variable.name}"
+
+
+def _text_faults(group: type[Group], chosen: Mapping[str, Variable]) -> Iterable[str]:
+    for field, variable in chosen.items():
+        fault = text_fault(
+            variable.value,
+            secret=is_secret(group, field),
+            spaced=is_list(group, field) or variable_name(group, field) == "ACS_CONNECTION_STRING",
+        )
+        if fault is not None:
+            yield f"{variable_name(group, field)} {fault}."
 
 
 def _sentences(group: type[Group], error: ValidationError) -> Iterable[str]:
-    by_alias = {alias.lower(): field for field, alias in aliases(group)}
+    fields = {key_of(group, field).lower(): field for field in group.model_fields}
     for fault in error.errors(include_input=False, include_url=False):
-        message = fault["msg"].removeprefix("Value error, ")
-        location = str(fault["loc"][0])
-        name = variable_name(group, by_alias.get(location.lower(), location.lower()))
-        if fault["type"] == "missing":
-            yield f"{name} is not set."
-        else:
-            yield f"{name}: {message}."
+        field = fields[str(fault["loc"][0]).lower()]
+        name = variable_name(group, field)
+        yield f"{name} is not set." if fault["type"] == "missing" else f"{name}: {_rule(group, field, fault)}."
 
 
-def _missing_registration(env_file: Path | None) -> Iterable[str]:
+def _rule(group: type[Group], field: str, fault: ErrorDetails) -> str:
+    """What the value must be, in our own words."""
+    information = group.model_fields[field]
+    annotation: Any = information.annotation
+    if fault["type"] == "value_error":
+        return fault["msg"].removeprefix("Value error, ")
+    if annotation is bool:
+        return "must be true or false"
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return f"must be one of {', '.join(annotation)}"
+    if annotation in (int, float):
+        kind = "a whole number" if annotation is int else "a number"
+        bounds = {key: getattr(each, key) for each in information.metadata for key in _BOUNDS if hasattr(each, key)}
+        return " ".join(["must be", kind, *(f"{_BOUNDS[key]} {bound}" for key, bound in bounds.items())])
+    return "can't be understood"
+
+
+def _missing_registration(given: Iterable[str]) -> Iterable[str]:
     """The Entra settings that nothing but another issuer makes up for."""
-    variables: dict[str, str | None] = {**(dotenv_values(env_file) if env_file else {}), **os.environ}
-    given = {name.upper() for name, value in variables.items() if value}
     if "OIDC_ISSUER" not in given:
-        for required in ("tenant_id", "client_id"):
-            if not any(alias.upper() in given for field, alias in aliases(EntraSettings) if field == required):
-                yield f"{variable_name(EntraSettings, required)} is not set."
+        for field in ("tenant_id", "client_id"):
+            if (name := variable_name(EntraSettings, field)) not in given:
+                yield f"{name} is not set."
 
 
-def _unknown_variables(env_file: Path | None) -> Iterable[str]:
-    known = variable_names()
-    accepted = {*known, *(alias.upper() for group in GROUPS.values() for _, alias in aliases(group))}
-    prefixes = [str(prefix) for group in GROUPS.values() if (prefix := group.model_config.get("env_prefix"))]
-    given = {*os.environ, *(dotenv_values(env_file) if env_file else ())}
-    for name in sorted(given):
-        prefix = next((prefix for prefix in prefixes if name.upper().startswith(prefix)), None)
-        if prefix and name.upper() not in accepted:
-            related = [candidate for candidate in known if candidate.startswith(prefix)]
-            nearest = difflib.get_close_matches(name.upper(), related, n=1, cutoff=0)[0]
-            yield f"{name} is not a setting; did you mean {nearest}?"
+_BOUNDS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "up to"}

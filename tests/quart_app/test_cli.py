@@ -1,6 +1,8 @@
 """`acs-auth serve` and `acs-auth check-config` as an operator meets them: real processes, real sockets."""
 
 import asyncio
+import errno
+import json
 import signal
 import socket
 from pathlib import Path
@@ -10,6 +12,9 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from quart_app.serving.server import _why_not_bound
+from quart_app.settings import ServerSettings
+from tests.support.certificates import certified, encoded, rsa_key
 from tests.support.service_process import acs_auth, environment_for, finished, not_accepting, serving, stopped
 
 
@@ -115,3 +120,74 @@ async def test_log_lines_hold_no_token_and_no_user(environment: dict[str, str], 
     assert '"route":"/api/token"' in log.replace(" ", "")
     for secret in (token, acs_token, identity, user.object_id, environment["ACS_CONNECTION_STRING"]):
         assert secret not in log
+
+
+@pytest.mark.parametrize(
+    ("host", "status", "words"),
+    [
+        ("[::]", 2, "without brackets"),
+        ("*", 2, "IP address or a host name"),
+        ("no-such-host.invalid", 1, "HOST=no-such-host.invalid is a name that can't be resolved"),
+        ("192.0.2.1", 1, "HOST=192.0.2.1 can't be listened on"),
+        ("2001:db8::1", 1, "HOST=2001:db8::1 can't be listened on"),
+        ("::1%none", 1, "HOST=::1%none"),
+    ],
+)
+async def test_a_host_that_cannot_be_listened_on_is_told_in_one_sentence(
+    environment: dict[str, str], host: str, status: int, words: str
+) -> None:
+    environment["HOST"] = host
+    ended, _, err = await finished(await acs_auth(environment, "serve"))
+    assert ended == status
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_low_port_without_privileges_is_told() -> None:
+    server = ServerSettings.model_validate({"port": 80})
+    assert _why_not_bound(server, PermissionError(errno.EACCES, "Permission denied")).startswith("Port 80 needs priv")
+
+
+@pytest.mark.parametrize("kind", ["a directory", "Latin-1"])
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+async def test_a_file_env_that_cannot_be_read_is_told_in_one_sentence(
+    environment: dict[str, str], tmp_path: Path, kind: str, command: str
+) -> None:
+    if kind == "a directory":
+        (tmp_path / ".env").mkdir()
+    else:
+        (tmp_path / ".env").write_bytes(b"ENTRA_REQUIRED_SCOPE=zug\xe4nglich")
+    status, out, err = await finished(await acs_auth(environment, command, directory=tmp_path))
+    assert (status, out) == (2, "")
+    assert ".env can't be read" in err
+    assert "Traceback" not in err
+
+
+async def test_check_config_says_whose_tokens_are_taken_and_where_values_come_from(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("TRUSTED_PROXY_HOPS=2\n")
+    status, out, _ = await finished(await acs_auth(environment, "check-config", directory=tmp_path))
+    assert status == 0
+    assert "TRUSTED_PROXY_HOPS=2  # .env, line 1" in out
+    assert f"PORT={environment['PORT']}  # environment" in out
+    assert "Callers: users of Microsoft Entra ID, tenant" in out
+    status, out, _ = await finished(await acs_auth(environment, "check-config", "--json", directory=tmp_path))
+    document = json.loads(out)
+    assert document["sources"]["TRUSTED_PROXY_HOPS"] == ".env, line 1"
+    assert document["callers"].startswith("users of Microsoft Entra ID")
+    assert document["settings"].keys() == document["sources"].keys()
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+async def test_a_certificate_that_cannot_work_stops_the_start(
+    environment: dict[str, str], tmp_path: Path, command: str
+) -> None:
+    pair = certified(rsa_key("sound"))
+    path = tmp_path / "client.pem"
+    path.write_bytes(encoded(pair.key, password=b"x") + pair.certificate_pem)
+    del environment["ENTRA_CLIENT_SECRET"]
+    environment |= {"ENTRA_CLIENT_CERTIFICATE_PATH": str(path), "STORAGE_BACKEND": "graph"}
+    status, _, err = await finished(await acs_auth(environment, command))
+    assert status == 2
+    assert "is encrypted" in err

@@ -20,6 +20,7 @@ from quart_app.settings import InvalidSettings, Settings, load_settings
 from storage.mapping import StoreMisconfigured, StoreUnavailable
 from tests.quart_app.conftest import Bearer
 from tests.support.answers import error_of
+from tests.support.certificates import write_certificate
 from tests.support.service_process import acs_auth, finished, python
 
 STORES = ("cosmos", "graph", "sqlite")
@@ -218,8 +219,7 @@ def test_the_credentials_in_use_are_told_in_plain_words(
     monkeypatch.delenv("ENTRA_MANAGED_IDENTITY_CLIENT_ID")
     monkeypatch.delenv("ACS_ENDPOINT")
     monkeypatch.setenv("ACS_CONNECTION_STRING", "endpoint=https://x.communication.azure.com;accesskey=c2VjcmV0")
-    certificate = tmp_path / "client.pem"
-    certificate.touch()
+    certificate = write_certificate(tmp_path / "client.pem")
     monkeypatch.setenv("ENTRA_CLIENT_CERTIFICATE_PATH", str(certificate))
     assert dict(credentials_in_use(load_settings(None))) == {
         "ACS": "access key of ACS_CONNECTION_STRING",
@@ -253,7 +253,8 @@ async def test_check_config_tells_the_credentials(local_azure: LocalAzure, tmp_p
         ),
         (
             {"ACS_ENDPOINT": "http://x.communication.azure.com"},
-            "ACS_ENDPOINT: must be an https:// URL without a query.",
+            "ACS_ENDPOINT: must be an ACS resource's https:// address without a path, such as "
+            "https://NAME.communication.azure.com.",
         ),
         (
             {"ENTRA_MANAGED_IDENTITY_CLIENT_ID": None},

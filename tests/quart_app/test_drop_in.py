@@ -263,7 +263,7 @@ def test_settings_of_the_samples_that_mean_nothing_here_are_told(
     environment: pytest.MonkeyPatch, local_azure: LocalAzure
 ) -> None:
     environment.setenv("Graph__Scopes", "user.read")
-    with pytest.raises(InvalidSettings, match="Graph__Scopes is not a setting"):
+    with pytest.raises(InvalidSettings, match="Graph__Scopes means nothing here, leave it out"):
         loaded_as(environment, local_azure, C_SHARP)
 
 
@@ -274,4 +274,7 @@ def test_a_fault_in_a_samples_setting_is_told_by_our_name(
     environment.setenv(C_SHARP["tenantId"], "common")
     with pytest.raises(InvalidSettings) as caught:
         load_settings(None)
-    assert caught.value.faults == ["ENTRA_TENANT_ID: must be a GUID such as 11112222-bbbb-3333-cccc-4444dddd5555."]
+    assert caught.value.faults == [
+        "ENTRA_TENANT_ID: must be a GUID such as 11112222-bbbb-3333-cccc-4444dddd5555: the one tenant that holds the "
+        "API's app registration; the tenants whose users may call go into ENTRA_ALLOWED_TENANTS."
+    ]

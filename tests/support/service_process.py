@@ -32,14 +32,16 @@ def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sq
     return child_environment(os.environ, settings)
 
 
-async def python(environment: Mapping[str, str], *arguments: str) -> Process:
-    """Start Python with these arguments."""
-    return await asyncio.create_subprocess_exec(sys.executable, *arguments, env=environment, stdout=PIPE, stderr=PIPE)
+async def python(environment: Mapping[str, str], *arguments: str, directory: Path | None = None) -> Process:
+    """Start Python with these arguments, in the working directory `directory`."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments), env=environment, cwd=directory, stdout=PIPE, stderr=PIPE
+    )
 
 
-async def acs_auth(environment: Mapping[str, str], *arguments: str) -> Process:
-    """Start a command."""
-    return await python(environment, "-m", "quart_app.cli", *arguments)
+async def acs_auth(environment: Mapping[str, str], *arguments: str, directory: Path | None = None) -> Process:
+    """Start a command; `directory` is the working directory, where `.env` is looked for."""
+    return await python(environment, "-m", "quart_app.cli", *arguments, directory=directory)
 
 
 async def finished(process: Process, patience: float = PATIENCE_SECONDS) -> tuple[int | None, str, str]:

@@ -1,17 +1,15 @@
 """How the API's own app registration proves itself to Entra ID: by a secret, a certificate, or a managed identity."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msal
 
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfCredentialsRejected, OnBehalfOfMisconfigured
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfCredentialsRejected
 from quart_app.auth.on_behalf_of.msal_http import HttpClient, RemembersNothing
 from quart_app.clouds import token_exchange_audience
-from quart_app.settings import EntraSettings
+from quart_app.settings import ClientCertificate, EntraSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +17,6 @@ class ClientSecret:
     """The app registration's secret."""
 
     value: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientCertificate:
-    """A PEM file with the private key and the certificate that the app registration holds."""
-
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +36,8 @@ def client_credential(entra: EntraSettings) -> ClientCredential:
     """The one credential that is configured."""
     if entra.client_secret is not None:
         return ClientSecret(entra.client_secret.get_secret_value())
-    if entra.client_certificate_path is not None:
-        return ClientCertificate(entra.client_certificate_path)
+    if entra.client_certificate is not None:
+        return entra.client_certificate
     audience = token_exchange_audience(entra.authority_host)
     return FederatedCredential(managed_identity_assertion(str(entra.managed_identity_client_id), audience=audience))
 
@@ -77,21 +68,11 @@ def managed_identity_assertion(
 
 
 def msal_credential(credential: ClientCredential) -> Any:
-    """The credential in MSAL's own form. Raises `OnBehalfOfMisconfigured` for a certificate that can't be used."""
+    """The credential in MSAL's own form."""
     match credential:
         case ClientSecret(value):
             return value
         case FederatedCredential(assertion):
             return {"client_assertion": assertion}
-        case ClientCertificate(path):
-            try:
-                text = path.read_text(encoding="ascii")
-            except (OSError, UnicodeDecodeError) as error:
-                raise OnBehalfOfMisconfigured("The client certificate's PEM file can't be read.") from error
-            key = re.search(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.+?-----END \1-----", text, re.DOTALL)
-            certificates = re.findall(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", text, re.DOTALL)
-            if key is None or not certificates:
-                raise OnBehalfOfMisconfigured(
-                    "The client certificate's file must hold an unencrypted private key and a certificate, as PEM."
-                )
-            return {"private_key": key[0], "public_certificate": "\n".join(certificates)}
+        case ClientCertificate():
+            return {"private_key": credential.private_key, "public_certificate": credential.certificates}

@@ -75,8 +75,7 @@ class OnBehalfOf:
     """Gets tokens and remembers them. One per process; close it with `aclose`.
 
     `clock` returns seconds since the epoch. Getting a token that is not there already is one upstream call, made by
-    `retry` and `measure`; `on_lookup` is called with whether it was there. Raises `OnBehalfOfMisconfigured` for a
-    certificate that can't be used.
+    `retry` and `measure`; `on_lookup` is called with whether it was there.
     """
 
     def __init__(

@@ -42,6 +42,7 @@ from quart_app.acs.interface import (
     UnexpectedAnswer,
 )
 from quart_app.identities import IdentityService
+from quart_app.settings import AcsConnectionString
 from storage.mapping import UserKey
 from tests.support.held_time import time_running_out
 from tests.support.memory_store import MemoryMappingStore
@@ -90,7 +91,7 @@ class World:
         self.waits: list[float] = []
         self.options = AcsOptions(
             token_scopes=("chat", "voip"),
-            connection_string=local_azure.acs.service_environment()["ACS_CONNECTION_STRING"],
+            connection_string=AcsConnectionString.parse(local_azure.acs.service_environment()["ACS_CONNECTION_STRING"]),
         )
 
     @asynccontextmanager
@@ -318,7 +319,7 @@ class TestWireCounts:
     async def test_without_a_connection_everything_is_repeated_and_nothing_happened(
         self, world: World, operation: str
     ) -> None:
-        nobody = f"endpoint=https://localhost:{free_port()}/;accesskey=a2V5"
+        nobody = AcsConnectionString(f"https://localhost:{free_port()}", "a2V5")
         options = replace(world.options, connection_string=nobody)
         async with world.client(options) as client:
             with pytest.raises(AcsUnavailable) as caught:
@@ -404,7 +405,7 @@ class TestPrivacy:
         assert [call.headers.get("Cookie") for call in world.acs.faults.calls] == [None, None]
 
     async def test_secrets_have_no_representation(self) -> None:
-        options = AcsOptions(("chat",), connection_string="endpoint=https://x;accesskey=c2VjcmV0")
+        options = AcsOptions(("chat",), connection_string=AcsConnectionString("https://x", "c2VjcmV0"))
         assert "c2VjcmV0" not in repr(options)
 
 
@@ -462,7 +463,10 @@ class TestOptions:
         ],
     )
     async def test_wrong_ones_are_refused(self, wrong: dict[str, Any]) -> None:
-        good: dict[str, Any] = {"token_scopes": ("chat",), "connection_string": "endpoint=https://x;accesskey=a2V5"}
+        good: dict[str, Any] = {
+            "token_scopes": ("chat",),
+            "connection_string": AcsConnectionString("https://x", "a2V5"),
+        }
         AcsOptions(**good)
         with pytest.raises(ValueError, match=r"Give|lifetime"):
             AcsOptions(**(good | wrong))

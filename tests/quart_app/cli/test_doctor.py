@@ -79,12 +79,6 @@ def certificate(scene: Scene, valid: timedelta) -> Path:
     return path
 
 
-def expired_certificate(scene: Scene) -> None:
-    scene.azure.entra.clients.register_certificate(
-        API.client_id, certificate(scene, timedelta(days=-1)).read_bytes().partition(b"-----END PRIVATE KEY-----\n")[2]
-    )
-
-
 def unknown_certificate(scene: Scene) -> None:
     certificate(scene, timedelta(days=100))
 
@@ -145,7 +139,6 @@ SEEDED = [
     Seeded("authority unreachable", authority_unreachable, "signing keys", "Check ENTRA_AUTHORITY_HOST"),
     Seeded("wrong secret", settings(ENTRA_CLIENT_SECRET="x"), "Entra ID credential", "ENTRA_CLIENT_SECRET is wrong"),
     Seeded("wrong client id", settings(ENTRA_CLIENT_ID=NOBODY), "Entra ID credential", "ENTRA_CLIENT_ID is no"),
-    Seeded("expired certificate", expired_certificate, "Entra ID credential", "Make a new certificate"),
     Seeded("unknown certificate", unknown_certificate, "Entra ID credential", "upload its public part"),
     Seeded("wrong ACS key", other_acs_key, "ACS", "Copy the connection string"),
     Seeded(

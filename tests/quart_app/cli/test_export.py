@@ -37,7 +37,9 @@ async def test_export_prints_all_that_is_stored(store: str, user: UserKey, ident
     assert document["mapping"]["deleting"] is False
 
 
-async def test_export_of_someone_unknown_says_that_nothing_is_stored(acs_auth: AcsAuth, user: UserKey) -> None:
+async def test_export_of_someone_unknown_says_that_nothing_is_stored(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, user: UserKey
+) -> None:
     result = await acs_auth("export", "--user", f"{user.issuer}/{user.subject}")
     assert (result.exit_code, json.loads(result.stdout)["mapping"]) == (0, None)
 
@@ -69,7 +71,7 @@ async def test_a_delete_that_acs_interrupts_is_told_without_ids_and_finished_by_
     local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
 ) -> None:
     denied = {"error": {"code": "Denied", "message": "Denied by the resource provider."}}
-    local_azure.acs.faults.script("delete_identity", Fault(status=401, body=denied))
+    local_azure.acs.faults.script("delete_identity", Fault(status=401, body=denied, times=None))
     command = ("delete", "--user", f"{user.issuer}/{user.subject}", "--yes")
     result = await acs_auth(*command)
     assert result.exit_code == 1
@@ -77,6 +79,7 @@ async def test_a_delete_that_acs_interrupts_is_told_without_ids_and_finished_by_
     assert identity not in result.output
     exported = await acs_auth("export", "--user", f"{user.issuer}/{user.subject}")
     assert json.loads(exported.stdout)["mapping"]["deleting"] is True
+    local_azure.acs.faults.clear()
     assert (await acs_auth(*command)).exit_code == 0
     assert local_azure.acs.live_identities() == []
 

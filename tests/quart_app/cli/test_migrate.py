@@ -2,23 +2,30 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity.wait import wait_exponential
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.operations.migration import MigrationOptions, migrate
+from quart_app.operations.migration import MigrationOptions, Outcome, migrate
 from storage.graph_extensions import DELETING
 from storage.mapping import MappingStore, StoreThrottled, StoreUnavailable, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.support.acs_ids import acs_id
 from tests.support.killed_migration import killed_migration
 from tests.support.memory_store import MemoryMappingStore
+from upstream.retrying import RetryPolicy
 
 Environment = dict[str, str | None]
+
+
+def exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 def summary(stdout: str) -> dict[str, Any]:
@@ -129,7 +136,7 @@ async def test_a_target_that_is_away_is_looked_at_before_it_is_written_to_again(
     class Away(MemoryMappingStore):
         async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
             calls.append("create")
-            if len(calls) == 1:
+            if calls.count("create") == 1:
                 raise StoreUnavailable
             return await super().create(user, acs_user_id, created_at)
 
@@ -139,8 +146,75 @@ async def test_a_target_that_is_away_is_looked_at_before_it_is_written_to_again(
 
     source = MemoryMappingStore()
     await source.create(UserKey("tenant", "one"), acs_id("one"))
-    report = await migrate(source, Away(), MigrationOptions(concurrency=1))
-    assert (report.complete, calls) == (True, ["create", "get", "create"])
+    report = await migrate(source, Away(), MigrationOptions(concurrency=1, retry=RetryPolicy(sleep=Waits())))
+    assert (report.complete, calls) == (True, ["get", "create", "get", "create"])
+
+
+class Waits(list[float]):
+    """Takes the place of sleeping, and remembers for how long."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+class RefusingWrites(MemoryMappingStore):
+    """Answers reads only, as a store whose region is being moved does; `refused` counts the writes."""
+
+    refused = 0
+    lossy = False
+
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
+        self.refused += 1
+        if self.lossy:
+            await super().create(user, acs_user_id, created_at)
+        raise StoreUnavailable
+
+
+async def test_what_was_there_already_is_never_counted_as_created_though_writes_fail() -> None:
+    source, target, waits = MemoryMappingStore(), RefusingWrites(), Waits()
+    for number in range(6):
+        await source.create(UserKey("tenant", str(number)), acs_id(number))
+        if number % 2:
+            await MemoryMappingStore.create(target, UserKey("tenant", str(number)), acs_id(number))
+    options = MigrationOptions(concurrency=1, retry=RetryPolicy(attempts=5, sleep=waits))
+    report = await migrate(source, target, options)
+    assert report.outcomes == {Outcome.ALREADY_THERE: 3, Outcome.FAILED: 3}
+    assert target.refused == 3 * 5
+
+
+async def test_a_write_that_fails_is_repeated_after_a_growing_pause_only() -> None:
+    source, waits = MemoryMappingStore(), Waits()
+    await source.create(UserKey("tenant", "one"), acs_id("one"))
+    retry = replace(RetryPolicy(attempts=5, back_off=wait_exponential(multiplier=0.2)), sleep=waits)
+    await migrate(source, RefusingWrites(), MigrationOptions(retry=retry))
+    assert waits == [0.2, 0.4, 0.8, 1.6]
+    assert MigrationOptions().retry.attempts == 5
+
+
+async def test_a_write_whose_answer_was_lost_counts_as_created() -> None:
+    source, target = MemoryMappingStore(), RefusingWrites()
+    target.lossy = True
+    await source.create(UserKey("tenant", "one"), acs_id("one"))
+    report = await migrate(source, target, MigrationOptions())
+    assert (report.outcomes, target.refused) == ({Outcome.CREATED: 1}, 1)
+
+
+@pytest.mark.parametrize("command", [("reconcile",), ("migrate", "--from", "sqlite", "--to", "cosmos")])
+async def test_a_file_that_is_missing_is_neither_made_nor_taken_for_an_empty_store(
+    command: tuple[str, ...], environment: Environment, acs_auth: AcsAuth
+) -> None:
+    path = str(environment["SQLITE_PATH"])
+    result = await acs_auth(*command)
+    assert result.exit_code == 2
+    assert f"SQLITE_PATH names no file: {path} does not exist." in result.stderr
+    assert not exists(path)
+
+
+async def test_the_target_of_a_migration_may_be_new(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    assert (await acs_auth("migrate", "--from", "cosmos", "--to", "sqlite")).exit_code == 0
+    assert exists(str(environment["SQLITE_PATH"]))
 
 
 @pytest.mark.parametrize(("fails_at", "read"), [(1, 0), (2, 1)], ids=["first look", "copying"])
