@@ -2,7 +2,15 @@
 
 from collections.abc import AsyncIterator
 
-from storage.mapping import STORE, IdentityMapping, MappingStore, StoreThrottled, StoreUnavailable, UserKey
+from storage.mapping import (
+    STORE,
+    IdentityMapping,
+    MappingStore,
+    StoreThrottled,
+    StoreUnavailable,
+    StoreUserNotFound,
+    UserKey,
+)
 from upstream.calls import UpstreamCalls
 from upstream.measuring import Measure, unmeasured
 from upstream.retrying import RetryPolicy
@@ -14,8 +22,8 @@ class GuardedStore:
     Every method is safe to repeat, also when a lost answer hides that the first attempt was carried out:
 
     get, ping      change nothing.
-    create         repeats only what was throttled. After an unknown outcome somebody may have seen the mapping, and
-                   deleted it with the identity; written once more it would point to a deleted identity. Whoever
+    create         repeats only what was refused for now. After an unknown outcome somebody may have seen the mapping,
+                   and deleted it with the identity; written once more it would point to a deleted identity. Whoever
                    creates must look first, and does (`IdentityService`).
     mark_deleting  is bound to the version that was read. After a lost answer it ends with `MappingChanged`; the caller
                    reads again, as after any other change, and finds the mapping marked.
@@ -41,7 +49,7 @@ class GuardedStore:
         return await self._calls.call(
             "create",
             lambda: self._store.create(user, acs_user_id),
-            repeat_on=lambda error: isinstance(error, StoreThrottled),
+            repeat_on=lambda error: isinstance(error, StoreThrottled | StoreUserNotFound),
         )
 
     async def mark_deleting(self, mapping: IdentityMapping) -> IdentityMapping:
@@ -71,4 +79,4 @@ class _GuardedIterator(AsyncIterator[IdentityMapping]):
         self._calls = calls
 
     async def __anext__(self) -> IdentityMapping:
-        return await self._calls.call_unmeasured(lambda: anext(self._mappings))
+        return await self._calls.call_unmeasured("mappings", lambda: anext(self._mappings))

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
-from storage.mapping import IdentityMapping, MappingExists, MappingStore, StoreError, StoreUnavailable, UserKey
+from storage.mapping import IdentityMapping, MappingExists, MappingStore, StoreUnavailable, UserKey
+from upstream.errors import UpstreamError
 
 
 class Outcome(StrEnum):
@@ -117,7 +117,7 @@ class _Migration:
         while (mapping := await self._next()) is not None:
             try:
                 outcome, reason = await self._copy(mapping), "the target maps the user to another identity"
-            except (StoreError, OnBehalfOfError) as error:
+            except UpstreamError as error:
                 outcome, reason = Outcome.FAILED, str(error)
             self._note(mapping, outcome, reason)
             if self._failures_in_a_row >= self._options.give_up_after:
@@ -127,7 +127,7 @@ class _Migration:
         async with self._reading:
             try:
                 mapping = await anext(self._mappings, None)
-            except (StoreError, OnBehalfOfError) as error:
+            except UpstreamError as error:
                 raise _Stop(f"The source can't be read: {error}") from error
             if mapping is not None:
                 self._report.read += 1

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from quart_app.acs.interface import AcsClient, AcsError, IdentityGone, IdentityNotOwned
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
-from storage.mapping import IdentityMapping, MappingChanged, MappingStore, StoreError, UserKey
+from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned
+from storage.mapping import IdentityMapping, MappingChanged, MappingStore, UserKey
+from upstream.errors import UpstreamError
 
 
 class State(StrEnum):
@@ -160,7 +160,7 @@ class _Reconciliation:
     async def _next(self, mappings: AsyncIterator[IdentityMapping]) -> IdentityMapping | None:
         try:
             return await anext(mappings, None)
-        except (StoreError, OnBehalfOfError) as error:
+        except UpstreamError as error:
             self._report.stopped = f"The store can't be read: {error}"
             return None
 
@@ -180,7 +180,7 @@ class _Reconciliation:
             return State.GONE, None
         except IdentityNotOwned:
             return State.OTHER_RESOURCE, None
-        except AcsError as error:
+        except UpstreamError as error:
             return State.UNKNOWN, str(error)
         return State.LIVE, None
 
@@ -207,6 +207,6 @@ class _Reconciliation:
             await self._store.remove(marked)
         except MappingChanged:
             return Repair.CHANGED, None
-        except (StoreError, OnBehalfOfError, AcsError) as error:
+        except UpstreamError as error:
             return Repair.FAILED, str(error)
         return Repair.REMOVED, None

@@ -421,6 +421,10 @@ class TestItems:
             assert [*found, *[mapping async for mapping in mappings]] == created
 
 
+OWN = {"x-ms-activity-id": "A1"}
+"""By which an answer is known as Cosmos DB's own."""
+
+
 class TestAnswers:
     async def test_a_deleted_container_is_an_error_and_no_missing_mapping(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
@@ -441,7 +445,7 @@ class TestAnswers:
     async def test_a_create_that_finds_no_container_is_misconfigured_whatever_the_sub_status(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        cosmos.faults.script("create_item", Fault(status=404))
+        cosmos.faults.script("create_item", Fault(status=404, headers=OWN))
         with pytest.raises(StoreMisconfigured, match="'acs/identities' does not exist"):
             await cosmos_store.create(ALICE, "8:acs:one")
 
@@ -455,7 +459,7 @@ class TestAnswers:
     async def test_a_conflict_whose_item_can_not_be_read_is_tried_again_and_then_an_outage(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        cosmos.faults.script("create_item", Fault(status=409, times=None))
+        cosmos.faults.script("create_item", Fault(status=409, headers=OWN, times=None))
         with pytest.raises(StoreUnavailable):
             await cosmos_store.create(ALICE, "8:acs:one")
         assert (cosmos.counts["create_item"], cosmos.counts["read_item"]) == (3, 3)
@@ -463,7 +467,7 @@ class TestAnswers:
     async def test_a_conflict_with_a_mapping_that_is_removed_meanwhile_ends_in_a_new_one(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        cosmos.faults.script("create_item", Fault(status=409))
+        cosmos.faults.script("create_item", Fault(status=409, headers=OWN))
         created = await cosmos_store.create(ALICE, "8:acs:one")
         assert await cosmos_store.get(ALICE) == created
 
@@ -544,7 +548,7 @@ class TestAnswers:
     async def test_an_answer_that_makes_no_sense_is_an_outage(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, status: int
     ) -> None:
-        cosmos.faults.script("read_item", Fault(status=status, times=None))
+        cosmos.faults.script("read_item", Fault(status=status, headers=OWN, times=None))
         for call in (cosmos_store.get(ALICE), cosmos_store.ping()):
             with pytest.raises(StoreUnavailable):
                 await call

@@ -34,6 +34,7 @@ from storage.mapping import (
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
     UserKey,
 )
 from tests.support import store_contract as contract
@@ -515,7 +516,7 @@ async def test_an_error_message_names_no_user_and_no_upstream_text(
 ) -> None:
     body = {"error": {"code": "Odd <b>", "message": f"Resource '{ALICE.subject}' is odd."}}
     graph.faults.script("get_me", Fault(status=404, body=body))
-    with pytest.raises(StoreMisconfigured) as error:
+    with pytest.raises(StoreUnexpectedAnswer) as error:
         await graph_store.get(ALICE)
     assert ALICE.subject not in str(error.value)
     assert "<b>" not in str(error.value)
@@ -563,7 +564,7 @@ WRONG = {
     "500": (Fault(status=500, times=None), StoreUnavailable, None),
     "503": (Fault(status=503, headers={"Retry-After": "3"}, times=None), StoreUnavailable, 3),
     "504": (Fault(status=504, times=None), StoreUnavailable, None),
-    "redirect": (Fault(status=307, headers={"Location": "/v1.0/me"}, times=None), StoreMisconfigured, None),
+    "redirect": (Fault(status=307, headers={"Location": "/v1.0/me"}, times=None), StoreUnavailable, None),
     "hang": (Fault(hang=True, times=None), StoreUnavailable, None),
     "reset": (Fault(reset=True, times=None), StoreUnavailable, None),
 }
