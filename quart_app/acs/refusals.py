@@ -74,7 +74,7 @@ def row_for(status: int, code: str | None, target: str, *, teams: bool = False) 
     Without a code it is not in ACS's own form (a gateway's page, say), and so it is passing trouble.
     """
     if code is None and status not in (408, 429) and status < 500:
-        return _NOT_ITS_OWN
+        return NOT_ITS_OWN
     family = f"{status // 100}xx"
     names = (f"{status} {code} {target}".lower(), f"{status} {code}".lower(), str(status), family)
     rows = {row.code.lower(): row for row in (*REFUSALS, *(TEAMS_REFUSALS if teams else ()))}
@@ -83,7 +83,7 @@ def row_for(status: int, code: str | None, target: str, *, teams: bool = False) 
     return next((rows[name] for name in names if name in rows), None)
 
 
-_NOT_ITS_OWN = Refusal(
+NOT_ITS_OWN = Refusal(
     "no error code",
     Blame.PASSING,
     "Check that the endpoint in ACS_CONNECTION_STRING or ACS_ENDPOINT is an ACS resource: something else answered.",

@@ -397,7 +397,7 @@ def _store_fault(error: UpstreamError) -> Finding:
 def _entra_fault(error: OnBehalfOfError) -> Finding:
     advice = error.cause.advice if error.cause else None
     if advice:
-        return _failed(str(error), f"{advice} A code is explained at https://login.microsoftonline.com/error")
+        return _failed(str(error), advice)
     fault, remedy = _split(str(error))
     return _failed(fault, remedy or "Check ENTRA_AUTHORITY_HOST and the network.")
 

@@ -93,14 +93,14 @@ CODES: Mapping[int, Refusal] = _table(
         Blame.RIGHTS,
         _CODES,
         "The user's account is disabled, locked or at risk. An administrator of the tenant decides.",
-        *(50053, 50057, 53011, 54000, 530034),
+        *(50015, 50053, 50057, 53011, 54000, 530034),
     ),
     _rows(
         Blame.RIGHTS,
         _CODES,
         "A Conditional Access policy or security default refuses this user, device or place; the tenant's sign-in log "
         "names it.",
-        *(50005, 50131, 50155, 50177, 50178, 50187, 53000, 53001, 53002, 53003, 53010, 530032, 530035),
+        *(50005, 50131, 50155, 50177, 50178, 50187, 53000, 53001, 53002, 53003, 53010, 135011, 530032, 530035),
     ),
     _rows(
         Blame.RIGHTS,
@@ -119,7 +119,7 @@ CODES: Mapping[int, Refusal] = _table(
         _CODES,
         "Grant the API's app registration the delegated Microsoft Graph permission User.ReadWrite, and consent to it "
         "as an administrator of the user's tenant.",
-        *(65001, 65004, 90008, 90093, 90094, 90095),
+        *(65001, 65004, 90008, 90093, 90094, 90095, 90099),
     ),
     _rows(
         Blame.CONSENT,
@@ -228,6 +228,10 @@ CODES: Mapping[int, Refusal] = _table(
 )
 """By AADSTS number."""
 
+_CREDENTIAL = (
+    "Check ENTRA_CLIENT_ID and the credential. A code is explained at https://login.microsoftonline.com/error."
+)
+
 ERRORS: Mapping[str, Refusal] = {
     row.code: row
     for row in (
@@ -236,13 +240,18 @@ ERRORS: Mapping[str, Refusal] = {
         Refusal("login_required", Blame.SIGN_IN, "The user must sign in interactively.", _OIDC),
         Refusal("temporarily_unavailable", Blame.PASSING, "Entra ID is busy, which passes.", _CODES),
         Refusal("server_error", Blame.PASSING, "Entra ID is in trouble, which passes.", _CODES),
-        Refusal("invalid_client", Blame.SET_UP, "Check ENTRA_CLIENT_ID and the credential.", _OAUTH),
-        Refusal("unauthorized_client", Blame.SET_UP, "Check ENTRA_CLIENT_ID and the credential.", _OAUTH),
+        Refusal("invalid_client", Blame.SET_UP, _CREDENTIAL, _OAUTH),
+        Refusal("unauthorized_client", Blame.SET_UP, _CREDENTIAL, _OAUTH),
         Refusal("invalid_tenant", Blame.SET_UP, "Check ENTRA_TENANT_ID and ENTRA_AUTHORITY_HOST.", _CODES),
         Refusal("invalid_request", Blame.SET_UP, "Check the app registration and ENTRA_AUTHORITY_HOST.", _OAUTH),
         Refusal("invalid_scope", Blame.SET_UP, "Check the app registration's permissions and GRAPH_BASE_URL.", _OAUTH),
         Refusal("invalid_resource", Blame.SET_UP, "Check GRAPH_BASE_URL.", _CODES),
-        Refusal("unsupported_grant_type", Blame.SET_UP, "Check ENTRA_AUTHORITY_HOST: is this Entra ID?", _OAUTH),
+        Refusal(
+            "unsupported_grant_type",
+            Blame.SET_UP,
+            "Check that ENTRA_AUTHORITY_HOST is the address of Entra ID.",
+            _OAUTH,
+        ),
     )
 }
 """By the OAuth 2.0 error, for codes that are not listed."""
