@@ -33,6 +33,7 @@ from storage.mapping import (
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
     UserKey,
 )
 from tests.support import store_contract as contract
@@ -552,6 +553,57 @@ class TestAnswers:
         for call in (cosmos_store.get(ALICE), cosmos_store.ping()):
             with pytest.raises(StoreUnavailable):
                 await call
+
+    @pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError("url")])
+    async def test_nothing_that_the_sdk_raises_leaves_untyped(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        created = await cosmos_store.create(ALICE, "8:acs:one")
+
+        async def never_should(*_: object, **__: object) -> None:
+            raise odd
+
+        monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
+        for call in (
+            cosmos_store.get(ALICE),
+            cosmos_store.create(ALICE, "8:acs:one"),
+            cosmos_store.mark_deleting(created),
+            cosmos_store.remove(created),
+            cosmos_store.ping(),
+            listed(cosmos_store),
+            open_cosmos_store(settings_for(cosmos)),
+        ):
+            with pytest.raises(StoreUnavailable) as caught:
+                await call
+            assert caught.value.cause is not None
+            assert caught.value.cause.code == type(odd).__name__
+
+    async def test_a_status_that_is_not_known_is_an_unexpected_answer_and_a_strangers_is_passing_trouble(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
+    ) -> None:
+        for headers, kind in ((OWN, StoreUnexpectedAnswer), ({}, StoreUnavailable)):
+            cosmos.faults.script("read_item", Fault(status=402, headers=headers))
+            with pytest.raises(kind):
+                await cosmos_store.get(ALICE)
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 412, 413])
+    async def test_what_a_stranger_answers_proves_nothing(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, status: int
+    ) -> None:
+        created = await cosmos_store.create(ALICE, "8:acs:one")
+        cosmos.faults.script("*", Fault(status=status, body="<html>", times=None))
+        for call in (
+            cosmos_store.get(ALICE),
+            cosmos_store.create(BOB, "8:acs:two"),
+            cosmos_store.mark_deleting(created),
+            cosmos_store.remove(created),
+            listed(cosmos_store),
+            cosmos_store.ping(),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await call
+        cosmos.faults.clear()
+        assert await cosmos_store.get(ALICE) == created
 
     async def test_a_call_ends_at_its_timeout_even_if_the_connection_would_wait_longer(self, cosmos: Cosmos) -> None:
         async with opened(settings_for(cosmos, call_timeout=0.1, read_timeout=60)) as store:

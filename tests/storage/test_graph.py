@@ -31,6 +31,7 @@ from storage.mapping import (
     MappingExists,
     MappingStore,
     StoreAccessDenied,
+    StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
@@ -431,6 +432,47 @@ async def test_a_claims_challenge_is_handed_on(graph_store: GraphMappingStore, g
     with pytest.raises(StoreAccessDenied) as error:
         await graph_store.get(ALICE)
     assert error.value.claims == claims
+
+
+@pytest.mark.parametrize(
+    "claims", [json.dumps({"access_token": {"x": "y" * 70_000}}), "[]", "not JSON", "{}", json.dumps("x"), "[" * 5_000]
+)
+async def test_a_challenge_that_is_not_fit_for_a_header_is_none(
+    graph_store: GraphMappingStore, graph: Graph, claims: str
+) -> None:
+    encoded = base64.b64encode(claims.encode()).decode()
+    if len(encoded) > 8_000:  # aiohttp takes no longer header: what is too long is an answer that can't be read
+        encoded = encoded[:8_000]
+    challenge = f'Bearer realm="", error="insufficient_claims", claims="{encoded}"'
+    body = {"error": {"code": "InvalidAuthenticationToken", "message": "?"}}
+    graph.faults.script("get_me", Fault(status=401, headers={"WWW-Authenticate": challenge}, body=body))
+    with pytest.raises(StoreError) as error:
+        await graph_store.get(ALICE)
+    assert getattr(error.value, "claims", None) is None
+
+
+@pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError("url")])
+async def test_nothing_that_the_sdk_raises_leaves_untyped(
+    graph_store: GraphMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+
+    async def never_should(*_: object, **__: object) -> None:
+        raise odd
+
+    monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
+    for call in (
+        graph_store.get(ALICE),
+        graph_store.create(ALICE, "8:acs:one"),
+        graph_store.mark_deleting(created),
+        graph_store.remove(created),
+        graph_store.ping(),
+        listed(graph_store),
+    ):
+        with pytest.raises(StoreUnavailable) as error:
+            await call
+        assert error.value.cause is not None
+        assert error.value.cause.code == type(odd).__name__
 
 
 async def test_a_token_of_another_user_is_noticed_and_changes_nothing(running: RunningGraph, graph: Graph) -> None:
