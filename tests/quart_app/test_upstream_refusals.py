@@ -131,6 +131,20 @@ async def test_one_odd_answer_of_entra_id_spoils_nothing_for_the_others(
 
 
 @pytest.mark.parametrize(
+    "claims", ["\ud800", json.dumps({"access_token": {"x": "y" * 70_000}})], ids=["surrogate", "70,000 characters"]
+)
+async def test_a_challenge_that_no_header_can_carry_is_a_sign_in_that_the_client_is_not_told_more_of(
+    serve: Serve, local_azure: LocalAzure, claims: str
+) -> None:
+    token = local_azure.entra.access_token("alex", xms_cc=["cp1"])
+    local_azure.entra.faults.script("token", refusal_by_entra(50076, claims=claims))
+    async with serve("graph") as client:
+        answer = await client.get("/api/user", headers={"Authorization": f"Bearer {token}"})
+    assert await told(answer) == (403, "step_up_required")
+    assert all(len(value) < 1_000 for value in answer.headers.values())
+
+
+@pytest.mark.parametrize(
     "fault",
     [
         refusal_by_graph(409, "Directory_ConcurrencyViolation"),  # 14
