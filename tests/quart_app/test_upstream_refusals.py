@@ -1,5 +1,6 @@
 """Whom a refusal blames: what the caller hears of it, and the one line that tells the operator why."""
 
+import asyncio
 import io
 import json
 import time
@@ -261,9 +262,9 @@ async def test_a_refusal_of_cosmos_db_reaches_whom_it_concerns(
 async def test_readiness_logs_the_sentence_and_not_a_class(
     serve: Serve, local_azure: LocalAzure, written: io.StringIO
 ) -> None:
-    async with serve("cosmos") as client:
-        local_azure.cosmos.faults.script("read_item", forbidden(5301, times=None))
-        while "not ready" not in written.getvalue():
+    local_azure.cosmos.faults.script("read_item", forbidden(5301, times=None))
+    async with serve("cosmos") as client, asyncio.timeout(20):
+        while "not ready" not in written.getvalue():  # the first check is under way
             await client.get("/health/ready")
     lines = [json.loads(line)["event"] for line in written.getvalue().splitlines()]
     (line, *_) = [line for line in lines if line.startswith("not ready")]
@@ -336,7 +337,7 @@ async def test_a_start_without_the_managed_identity_ends_with_one_sentence_that_
     environment = {name: value for name, value in environment.items() if name not in secrets}
     status, _, errors = await finished(await acs_auth(environment, "serve"))
     assert status == 1
-    assert "managed identity" in errors.splitlines()[-1]
+    assert "managed identity" in errors.splitlines()[-1], errors
     assert "Traceback" not in errors
     assert local_azure.entra.faults.counts["managed_identity_token"] == 4
 
