@@ -19,7 +19,7 @@ from quart_app.auth.signing_keys import SigningKeys
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.clouds import ENTRA
-from quart_app.credentials import managed_identity, uses_managed_identity
+from quart_app.credentials import MANAGED_IDENTITY, managed_identity, uses_managed_identity
 from quart_app.identities import IdentityService, TokenCache
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.stores import open_mapping_store
@@ -51,8 +51,8 @@ MAXIMUM_BODY_BYTES = 16 * 1024
 async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> AsyncIterator[Quart]:
     """Build the application with every part open; leaving the context closes them, the last opened first.
 
-    `telemetry` receives events; by default it is what the settings ask for. Raises `StoreMisconfigured` and
-    `StoreUnavailable` when the store can't be opened.
+    `telemetry` receives events; by default it is what the settings ask for. Raises `StoreMisconfigured`,
+    `StoreUnavailable` and `ManagedIdentityError` when the store can't be opened.
     """
     # Traces are made by `telemetry`. The SDKs' own would hold URLs with ids, and are looked for at each call.
     azure_settings.tracing_enabled = False
@@ -66,7 +66,8 @@ async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> 
         retry = RetryPolicy(on_retry=telemetry.retried)
         credential = None
         if uses_managed_identity(settings):
-            credential = await stack.enter_async_context(managed_identity(settings.entra))
+            measure = telemetry.upstream(MANAGED_IDENTITY)
+            credential = await stack.enter_async_context(managed_identity(settings.entra, retry, measure))
         store = await stack.enter_async_context(
             open_mapping_store(settings, retry, credential=credential, telemetry=telemetry)
         )

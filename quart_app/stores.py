@@ -9,19 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from quart_app.auth.caller import current_caller
 from quart_app.clouds import ENTRA
-from quart_app.credentials import managed_identity
+from quart_app.credentials import MANAGED_IDENTITY, ManagedIdentity, managed_identity
 from quart_app.settings import CLIENT_CREDENTIALS, ClientCertificate, Settings, StorageBackend
 from quart_app.telemetry.instruments import Telemetry
 from storage.guarded import GuardedStore
 from storage.mapping import STORE, MappingStore
 from upstream.retrying import RetryPolicy
-
-if TYPE_CHECKING:
-    from azure.core.credentials_async import AsyncTokenCredential
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +41,15 @@ async def open_mapping_store(
     *,
     backend: StorageBackend | None = None,
     acting_as: ActingAs = ActingAs.CALLER,
-    credential: "AsyncTokenCredential | None" = None,
+    credential: ManagedIdentity | None = None,
     telemetry: Telemetry | None = None,
 ) -> AsyncIterator[GuardedStore]:
     """The store `backend`, by default the one that `STORAGE_BACKEND` names, closed at the end.
 
     Only what it needs is imported. What opening finds out about a set-up that works less well than it could is logged.
     `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
-    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`.
+    Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`, and `ManagedIdentityError` where the store is
+    reached with it.
     """
     async with open_with_warnings(
         settings, retry, backend=backend, acting_as=acting_as, credential=credential, telemetry=telemetry
@@ -69,7 +66,7 @@ async def open_with_warnings(
     *,
     backend: StorageBackend | None = None,
     acting_as: ActingAs = ActingAs.CALLER,
-    credential: "AsyncTokenCredential | None" = None,
+    credential: ManagedIdentity | None = None,
     telemetry: Telemetry | None = None,
 ) -> AsyncIterator[tuple[GuardedStore, tuple[str, ...]]]:
     """As `open_mapping_store`, with the warnings instead of logging them: a fault and its remedy each."""
@@ -104,8 +101,15 @@ class _Opening:
     stack: AsyncExitStack
     retry: RetryPolicy
     acting_as: ActingAs
-    credential: "AsyncTokenCredential | None"
+    credential: ManagedIdentity | None
     telemetry: Telemetry
+
+    async def identity(self) -> ManagedIdentity:
+        """The managed identity: the one that is open already, or one of its own."""
+        if self.credential is not None:
+            return self.credential
+        measure = self.telemetry.upstream(MANAGED_IDENTITY)
+        return await self.stack.enter_async_context(managed_identity(self.settings.entra, self.retry, measure))
 
 
 _Opened = tuple[MappingStore, tuple[str, ...]]
@@ -122,11 +126,8 @@ async def _cosmos(opening: _Opening) -> _Opened:
     from storage.cosmos import open_cosmos_store
     from storage.cosmos_options import CosmosOptions
 
-    cosmos, credential = opening.settings.cosmos, opening.credential
-    if cosmos.key is not None:
-        credential = None
-    elif credential is None:
-        credential = await opening.stack.enter_async_context(managed_identity(opening.settings.entra))
+    cosmos = opening.settings.cosmos
+    credential = None if cosmos.key is not None else await opening.identity()
     store = await open_cosmos_store(
         CosmosOptions(
             endpoint=str(cosmos.endpoint),
@@ -147,8 +148,10 @@ async def _graph(opening: _Opening) -> _Opened:
     from storage.graph_options import GraphOptions
 
     entra, graph, telemetry = opening.settings.entra, opening.settings.graph, opening.telemetry
+    by_identity = not (entra.client_secret or entra.client_certificate_path)
+    identity = await opening.identity() if by_identity else None
     on_behalf_of = OnBehalfOf(
-        OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra)),
+        OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity)),
         opening.retry,
         measure=telemetry.upstream(ENTRA),
         on_lookup=telemetry.cache("on_behalf_of"),

@@ -7,7 +7,7 @@ costs and how the account has to be set up is in the guide to Cosmos DB.
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 import aiohttp
 from azure.core import MatchConditions
 from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.core.exceptions import ClientAuthenticationError
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.cosmos import PartitionKey
 from azure.cosmos.aio import ContainerProxy, CosmosClient
 from azure.cosmos.exceptions import CosmosHttpResponseError, CosmosResourceExistsError
 
+from storage import cosmos_refusals
 from storage.cosmos_items import item_id, item_of, mapping_of
 from storage.cosmos_options import CosmosOptions
 from storage.mapping import (
@@ -29,15 +30,19 @@ from storage.mapping import (
     MappingChanged,
     MappingExists,
     MappingUnreadable,
+    StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
     UnreadableMapping,
     UserKey,
     changed_mapping,
 )
 from storage.paging import Paged
+from upstream.errors import Cause, UpstreamError, plain
 from upstream.http_session import new_http_session
+from upstream.refusals import UNKNOWN_ADVICE, Blame, Refusal
 from upstream.retry_after import retry_after
 
 T = TypeVar("T")
@@ -234,17 +239,10 @@ _PING_ID = "ping"
 _CREATE_ATTEMPTS = 3
 _OWNER_NOT_FOUND = 1003
 _PARTITION_KEY_MISMATCH = 1001
-_REGION_IS_CHANGING = (3, 1008)  # the region takes no writes, or does not know the account, while it fails over
 
 _SEVERAL_WRITE_REGIONS = (
     "The Cosmos DB account accepts writes in several regions, where two of them may each create a mapping for the same "
     "user. Turn multi-region writes off."
-)
-_REFUSED = (
-    "Cosmos DB refused the credential ({status}). With Entra ID: give this identity the role 'Cosmos DB Built-in Data "
-    "Contributor' on the container (a data-plane role: az cosmosdb sql role assignment create). With a key: check that "
-    "COSMOS_KEY belongs to this account and that local authentication is not disabled. Check the account's network "
-    "rules, too."
 )
 
 
@@ -322,46 +320,64 @@ async def _translated(options: CosmosOptions, operation: Callable[[], Awaitable[
     try:
         async with asyncio.timeout(seconds):
             return await operation()
+    except (UpstreamError, _Answer):  # of our own, or of the managed identity that the SDK asked for a token
+        raise
     except TimeoutError:
-        raise _noted(StoreUnavailable(), f"Cosmos DB did not answer within {seconds} s.") from None
+        raise _unanswered("TimeoutError", f"Cosmos DB did not answer within {seconds} s.") from None
     except CosmosHttpResponseError as error:
         raise _noted(_translate(options, error), _described(error)) from None
     except ClientAuthenticationError as error:
         status = getattr(error.response, "status_code", None)
         if status is not None and 400 <= status < 500 and status not in (408, 429):
-            raise _noted(StoreMisconfigured(_REFUSED.format(status=status)), "Entra ID issued no token.") from None
+            refused = StoreMisconfigured(f"The credential for Cosmos DB was refused ({status}).")
+            raise _noted(refused, "Entra ID issued no token.") from None
         raise _noted(StoreUnavailable(), "Entra ID or the managed identity endpoint issued no token.") from None
-    except AzureError as error:
-        raise _noted(StoreUnavailable(), f"Cosmos DB can't be reached: {type(error).__name__}.") from None
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        # What the SDK raises for an answer that is JSON and nothing that Cosmos DB says.
-        raise _noted(StoreUnavailable(), f"An answer can't be read: {type(error).__name__}.") from None
+    except Exception as error:  # whatever the SDK raises ends here
+        name = type(error).__name__
+        raise _unanswered(name, f"Cosmos DB can't be reached or understood: {name}.") from None
+
+
+def _unanswered(code: str, note: str) -> Exception:
+    return _noted(StoreUnavailable().because(Cause(code=code)), note)
 
 
 def _translate(options: CosmosOptions, error: CosmosHttpResponseError) -> Exception:
-    # https://learn.microsoft.com/rest/api/cosmos-db/http-status-codes-for-cosmosdb
-    status, sub_status = error.status_code, error.sub_status or 0
+    """What an answer means, by its status and sub-status (`storage.cosmos_refusals`)."""
+    status, sub_status, headers = error.status_code or 0, error.sub_status or 0, error.headers or {}
+    its_own = any(name.lower().startswith("x-ms-") for name in headers)
     match status:
-        case 404 if sub_status == _OWNER_NOT_FOUND or "Owner resource does not exist" in str(error.message):
-            return StoreMisconfigured(_missing(options))
-        case 404 if sub_status == 0:
+        case 404 if sub_status == 0 and "Owner resource does not exist" in str(error.message):
+            sub_status = _OWNER_NOT_FOUND
+        case 404 if sub_status == 0 and its_own:
             return _NotFound()
-        case 409:
+        case 409 if its_own:
             return _Conflict()
-        case 412:
+        case 412 if its_own:
             return _PreconditionFailed()
-        case 429 | 449:
-            # 449: the write ran into another one and was not carried out.
-            return StoreThrottled(retry_after(error.headers or {}))
-        case 400 if sub_status == _PARTITION_KEY_MISMATCH:
+    row = cosmos_refusals.row_for(status, sub_status, its_own=its_own)
+    code = cosmos_refusals.code_of(status, sub_status)
+    cause = Cause(status, code, plain(headers.get("x-ms-activity-id")), row.advice if row else UNKNOWN_ADVICE)
+    return _meant(options, status, sub_status, headers, row).because(cause)
+
+
+def _meant(
+    options: CosmosOptions, status: int, sub_status: int, headers: Mapping[str, str], row: Refusal | None
+) -> StoreError:
+    code = cosmos_refusals.code_of(status, sub_status)
+    match row.blame if row else Blame.NOBODY:
+        case Blame.PASSING if status in cosmos_refusals.NOTHING_DONE:
+            return StoreThrottled(retry_after(headers))
+        case Blame.PASSING:
+            return StoreUnavailable(retry_after(headers))
+        case Blame.SET_UP if code == f"404/{_OWNER_NOT_FOUND}":
+            return StoreMisconfigured(_missing(options))
+        case Blame.SET_UP if code == f"400/{_PARTITION_KEY_MISMATCH}":
             return StoreMisconfigured(_wrong_partition_key("another one"))
-        case 403 if sub_status in _REGION_IS_CHANGING:
-            return StoreUnavailable(retry_after(error.headers or {}))
-        case 401 | 403:
-            return StoreMisconfigured(_REFUSED.format(status=status))
-        case 400 | 405 | 413:
+        case Blame.SET_UP if status in (401, 403):
+            return StoreMisconfigured(f"Cosmos DB refused the credential ({code}). {row.advice if row else ''}")
+        case Blame.SET_UP:
             return StoreMisconfigured(f"Cosmos DB refused a request as invalid ({status}, sub-status {sub_status}).")
-    return StoreUnavailable(retry_after(error.headers or {}))
+    return StoreUnexpectedAnswer(code)
 
 
 def _noted(error: Exception, note: str) -> Exception:

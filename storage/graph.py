@@ -34,13 +34,12 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from weakref import WeakValueDictionary
 
-import aiohttp
 from azure.core import AsyncPipelineClient
-from azure.core.exceptions import AzureError
 from azure.core.pipeline.policies import UserAgentPolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 
+from storage import graph_refusals
 from storage.graph_extensions import IDENTITY, changed, created, mapping_of, properties_of, version_of
 from storage.graph_options import GraphAccessTokens, GraphApplicationTokens, GraphOptions
 from storage.mapping import (
@@ -54,12 +53,17 @@ from storage.mapping import (
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
+    StoreUserNotFound,
     UnreadableMapping,
     UserKey,
     changed_mapping,
 )
 from storage.paging import Paged
+from upstream.claims import usable_challenge
+from upstream.errors import Cause, plain
 from upstream.http_session import new_http_session
+from upstream.refusals import UNKNOWN_ADVICE, Blame, Refusal
 from upstream.retry_after import retry_after
 
 
@@ -295,33 +299,51 @@ class GraphMappingStore:
         try:
             async with asyncio.timeout(self._options.timeout):
                 response = await self._client.send_request(request)
-        except (AzureError, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StoreUnavailable from error
-        return _Answer.of(response)
+            return _Answer.of(response)
+        except Exception as error:  # whatever azure-core raises ends here; its texts hold the URL
+            raise StoreUnavailable().because(Cause(code=type(error).__name__)) from None
 
     def _error(self, answer: "_Answer") -> StoreError:
-        """What an answer that was not hoped for means."""
-        if answer.status == 429:
-            return StoreThrottled(answer.retry_after)
-        if answer.status in (200, 201, 204, 408) or answer.status >= 500:
-            return StoreUnavailable(answer.retry_after)
-        if answer.status == 401 or answer.claims is not None:
+        """What an answer that was not hoped for means, by Graph's code (`storage.graph_refusals`)."""
+        row = None if answer.succeeded else graph_refusals.row_for(answer.status, answer.code)
+        advice = row.advice if row else None if answer.succeeded else UNKNOWN_ADVICE
+        cause = Cause(answer.status, answer.code, plain(answer.request_id), advice)
+        return self._meant(answer, row).because(cause)
+
+    def _meant(self, answer: "_Answer", row: Refusal | None) -> StoreError:
+        if answer.succeeded:
+            return StoreUnavailable(answer.retry_after)  # not what was asked for
+        if answer.claims is not None and answer.status in (401, 403):
             return StoreAccessDenied(answer.claims)
-        if answer.status == 403:
-            permission = (
-                "User.ReadWrite (delegated)"
-                if self._access_tokens is not None
-                else "User.ReadWrite.All (application), or User.Read.All to list only"
-            )
-            return StoreMisconfigured(
-                f"Microsoft Graph denied access ({answer.code}). Grant the API registration the Microsoft Graph "
-                f"permission {permission} and consent to it."
-            )
         if answer.status == 400 and "maximum number of extensions" in answer.message.lower():
             return ExtensionLimitReached()
-        return StoreMisconfigured(
-            f"Microsoft Graph refused a request with status {answer.status} ({answer.code}), client-request-id "
-            f"{answer.client_request_id}. Check the extension's name and the address of Microsoft Graph."
+        match row.blame if row else Blame.NOBODY:
+            case Blame.PASSING if answer.status in graph_refusals.NOTHING_DONE:
+                return StoreThrottled(answer.retry_after)
+            case Blame.PASSING:
+                return StoreUnavailable(answer.retry_after)
+            case Blame.TOKEN:
+                return StoreAccessDenied()
+            case Blame.NO_USER:
+                return StoreUserNotFound()
+            case Blame.SET_UP if answer.status == 403:
+                return StoreMisconfigured(self._denied(answer))
+            case Blame.SET_UP:
+                return StoreMisconfigured(
+                    f"Microsoft Graph refused a request with status {answer.status} ({answer.code}), client-request-id "
+                    f"{answer.client_request_id}. {row.advice if row else ''}"
+                )
+        return StoreUnexpectedAnswer(f"{answer.status} {answer.code}")
+
+    def _denied(self, answer: "_Answer") -> str:
+        permission = (
+            "User.ReadWrite (delegated)"
+            if self._access_tokens is not None
+            else "User.ReadWrite.All (application), or User.Read.All to list only"
+        )
+        return (
+            f"Microsoft Graph denied access ({answer.code}). Grant the API registration the Microsoft Graph permission "
+            f"{permission} and consent to it."
         )
 
 
@@ -353,35 +375,45 @@ class _Page:
 class _Answer:
     status: int
     body: dict[str, Any]
-    code: str
+    code: str | None
+    """Graph's own; `None` for an answer that is not in Graph's form."""
     message: str
     retry_after: float | None
     claims: str | None
     client_request_id: str
+    request_id: str | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the status tells of success, whatever the answer holds."""
+        return self.status in (200, 201, 204)
 
     @classmethod
     def of(cls, response: AsyncHttpResponse) -> "_Answer":
         try:
             body = response.json() if response.content else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             body = {}
         body = body if isinstance(body, dict) else {}
         error = body.get("error")
         error = error if isinstance(error, dict) else {}
-        code = str(error.get("code", ""))
+        code = error.get("code")
         return cls(
             status=response.status_code,
             body=body,
-            code=code if re.fullmatch(r"\w{1,100}", code) else "no error code",
+            code=(plain(code) or "an unprintable code") if isinstance(code, str) and code else None,
             message=str(error.get("message", "")),
             retry_after=retry_after(response.headers),
             claims=_claims(response.headers.get("WWW-Authenticate", "")),
             client_request_id=str(response.request.headers["client-request-id"]),
+            request_id=response.headers.get("request-id"),
         )
 
 
 def _is_duplicate(answer: _Answer) -> bool:
     # Graph names no code of its own for this; the message is the only mark.
+    if answer.code == "Directory_ConcurrencyViolation":
+        return False
     return answer.status == 409 or (answer.status == 400 and "already exists" in answer.message.lower())
 
 
@@ -407,6 +439,7 @@ def _claims(challenge: str) -> str | None:
         return None
     try:
         encoded = found[1].replace("-", "+").replace("_", "/")
-        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+        claims = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
+    return usable_challenge(claims)

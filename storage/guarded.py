@@ -9,6 +9,7 @@ from storage.mapping import (
     MappingStore,
     StoreThrottled,
     StoreUnavailable,
+    StoreUserNotFound,
     UnreadableMapping,
     UserKey,
 )
@@ -23,8 +24,8 @@ class GuardedStore:
     Every method is safe to repeat, also when a lost answer hides that the first attempt was carried out:
 
     get, ping      change nothing.
-    create         repeats only what was throttled. After an unknown outcome somebody may have seen the mapping, and
-                   deleted it with the identity; written once more it would point to a deleted identity. Whoever
+    create         repeats only what was refused for now. After an unknown outcome somebody may have seen the mapping,
+                   and deleted it with the identity; written once more it would point to a deleted identity. Whoever
                    creates must look first, and does (`IdentityService`).
     change         is bound to the version that was read. After a lost answer it ends with `MappingChanged`; the caller
                    reads again, as after any other change, and finds the mapping changed.
@@ -50,7 +51,7 @@ class GuardedStore:
         return await self._calls.call(
             "create",
             lambda: self._store.create(user, acs_user_id, created_at),
-            repeat_on=lambda error: isinstance(error, StoreThrottled),
+            repeat_on=lambda error: isinstance(error, StoreThrottled | StoreUserNotFound),
         )
 
     async def change(
@@ -84,4 +85,4 @@ class _GuardedIterator(AsyncIterator[IdentityMapping | UnreadableMapping]):
         self._calls = calls
 
     async def __anext__(self) -> IdentityMapping | UnreadableMapping:
-        return await self._calls.call_unmeasured(lambda: anext(self._stored))
+        return await self._calls.call_unmeasured("mappings", lambda: anext(self._stored))

@@ -173,6 +173,26 @@ class StoreFull(StoreError):
     """The store has no room for another mapping; nothing was written. The message says what to do."""
 
 
+class StoreUnexpectedAnswer(StoreError):
+    """The store answered in its own form, with a code that this service does not know."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"The mapping store gave an unexpected answer ({code}).")
+
+
+class StoreUserNotFound(StoreError):
+    """The user whose mapping it is does not exist (any more) where the mapping is kept beside the user.
+
+    Or does not exist yet: a directory learns of a new user everywhere only after a while, so it is worth repeating.
+    """
+
+    outcome: ClassVar[str] = "refused"
+    repeatable: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__("The user does not exist in the directory.")
+
+
 class StoreAccessDenied(StoreError):
     """The store refused the access token of the user whose mapping it is, or wants more than the sign-in proves.
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,28 +25,26 @@ from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
 from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 
+from quart_app.acs.answers import acs_token, acs_user_id
 from quart_app.acs.interface import (
     AcsCredentialsRejected,
     AcsError,
-    AcsThrottled,
     AcsToken,
     AcsUnavailable,
     Answered,
     IdentityGone,
     IdentityNotOwned,
     IdentityRefused,
-    TeamsTokenRefused,
     UnexpectedAnswer,
 )
+from quart_app.acs.refusals import IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
 from quart_app.settings import AcsConnectionString
-from upstream.errors import Throttled, Unavailable
+from upstream.errors import Cause, Throttled, Unavailable, UpstreamError, plain
 from upstream.http_session import new_http_session
+from upstream.refusals import UNKNOWN_ADVICE
 from upstream.retry_after import retry_after
 
 T = TypeVar("T")
-
-logger = logging.getLogger(__name__)
-
 
 _DEFAULT_LIFETIME_MINUTES = 1440  # azure-rest-api-specs: CommunicationIdentity.json 2023-10-01
 
@@ -102,6 +99,7 @@ class SdkAcsClient:
         self._attempt_seconds = options.connect_seconds + options.read_seconds
         self._mint_seconds = options.mint_seconds
         self._clock = clock
+        self._credential_advice = KEY_ADVICE if options.connection_string is not None else IDENTITY_ADVICE
         self._session = new_http_session(options.connections)
         transport = AioHttpTransport(
             session=self._session,
@@ -118,15 +116,15 @@ class SdkAcsClient:
 
         async def create() -> str:
             created = await self._client.create_user(read_timeout=self._mint_seconds)
-            return created.properties["id"]
+            return acs_user_id(created.properties["id"])
 
-        return await self._call("create_identity", create, _about_service, self._mint_seconds)
+        return await self._call(create, _about_service, seconds=self._mint_seconds)
 
     async def delete_identity(self, acs_user_id: str) -> None:
         """See `AcsClient.delete_identity`."""
         user = CommunicationUserIdentifier(acs_user_id)
         try:
-            await self._call("delete_identity", lambda: self._client.delete_user(user), _about_identity)
+            await self._call(lambda: self._client.delete_user(user), _about_identity)
         except IdentityGone:
             return
 
@@ -136,17 +134,18 @@ class SdkAcsClient:
 
         async def issue() -> AcsToken:
             issued = await self._client.get_token(user, list(self._scopes), token_expires_in=self._lifetime)
-            return _acs_token(issued)
+            return acs_token(issued.token, issued.expires_on)
 
-        return await self._call("issue_token", issue, _about_identity)
+        return await self._call(issue, _about_identity)
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
         """See `AcsClient.exchange_teams_token`."""
 
         async def exchange() -> AcsToken:
-            return _acs_token(await self._client.get_token_for_teams_user(teams_token, client_id, user_object_id))
+            issued = await self._client.get_token_for_teams_user(teams_token, client_id, user_object_id)
+            return acs_token(issued.token, issued.expires_on)
 
-        return await self._call("exchange_teams_token", exchange, _about_teams_token)
+        return await self._call(exchange, _about_service, teams=True)
 
     async def aclose(self) -> None:
         """See `AcsClient.aclose`."""
@@ -155,37 +154,40 @@ class SdkAcsClient:
 
     async def _call(
         self,
-        name: str,
         operation: Callable[[], Awaitable[T]],
         describe: Callable[["_Answer"], AcsError | None],
+        *,
+        teams: bool = False,
         seconds: float | None = None,
     ) -> T:
         try:
             async with asyncio.timeout(seconds or self._attempt_seconds):
                 return await operation()
+        except UpstreamError:  # of the managed identity, which the SDK asked for a token
+            raise
         except Exception as error:  # whatever the SDK raises ends here
             # Causes are cut off because the texts of lower layers hold URLs, and so the user's ACS id.
-            raise self._translate(name, error, describe) from None
+            raise self._translate(error, describe, teams=teams) from None
 
-    def _translate(self, name: str, error: Exception, describe: Callable[["_Answer"], AcsError | None]) -> AcsError:
+    def _translate(
+        self, error: Exception, describe: Callable[["_Answer"], AcsError | None], *, teams: bool
+    ) -> AcsError:
         answer = _answer(error)
-        logger.info(
-            "ACS did not carry out a call",
-            extra={
-                "operation": name,
-                "cause": type(error).__name__,
-                "status": answer and answer.status,
-                "acs_error": answer and answer.code,
-                "ms_cv": answer and answer.headers.get("MS-CV"),
-            },
-        )
         if answer is None:
-            return _without_answer(error)
-        described = describe(answer)
-        if described is not None:
-            return described
-        otherwise = _about_any(answer, self._clock) or UnexpectedAnswer(answer.status)
-        return _unproven(answer, otherwise) if describe is _about_identity else otherwise
+            return _without_answer(error).because(Cause(code=type(error).__name__))
+        row = row_for(answer.status, answer.code, answer.target, teams=teams)
+        meant = describe(answer)
+        if meant is None:
+            seconds = retry_after(answer.headers, self._clock)
+            meant = error_for(row, answer.status, answer.target, seconds)
+            advice = row.advice if row else UNKNOWN_ADVICE
+            if isinstance(meant, AcsCredentialsRejected):
+                advice = self._credential_advice
+            if describe is _about_identity:
+                meant = _unproven(answer, meant)
+        else:
+            advice = None
+        return meant.because(Cause(answer.status, plain(answer.code), plain(answer.headers.get("MS-CV")), advice))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,14 +225,6 @@ def _client(options: AcsOptions, **keywords: Any) -> CommunicationIdentityClient
     return CommunicationIdentityClient(options.endpoint.rstrip("/"), options.credential, **keywords)
 
 
-def _acs_token(issued: object) -> AcsToken:
-    # The SDK's AccessToken says that `expires_on` is an int, but holds what ACS wrote.
-    token, expires_on = getattr(issued, "token", None), getattr(issued, "expires_on", None)
-    if not isinstance(token, str) or not token or expires_on is None:
-        raise ValueError("ACS answered without a token.")
-    return AcsToken(token, str(expires_on))
-
-
 def _answer(error: Exception) -> _Answer | None:
     """What ACS answered; `None` when it did not answer, or not to the end."""
     response = getattr(error, "response", None)
@@ -242,10 +236,14 @@ def _answer(error: Exception) -> _Answer | None:
     return _Answer(
         status=error.status_code or 0,
         headers=response.headers,
-        code=(details and details.code) or None,
-        message=(details and details.message) or "",
-        target=(details and details.target) or "",
+        code=_text(details and details.code) or None,
+        message=_text(details and details.message),
+        target=_text(details and details.target),
     )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _without_answer(error: Exception) -> AcsError:
@@ -253,7 +251,7 @@ def _without_answer(error: Exception) -> AcsError:
         if _token_was_refused(error):
             return AcsCredentialsRejected("No access token for ACS could be obtained.")
         return AcsUnavailable(nothing_happened=True)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | json.JSONDecodeError | UnicodeDecodeError):  # no answer, or not ACS's own
         return AcsUnavailable()
     if isinstance(error, AzureError) and (not isinstance(error, DecodeError) or isinstance(error, IncompleteReadError)):
         # azure-core raises ServiceRequestError also for connections that broke after the request was sent; only
@@ -295,24 +293,3 @@ def _unproven(answer: _Answer, otherwise: AcsError) -> AcsError:
     if answer.code is None or not 400 <= answer.status < 500 or isinstance(otherwise, Throttled | Unavailable):
         return otherwise
     return IdentityRefused(Answered(answer.status, answer.code), otherwise)
-
-
-def _about_teams_token(answer: _Answer) -> AcsError | None:
-    if answer.code == "InvalidAccessToken":
-        return TeamsTokenRefused("token")
-    if answer.status == 400 and (part := _TEAMS_PARTS.get(answer.target.lower())):
-        return TeamsTokenRefused(part)
-    return None
-
-
-_TEAMS_PARTS = {"appid": "client", "userid": "user", "token": "token"}
-
-
-def _about_any(answer: _Answer, clock: Callable[[], float]) -> AcsError | None:
-    if answer.status == 429:
-        return AcsThrottled(retry_after(answer.headers, clock))
-    if answer.status == 408 or 500 <= answer.status <= 599:
-        return AcsUnavailable(retry_after(answer.headers, clock))
-    if answer.status in (401, 403):
-        return AcsCredentialsRejected("ACS refused the service's own credential.")
-    return None

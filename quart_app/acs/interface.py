@@ -67,6 +67,15 @@ class TeamsTokenRefused(AcsError):
         self.part = part
 
 
+class TeamsUserNotAllowed(AcsError):
+    """ACS issues no tokens for this Teams user: a guest, or without a Teams licence."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self) -> None:
+        super().__init__("ACS does not let the Teams user in.")
+
+
 class AcsThrottled(Throttled, AcsError):
     """429: nothing was done. `retry_after` is in seconds."""
 
@@ -89,6 +98,13 @@ class AcsCredentialsRejected(AcsError):
     """ACS refused this service's own credential."""
 
 
+class AcsMisconfigured(AcsError):
+    """ACS refused what this service asked for as invalid: it can't work until an operator changes something."""
+
+    def __init__(self) -> None:
+        super().__init__("ACS refused a request as invalid.")
+
+
 class UnexpectedAnswer(AcsError):
     """ACS answered with something that the API does not describe. `status` is the HTTP status, if there was one.
 
@@ -102,7 +118,7 @@ class UnexpectedAnswer(AcsError):
 
 class AcsClient(Protocol):
     """What the service needs of ACS. Every method may raise `AcsThrottled`, `AcsUnavailable`,
-    `AcsCredentialsRejected`, `UnexpectedAnswer`.
+    `AcsCredentialsRejected`, `AcsMisconfigured`, `UnexpectedAnswer`, with a managed identity `ManagedIdentityError`.
     """
 
     async def create_identity(self) -> str:
@@ -118,7 +134,7 @@ class AcsClient(Protocol):
         ...
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
-        """Exchange a Teams user's Entra access token. Raises `TeamsTokenRefused`."""
+        """Exchange a Teams user's Entra access token. Raises `TeamsTokenRefused`, `TeamsUserNotAllowed`."""
         ...
 
     async def aclose(self) -> None:

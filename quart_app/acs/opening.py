@@ -2,18 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
 
 from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
-from quart_app.credentials import managed_identity
+from quart_app.credentials import ManagedIdentity, managed_identity
 from quart_app.settings import AcsSettings, EntraSettings
 from upstream.measuring import Measure, unmeasured
 from upstream.retrying import RetryPolicy
-
-if TYPE_CHECKING:
-    from azure.core.credentials_async import AsyncTokenCredential
 
 PROBE_SCOPES = ("chat.join.limited",)
 PROBE_LIFETIME_MINUTES = 60
@@ -24,7 +20,7 @@ async def open_acs_client(
     acs: AcsSettings,
     entra: EntraSettings,
     retry: RetryPolicy,
-    credential: "AsyncTokenCredential | None" = None,
+    credential: ManagedIdentity | None = None,
     *,
     probing: bool = False,
     canaries: bool = True,
@@ -40,7 +36,7 @@ async def open_acs_client(
     """
     async with AsyncExitStack() as stack:
         if acs.connection_string is None and credential is None:
-            credential = await stack.enter_async_context(managed_identity(entra))
+            credential = await stack.enter_async_context(managed_identity(entra, retry))
         client = SdkAcsClient(
             AcsOptions(
                 token_scopes=PROBE_SCOPES if probing else acs.token_scopes,

@@ -15,10 +15,9 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from quart_app.acs.interface import AcsError
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
 from quart_app.settings import InvalidSettings, Settings, StorageBackend, load_settings
-from storage.mapping import StoreError, UserKey
+from storage.mapping import UserKey
+from upstream.errors import UpstreamError, told
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -60,8 +59,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     logging.getLogger().addHandler(silence)
     try:
         return asyncio.run(work)
-    except (StoreError, AcsError, OnBehalfOfError) as error:
-        fail(" ".join([str(error), *getattr(error, "__notes__", ())]))
+    except UpstreamError as error:
+        fail(told(error))
     finally:
         logging.getLogger().removeHandler(silence)
 

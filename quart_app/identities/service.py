@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 
-from quart_app.acs.interface import AcsClient, AcsError, AcsToken, IdentityGone, IdentityNotOwned
+from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
 from quart_app.identities.token_cache import TokenCache
@@ -29,6 +29,7 @@ from storage.mapping import (
     UserKey,
 )
 from upstream.deadline import deadline, own_deadline, remaining
+from upstream.errors import UpstreamError
 from upstream.retrying import RetryPolicy
 from upstream.single_flight import SingleFlight
 
@@ -496,7 +497,7 @@ class IdentityService:
     async def _delete_orphan(self, acs_user_id: str) -> None:
         try:
             await self._delete_identity(acs_user_id)
-        except AcsError as error:
+        except UpstreamError as error:  # ACS's, or of the managed identity that ACS is called with
             logger.warning("a surplus identity could not be deleted yet", extra={"error": type(error).__name__})
         else:
             self._orphans.discard(acs_user_id)

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import re
 import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,25 +20,22 @@ from tenacity.wait import wait_random_exponential
 
 from quart_app.acs.absence import FOREIGN_IDENTITY
 from quart_app.acs.interface import (
-    AcsCredentialsRejected,
-    AcsError,
     IdentityNotOwned,
     UnexpectedAnswer,
 )
 from quart_app.acs.opening import acs_endpoint
 from quart_app.auth.caller import Caller, serving
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
-from quart_app.auth.on_behalf_of.errors import (
-    AssertionRefused,
-    ConsentRequired,
-    OnBehalfOfCredentialsRejected,
-    OnBehalfOfError,
-)
+from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired, OnBehalfOfError
+from quart_app.auth.on_behalf_of.refusals import CODES
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
+from quart_app.clouds import token_exchange_audience
+from quart_app.credentials import ManagedIdentity, ManagedIdentityError, managed_identity, uses_managed_identity
 from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 from quart_app.settings import ClientCertificate, Settings, StorageBackend
 from quart_app.stores import ActingAs, open_mapping_store, open_with_warnings
-from storage.mapping import MappingStore, StoreError, StoreMisconfigured, UserKey
+from storage.mapping import MappingStore, StoreMisconfigured, UserKey
+from upstream.errors import UpstreamError
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
 
@@ -95,23 +92,6 @@ async def diagnose(settings: Settings, options: DiagnosisOptions) -> list[Findin
 _RETRY = RetryPolicy(attempts=2, back_off=wait_random_exponential(multiplier=0.1, max=0.5))
 _Check = Callable[[], Awaitable[list[Finding]]]
 
-_ENTRA_REMEDIES = {
-    7000215: "ENTRA_CLIENT_SECRET is wrong: set the secret's value (not its id), or make a new one under "
-    "'Certificates & secrets' of the API's app registration.",
-    7000222: "ENTRA_CLIENT_SECRET has expired: make a new one under 'Certificates & secrets' of the API's app "
-    "registration.",
-    700027: "The app registration does not know the certificate in ENTRA_CLIENT_CERTIFICATE_PATH: upload its public "
-    "part under 'Certificates & secrets', or name the certificate that is there.",
-    700016: "ENTRA_CLIENT_ID is no application of this tenant: copy 'Application (client) ID' of the API's app "
-    "registration, and consent to it in each tenant of ENTRA_ALLOWED_TENANTS.",
-    700024: "This machine's clock is off: synchronise it.",
-    700211: "The app registration's federated credential names another issuer: it must be the tenant's v2.0 issuer.",
-    700212: "The app registration's federated credential names another audience.",
-    700213: "The app registration's federated credential names another subject: it must be the managed identity's "
-    "object (principal) id.",
-    90002: "ENTRA_TENANT_ID is no tenant of this cloud: copy 'Directory (tenant) ID', and check ENTRA_AUTHORITY_HOST.",
-}
-
 
 class _Diagnosis:
     def __init__(self, settings: Settings, options: DiagnosisOptions, session: aiohttp.ClientSession) -> None:
@@ -127,6 +107,8 @@ class _Diagnosis:
             yield f"signing keys of {issuer}", partial(self._signing_keys, urls, accepted)
         if accepted.is_entra:
             yield "Entra ID credential", self._credential
+        if uses_managed_identity(self._settings):
+            yield f"managed identity {self._settings.entra.managed_identity_client_id}", self._identity
         yield "ACS", self._acs
         yield f"mapping store ({self._settings.storage.backend})", self._store
         if self._settings.storage.backend is StorageBackend.GRAPH:
@@ -201,7 +183,7 @@ class _Diagnosis:
                 f"The issuer can't be reached ({type(error).__name__}).", f"Check {setting} and the network."
             )
         if is_entra and status == 400:
-            return _failed("Entra ID knows no such tenant.", _ENTRA_REMEDIES[90002])
+            return _failed("Entra ID knows no such tenant.", CODES[90002].advice)
         return _failed(
             f"The issuer's metadata or keys can't be used (status {status}).",
             f"Check {setting}: the document must name the issuer exactly, and keys of RS256.",
@@ -219,23 +201,46 @@ class _Diagnosis:
         from quart_app.auth.on_behalf_of.tokens import OnBehalfOf, OnBehalfOfOptions
 
         found = []
-        try:
-            on_behalf_of = await asyncio.to_thread(
-                lambda: OnBehalfOf(
-                    OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra)), _RETRY
-                )
-            )
-        except OnBehalfOfError as error:
-            return [_from_text(str(error))]
-        try:
+        async with AsyncExitStack() as stack:
+            identity: ManagedIdentity | None = None
+            if not (entra.client_secret or entra.client_certificate_path):
+                identity = await stack.enter_async_context(managed_identity(entra, _RETRY))
+            options = OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity))
+            try:
+                on_behalf_of = await asyncio.to_thread(lambda: OnBehalfOf(options, _RETRY))
+            except OnBehalfOfError as error:
+                return [_from_text(str(error))]
+            stack.push_async_callback(on_behalf_of.aclose)
             for tenant in entra.tenants:
                 try:
                     await on_behalf_of.application_token(tenant, f"{graph.base_url}/.default")
+                except ManagedIdentityError:
+                    found.append(_skipped(_NO_IDENTITY))
                 except OnBehalfOfError as error:
                     found.append(_entra_fault(error))
-        finally:
-            await on_behalf_of.aclose()
         return _once(found) or [certificate or Finding("", State.OK, "Entra ID accepts it.")]
+
+    async def _identity(self) -> list[Finding]:
+        """Ask for a token for each of the services that the identity is used for, as their clients would."""
+        entra = self._settings.entra
+        async with managed_identity(entra, _RETRY) as identity:
+            try:
+                for scope in self._scopes_of_identity():
+                    await identity.token(scope)
+            except ManagedIdentityError as error:
+                return [_failed(str(error), (error.cause and error.cause.advice) or _IDENTITY_REMEDY)]
+        return [Finding("", State.OK, "The platform gives its tokens.")]
+
+    def _scopes_of_identity(self) -> Iterable[str]:
+        settings = self._settings
+        if settings.acs.connection_string is None:
+            yield "https://communication.azure.com/.default"
+        if settings.storage.backend is StorageBackend.COSMOS and settings.cosmos.key is None:
+            yield f"https://{urlsplit(str(settings.cosmos.endpoint)).hostname}/.default"
+        if settings.storage.backend is StorageBackend.GRAPH and not (
+            settings.entra.client_secret or settings.entra.client_certificate_path
+        ):
+            yield f"{token_exchange_audience(settings.entra.authority_host)}/.default"
 
     async def _acs(self) -> list[Finding]:
         async with open_operator_acs(self._settings, _RETRY, canaries=self._options.write) as acs:
@@ -244,7 +249,7 @@ class _Diagnosis:
                 await acs.issue_token(FOREIGN_IDENTITY)
             except IdentityNotOwned:
                 accepted = True
-            except AcsError as error:
+            except UpstreamError as error:
                 return [_acs_fault(error)]
             else:
                 accepted = False
@@ -254,7 +259,7 @@ class _Diagnosis:
                 return [Finding("", State.OK, "Reachable, credential accepted. With --write an identity is made, too.")]
             try:
                 await acs.prove()
-            except AcsError as error:
+            except UpstreamError as error:
                 return [_acs_fault(error)]
             return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
 
@@ -270,7 +275,7 @@ class _Diagnosis:
                 await store.ping()
                 found = [Finding("", State.WARNING, *_split(text)) for text in warnings]
                 return [await self._written(store, backend), *found]
-        except (StoreError, OnBehalfOfError) as error:
+        except UpstreamError as error:
             return [_store_fault(error)]
 
     async def _written(self, store: MappingStore, backend: StorageBackend) -> Finding:
@@ -290,7 +295,7 @@ class _Diagnosis:
                 await anext(store.mappings(), None)
         except StoreMisconfigured as error:
             return [Finding("", State.WARNING, *_split(str(error)))]
-        except (StoreError, OnBehalfOfError):
+        except UpstreamError:
             return [_skipped("No answer to judge; see the other findings.")]
         return [Finding("", State.OK, "The application may read users; the operator's commands work.")]
 
@@ -309,11 +314,14 @@ class _Diagnosis:
             return [_failed("Nobody consented that the service acts for this user.", _CONSENT_REMEDY)]
         except AssertionRefused as error:
             return [_failed(str(error), _TOKEN_REMEDY)]
-        except (StoreError, OnBehalfOfError) as error:
+        except UpstreamError as error:
             return [_store_fault(error)]
         return [Finding("", State.OK, "The service may act for the user.")]
 
 
+_NOT_ACS = "Check that the endpoint in ACS_CONNECTION_STRING or ACS_ENDPOINT is an ACS resource."
+_NO_IDENTITY = "There is no token of the managed identity; see its own finding."
+_IDENTITY_REMEDY = "Check ENTRA_MANAGED_IDENTITY_CLIENT_ID, and that this identity is assigned to this workload."
 _CERTIFICATE_REMEDY = (
     "Check the address. Behind a proxy that inspects TLS, or with a private certificate authority, let SSL_CERT_FILE "
     "and REQUESTS_CA_BUNDLE name a file with its certificate."
@@ -366,42 +374,35 @@ def _from_text(text: str) -> Finding:
     return Finding("", State.FAILED, *_split(text))
 
 
-def _store_fault(error: StoreError | OnBehalfOfError) -> Finding:
+def _store_fault(error: UpstreamError) -> Finding:
+    if isinstance(error, ManagedIdentityError):
+        return _skipped(_NO_IDENTITY)
     if isinstance(error, OnBehalfOfError):
         return _entra_fault(error)
     if isinstance(error, StoreMisconfigured):
         return _from_text(str(error))
     details = " ".join(getattr(error, "__notes__", ()))
-    return _failed(f"{error} {details}".strip(), "Check its address, the network and the store's own health.")
+    advice = error.cause.advice if error.cause else None
+    return _failed(f"{error} {details}".strip(), advice or "Check its address, the network and the store's own health.")
 
 
 def _entra_fault(error: OnBehalfOfError) -> Finding:
-    codes = [int(code) for code in re.findall(r"AADSTS(\d+)", str(error))]
-    remedy = next((_ENTRA_REMEDIES[code] for code in codes if code in _ENTRA_REMEDIES), None)
-    if remedy is not None:
-        return _failed(str(error), remedy)
-    if isinstance(error, OnBehalfOfCredentialsRejected):
-        return _failed(
-            str(error),
-            "Check ENTRA_CLIENT_ID and the credential. A code is explained at https://login.microsoftonline.com/error",
-        )
+    advice = error.cause.advice if error.cause else None
+    if advice:
+        return _failed(str(error), advice)
     fault, remedy = _split(str(error))
     return _failed(fault, remedy or "Check ENTRA_AUTHORITY_HOST and the network.")
 
 
-def _acs_fault(error: AcsError) -> Finding:
-    if isinstance(error, AcsCredentialsRejected):
-        return _failed(
-            str(error),
-            "Copy the connection string from the ACS resource's Keys page into ACS_CONNECTION_STRING: keys may have "
-            "been regenerated. If it is right, check this machine's clock.",
-        )
+def _acs_fault(error: UpstreamError) -> Finding:
+    if isinstance(error, ManagedIdentityError):
+        return _skipped(_NO_IDENTITY)
+    advice = error.cause.advice if error.cause else None
     if isinstance(error, UnexpectedAnswer):
-        return _failed(
-            f"It gave an unexpected answer (status {error.status}).",
-            "Check that the endpoint in ACS_CONNECTION_STRING is an ACS resource.",
-        )
-    return _failed(str(error), "Check the endpoint in ACS_CONNECTION_STRING, the network and the resource's health.")
+        message, advice = f"It gave an unexpected answer (status {error.status}).", _NOT_ACS
+    else:
+        message = str(error)
+    return _failed(message, advice or "Check the ACS endpoint, the network and the resource's health.")
 
 
 def _missing_file(path: Path) -> Finding | None:

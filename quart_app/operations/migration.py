@@ -14,18 +14,17 @@ from enum import StrEnum
 
 from tenacity.wait import wait_random_exponential
 
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
 from quart_app.operations.identity_owners import IdentityOwners
 from storage.mapping import (
     IdentityMapping,
     MappingExists,
     MappingStore,
     MappingUnreadable,
-    StoreError,
     StoreUnavailable,
     UnreadableMapping,
     UserKey,
 )
+from upstream.errors import UpstreamError
 from upstream.retrying import RetryPolicy
 
 
@@ -160,7 +159,7 @@ class _Migration:
                 reason = _REASONS.get(outcome, "")
             except MappingUnreadable as error:
                 outcome, reason = Outcome.UNREADABLE, f"in the target: {error.unreadable}"
-            except (StoreError, OnBehalfOfError) as error:
+            except UpstreamError as error:
                 outcome, reason = Outcome.FAILED, str(error)
             self._note(mapping, outcome, reason)
             if self._failures_in_a_row >= self._options.give_up_after:
@@ -178,7 +177,7 @@ class _Migration:
     ) -> IdentityMapping | UnreadableMapping | None:
         try:
             return await anext(listing, None)
-        except (StoreError, OnBehalfOfError) as error:
+        except UpstreamError as error:
             raise _Stop(f"The source can't be read: {error}") from error
 
     def _note(self, stored: IdentityMapping | UnreadableMapping, outcome: Outcome, reason: str) -> None:

@@ -13,17 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from quart_app.acs.interface import AcsClient, AcsError, IdentityGone, IdentityNotOwned
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfError
+from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned
 from quart_app.operations.identity_owners import IdentityOwners
-from storage.mapping import (
-    IdentityMapping,
-    MappingChanged,
-    MappingStore,
-    StoreError,
-    UnreadableMapping,
-    UserKey,
-)
+from storage.mapping import IdentityMapping, MappingChanged, MappingStore, UnreadableMapping, UserKey
+from upstream.errors import UpstreamError
 
 
 class State(StrEnum):
@@ -205,7 +198,7 @@ class _Reconciliation:
     ) -> IdentityMapping | UnreadableMapping | None:
         try:
             return await anext(listing, None)
-        except (StoreError, OnBehalfOfError) as error:
+        except UpstreamError as error:
             self._report.stopped = f"The store can't be read: {error}"
             return None
 
@@ -232,7 +225,7 @@ class _Reconciliation:
             return State.GONE, None
         except IdentityNotOwned:
             return State.OTHER_RESOURCE, None
-        except AcsError as error:
+        except UpstreamError as error:
             return State.UNKNOWN, str(error)
         return State.LIVE, None
 
@@ -251,7 +244,7 @@ class _Reconciliation:
             return frozenset()
         try:
             await self._prove_absence()
-        except AcsError as error:
+        except UpstreamError as error:
             self._report.refused = f"{error} Nothing was repaired."
             return frozenset()
         return unfinished | {State.GONE, State.OTHER_RESOURCE}
@@ -265,7 +258,7 @@ class _Reconciliation:
             await self._store.remove(marked)
         except MappingChanged:
             return Repair.CHANGED, None
-        except (StoreError, OnBehalfOfError, AcsError) as error:
+        except UpstreamError as error:
             return Repair.FAILED, str(error)
         return Repair.REMOVED, None
 

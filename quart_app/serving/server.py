@@ -18,6 +18,7 @@ from quart_app.serving.hypercorn_patch import patch_hypercorn
 from quart_app.settings import ServerSettings, Settings
 from quart_app.web.errors import refusal_by_the_server
 from storage.mapping import StoreError
+from upstream.errors import UpstreamError, told
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ async def _serve(settings: Settings, drain_seconds: float) -> None:
             stopping.cancel()
             await _drained(serving, drain_seconds)
     except StoreError as error:
-        raise StartUpFailed(f"The mapping store can't be used: {error}") from error
+        raise StartUpFailed(f"The mapping store can't be used: {told(error)}") from error
+    except UpstreamError as error:
+        raise StartUpFailed(f"The service can't start: {told(error)}") from error
 
 
 async def _drained(serving: asyncio.Task[None], seconds: float) -> None:

@@ -106,7 +106,8 @@ _LIBRARY_LEVELS = {
     "aiohttp": logging.WARNING,
     "azure": logging.WARNING,  # azure-core logs every request with its URL, and ACS URLs hold user ids
     "azure.cosmos": logging.CRITICAL,  # its background refresh reports every lost connection; calls raise what matters
-    "msal": logging.WARNING,
+    "azure.identity": logging.CRITICAL,  # it writes answers into its warnings
+    "msal": logging.CRITICAL,  # it writes answers that it can't read into its errors
     "opentelemetry": logging.WARNING,
     "urllib3": logging.ERROR,  # warns of each broken connection, with the URL
 }

@@ -26,6 +26,9 @@ class ErrorName(StrEnum):
     INSUFFICIENT_ROLE = "insufficient_role", 403
     CONSENT_REQUIRED = "consent_required", 403
     STEP_UP_REQUIRED = "step_up_required", 403
+    USER_NOT_FOUND = "user_not_found", 403
+    USER_NOT_ALLOWED = "user_not_allowed", 403
+    TEAMS_USER_NOT_ALLOWED = "teams_user_not_allowed", 403
     TEAMS_TOKEN_USER = "teams_token_user", 403
     TEAMS_TOKEN_SCOPE = "teams_token_scope", 403
     NOT_FOUND = "not_found", 404

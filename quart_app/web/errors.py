@@ -15,24 +15,31 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from quart_app.acs.interface import (
     AcsCredentialsRejected,
     AcsError,
+    AcsMisconfigured,
     AcsThrottled,
     AcsUnavailable,
     TeamsTokenRefused,
+    TeamsUserNotAllowed,
     UnexpectedAnswer,
 )
 from quart_app.auth.access_tokens import InsufficientRole, InsufficientScope
 from quart_app.auth.guard import NoAccessToken
 from quart_app.auth.on_behalf_of.errors import (
     AssertionRefused,
+    CallerNotAllowed,
+    CallerNotFound,
     ConsentRequired,
+    InteractionRequired,
     OnBehalfOfError,
     OnBehalfOfThrottled,
     OnBehalfOfUnavailable,
+    OnBehalfOfUnexpectedAnswer,
 )
 from quart_app.auth.signed_tokens import InvalidAccessToken
 from quart_app.auth.signing_keys import SigningKeysUnavailable
 from quart_app.auth.step_up import StepUpNotPossible, StepUpRequired
 from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOffered, TeamsTokenInvalid
+from quart_app.credentials import ManagedIdentityError, ManagedIdentityThrottled, ManagedIdentityUnavailable
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
@@ -47,6 +54,8 @@ from storage.mapping import (
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
+    StoreUserNotFound,
     Unreadable,
 )
 
@@ -218,6 +227,25 @@ _STEP_UP = (
     "client declare the capability cp1 when it gets its token (MSAL: clientCapabilities), so that it can be told what."
 )
 
+_INTERACTION = (
+    "A policy wants the user to sign in interactively, for example by multi-factor authentication or with a new "
+    "password. Let the user sign out of the client and in again."
+)
+
+_USER_NOT_FOUND = "The user does not exist in the directory; an administrator must look at the account."
+
+_USER_NOT_ALLOWED = (
+    "The organization does not let this user in: the account is disabled, not assigned to the application, or blocked "
+    "by a policy. An administrator must look at it."
+)
+
+_TEAMS_USER_NOT_ALLOWED = (
+    "Azure Communication Services does not let this user act as a Teams user: guests can't, nor can users without a "
+    "Teams licence."
+)
+
+_UNEXPECTED = "answered in a way that this service does not know; report the requestId."
+
 _ROLE = "The user lacks the role that this API requires; let an administrator of the sign-in assign it."
 
 _FRAMEWORK_MESSAGES = {
@@ -281,6 +309,8 @@ _REFUSED_BY_THE_SERVER = (
     ErrorName.NOT_IMPLEMENTED,
 )
 
+_NOT_FOUND = ErrorResponse(ErrorName.USER_NOT_FOUND, _USER_NOT_FOUND, _challenge("insufficient_scope", _USER_NOT_FOUND))
+
 _Answer = Callable[[Any, str], ErrorResponse]
 
 _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
@@ -316,6 +346,19 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     ),
     StepUpNotPossible: ErrorResponse(ErrorName.STEP_UP_REQUIRED, _STEP_UP, _challenge("insufficient_scope", _STEP_UP)),
     StoreAccessDenied: _INVALID_TOKEN,
+    InteractionRequired: ErrorResponse(
+        ErrorName.STEP_UP_REQUIRED, _INTERACTION, _challenge("insufficient_scope", _INTERACTION)
+    ),
+    CallerNotFound: _NOT_FOUND,
+    StoreUserNotFound: _NOT_FOUND,
+    CallerNotAllowed: ErrorResponse(
+        ErrorName.USER_NOT_ALLOWED, _USER_NOT_ALLOWED, _challenge("insufficient_scope", _USER_NOT_ALLOWED)
+    ),
+    TeamsUserNotAllowed: ErrorResponse(
+        ErrorName.TEAMS_USER_NOT_ALLOWED,
+        _TEAMS_USER_NOT_ALLOWED,
+        _challenge("insufficient_scope", _TEAMS_USER_NOT_ALLOWED),
+    ),
     ConsentRequired: ErrorResponse(ErrorName.CONSENT_REQUIRED, _CONSENT, _challenge("insufficient_scope", _CONSENT)),
     AssertionRefused: _INVALID_TOKEN,
     OnBehalfOfThrottled: _unavailable("Microsoft Entra ID is busy."),
@@ -323,6 +366,15 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     OnBehalfOfError: ErrorResponse(
         ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
         "Microsoft Entra ID refused this service's own credential or registration; the operator must look at it.",
+    ),
+    OnBehalfOfUnexpectedAnswer: ErrorResponse(
+        ErrorName.UNEXPECTED_UPSTREAM_ANSWER, f"Microsoft Entra ID {_UNEXPECTED}"
+    ),
+    ManagedIdentityThrottled: _unavailable("The managed identity endpoint is busy."),
+    ManagedIdentityUnavailable: _unavailable("The managed identity endpoint can't be reached."),
+    ManagedIdentityError: ErrorResponse(
+        ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
+        "The platform gives this service no token of its managed identity; the operator must look at it.",
     ),
     ExtensionLimitReached: ErrorResponse(
         ErrorName.EXTENSION_LIMIT_REACHED,
@@ -347,10 +399,14 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     StoreUnavailable: _unavailable("The mapping store can't be reached."),
     AcsThrottled: _unavailable("Azure Communication Services is busy."),
     AcsUnavailable: _unavailable("Azure Communication Services can't be reached."),
-    UnexpectedAnswer: ErrorResponse(
-        ErrorName.UNEXPECTED_UPSTREAM_ANSWER,
-        "Azure Communication Services answered in a way that this service does not know; report the requestId.",
+    AcsMisconfigured: ErrorResponse(
+        ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
+        "Azure Communication Services refused what this service asked for; the operator must look at its set-up.",
     ),
+    UnexpectedAnswer: ErrorResponse(
+        ErrorName.UNEXPECTED_UPSTREAM_ANSWER, f"Azure Communication Services {_UNEXPECTED}"
+    ),
+    StoreUnexpectedAnswer: ErrorResponse(ErrorName.UNEXPECTED_UPSTREAM_ANSWER, f"The mapping store {_UNEXPECTED}"),
     StoreError: _unavailable("The mapping store failed."),
     AcsError: _unavailable("Azure Communication Services failed."),
     TooManyRequests: _too_many_requests,

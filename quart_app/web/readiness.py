@@ -5,6 +5,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from upstream.errors import told
+
 logger = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
@@ -61,7 +63,11 @@ class Readiness:
         try:
             async with asyncio.timeout(self._timeout):
                 await check()
+        except TimeoutError:
+            reason = f"No answer within {self._timeout:g} s."
         except Exception as error:  # a check may fail in any way: that is what it is for
-            logger.warning("not ready: %s: %s", name, type(error).__name__)
-            return False
-        return True
+            reason = told(error)
+        else:
+            return True
+        logger.warning("not ready: %s: %s", name, reason)
+        return False

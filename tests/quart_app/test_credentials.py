@@ -15,9 +15,8 @@ from local_azure.entra.directory import API, MANAGED_IDENTITY
 from local_azure.environment import LocalAzure
 from local_azure.faults import Call, Fault
 from quart_app.app import create_app
-from quart_app.credentials import credentials_in_use
+from quart_app.credentials import ManagedIdentityRefused, ManagedIdentityUnavailable, credentials_in_use
 from quart_app.settings import InvalidSettings, Settings, load_settings
-from storage.mapping import StoreMisconfigured, StoreUnavailable
 from tests.quart_app.conftest import Bearer
 from tests.support.answers import error_of
 from tests.support.certificates import write_certificate
@@ -156,7 +155,7 @@ async def test_a_refusal_of_one_identity_neither_loops_nor_costs_a_new_token(
         (Fault(status=500, times=None), (503, "service_unavailable"), 4),
         (Fault(status=429, times=None), (503, "service_unavailable"), 4),
         (Fault(status=410, times=None), (503, "service_unavailable"), 4),
-        (Fault(reset=True, times=None), (503, "service_unavailable"), 1),
+        (Fault(reset=True, times=None), (503, "service_unavailable"), 4),
         (
             Fault(status=400, body={"message": "No such identity."}, times=None),
             (502, "upstream_credentials_rejected"),
@@ -198,7 +197,7 @@ async def test_trouble_with_the_federated_credential_is_told_apart(
         assert (await client.get("/api/user", headers=bearer("alex"))).status_code == 404
 
 
-@pytest.mark.parametrize(("status", "expected"), [(500, StoreUnavailable), (400, StoreMisconfigured)])
+@pytest.mark.parametrize(("status", "expected"), [(500, ManagedIdentityUnavailable), (400, ManagedIdentityRefused)])
 async def test_a_start_on_cosmos_without_a_token_says_what_is_wrong(
     serve: Serve, local_azure: LocalAzure, status: int, expected: type[Exception]
 ) -> None:

@@ -1,6 +1,5 @@
 """National clouds: other hosts, other issuers, other audiences, other ids; by settings alone."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +18,7 @@ from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.on_behalf_of.credentials import FederatedCredential, client_credential
 from quart_app.auth.signing_keys import SigningKeys
 from quart_app.clouds import CLOUDS, issuing_host
+from quart_app.credentials import managed_identity
 from quart_app.settings import InvalidSettings, load_settings
 from tests.quart_app.conftest import Bearer
 from upstream.http_session import new_http_session
@@ -134,9 +134,11 @@ async def test_a_managed_identity_proves_itself_with_the_audience_of_its_cloud(
         environment.setenv(name, value)
     body = {"access_token": "proof", "expires_on": "9999999999", "resource": audience, "token_type": "Bearer"}
     entra.faults.script("managed_identity_token", Fault(status=200, body=body))
-    credential = client_credential(load_settings(None).entra)
-    assert isinstance(credential, FederatedCredential)
-    assert await asyncio.to_thread(credential.assertion) == "proof"
+    settings = load_settings(None)
+    async with managed_identity(settings.entra) as identity:
+        credential = client_credential(settings.entra, identity)
+        assert isinstance(credential, FederatedCredential)
+        assert await credential.assertion() == "proof"
     (call,) = [call for call in entra.faults.calls if call.operation == "managed_identity_token"]
     asked = parse_qs(urlsplit(call.path).query)
     assert (asked["resource"], asked["client_id"]) == ([audience], [IDENTITY])

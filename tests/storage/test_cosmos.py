@@ -38,6 +38,7 @@ from storage.mapping import (
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
     Unreadable,
     UnreadableMapping,
     UserKey,
@@ -530,6 +531,10 @@ class TestDamagedItems:
         assert await cosmos_store.get(USER) is not None
 
 
+OWN = {"x-ms-activity-id": "A1"}
+"""By which an answer is known as Cosmos DB's own."""
+
+
 class TestAnswers:
     async def test_a_deleted_container_is_an_error_and_no_missing_mapping(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
@@ -550,7 +555,7 @@ class TestAnswers:
     async def test_a_create_that_finds_no_container_is_misconfigured_whatever_the_sub_status(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        cosmos.faults.script("create_item", Fault(status=404))
+        cosmos.faults.script("create_item", Fault(status=404, headers=OWN))
         with pytest.raises(StoreMisconfigured, match="'acs/identities' does not exist"):
             await cosmos_store.create(ALICE, acs_id("one"))
 
@@ -564,7 +569,7 @@ class TestAnswers:
     async def test_a_conflict_whose_item_can_not_be_read_is_tried_again_and_then_an_outage(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        cosmos.faults.script("create_item", Fault(status=409, times=None))
+        cosmos.faults.script("create_item", Fault(status=409, headers=OWN, times=None))
         with pytest.raises(StoreUnavailable):
             await cosmos_store.create(ALICE, acs_id("one"))
         assert (cosmos.counts["create_item"], cosmos.counts["read_item"]) == (3, 3)
@@ -572,7 +577,7 @@ class TestAnswers:
     async def test_a_conflict_with_a_mapping_that_is_removed_meanwhile_ends_in_a_new_one(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
     ) -> None:
-        cosmos.faults.script("create_item", Fault(status=409))
+        cosmos.faults.script("create_item", Fault(status=409, headers=OWN))
         created = await cosmos_store.create(ALICE, acs_id("one"))
         assert await cosmos_store.get(ALICE) == created
 
@@ -653,10 +658,61 @@ class TestAnswers:
     async def test_an_answer_that_makes_no_sense_is_an_outage(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, status: int
     ) -> None:
-        cosmos.faults.script("read_item", Fault(status=status, times=None))
+        cosmos.faults.script("read_item", Fault(status=status, headers=OWN, times=None))
         for call in (cosmos_store.get(ALICE), cosmos_store.ping()):
             with pytest.raises(StoreUnavailable):
                 await call
+
+    @pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError("url")])
+    async def test_nothing_that_the_sdk_raises_leaves_untyped(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        created = await cosmos_store.create(ALICE, "8:acs:one")
+
+        async def never_should(*_: object, **__: object) -> None:
+            raise odd
+
+        monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
+        for call in (
+            cosmos_store.get(ALICE),
+            cosmos_store.create(ALICE, "8:acs:one"),
+            cosmos_store.change(created, deleting=True),
+            cosmos_store.remove(created),
+            cosmos_store.ping(),
+            listed(cosmos_store),
+            open_cosmos_store(settings_for(cosmos)),
+        ):
+            with pytest.raises(StoreUnavailable) as caught:
+                await call
+            assert caught.value.cause is not None
+            assert caught.value.cause.code == type(odd).__name__
+
+    async def test_a_status_that_is_not_known_is_an_unexpected_answer_and_a_strangers_is_passing_trouble(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
+    ) -> None:
+        for headers, kind in ((OWN, StoreUnexpectedAnswer), ({}, StoreUnavailable)):
+            cosmos.faults.script("read_item", Fault(status=402, headers=headers))
+            with pytest.raises(kind):
+                await cosmos_store.get(ALICE)
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 412, 413])
+    async def test_what_a_stranger_answers_proves_nothing(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, status: int
+    ) -> None:
+        created = await cosmos_store.create(ALICE, "8:acs:one")
+        cosmos.faults.script("*", Fault(status=status, body="<html>", times=None))
+        for call in (
+            cosmos_store.get(ALICE),
+            cosmos_store.create(BOB, "8:acs:two"),
+            cosmos_store.change(created, deleting=True),
+            cosmos_store.remove(created),
+            listed(cosmos_store),
+            cosmos_store.ping(),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await call
+        cosmos.faults.clear()
+        assert await cosmos_store.get(ALICE) == created
 
     async def test_a_call_ends_at_its_timeout_even_if_the_connection_would_wait_longer(self, cosmos: Cosmos) -> None:
         async with opened(settings_for(cosmos, call_timeout=4, read_timeout=60)) as store:

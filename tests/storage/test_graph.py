@@ -29,9 +29,11 @@ from storage.mapping import (
     MappingStore,
     MappingUnreadable,
     StoreAccessDenied,
+    StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
     Unreadable,
     UserKey,
 )
@@ -475,6 +477,47 @@ async def test_a_claims_challenge_is_handed_on(graph_store: GraphMappingStore, g
     assert error.value.claims == claims
 
 
+@pytest.mark.parametrize(
+    "claims", [json.dumps({"access_token": {"x": "y" * 70_000}}), "[]", "not JSON", "{}", json.dumps("x"), "[" * 5_000]
+)
+async def test_a_challenge_that_is_not_fit_for_a_header_is_none(
+    graph_store: GraphMappingStore, graph: Graph, claims: str
+) -> None:
+    encoded = base64.b64encode(claims.encode()).decode()
+    if len(encoded) > 8_000:  # aiohttp takes no longer header: what is too long is an answer that can't be read
+        encoded = encoded[:8_000]
+    challenge = f'Bearer realm="", error="insufficient_claims", claims="{encoded}"'
+    body = {"error": {"code": "InvalidAuthenticationToken", "message": "?"}}
+    graph.faults.script("get_me", Fault(status=401, headers={"WWW-Authenticate": challenge}, body=body))
+    with pytest.raises(StoreError) as error:
+        await graph_store.get(ALICE)
+    assert getattr(error.value, "claims", None) is None
+
+
+@pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError("url")])
+async def test_nothing_that_the_sdk_raises_leaves_untyped(
+    graph_store: GraphMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await graph_store.create(ALICE, "8:acs:one")
+
+    async def never_should(*_: object, **__: object) -> None:
+        raise odd
+
+    monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
+    for call in (
+        graph_store.get(ALICE),
+        graph_store.create(ALICE, "8:acs:one"),
+        graph_store.change(created, deleting=True),
+        graph_store.remove(created),
+        graph_store.ping(),
+        listed(graph_store),
+    ):
+        with pytest.raises(StoreUnavailable) as error:
+            await call
+        assert error.value.cause is not None
+        assert error.value.cause.code == type(odd).__name__
+
+
 async def test_a_token_of_another_user_is_noticed_and_changes_nothing(running: RunningGraph, graph: Graph) -> None:
     tokens = UserTokens(running)
 
@@ -558,7 +601,7 @@ async def test_an_error_message_names_no_user_and_no_upstream_text(
 ) -> None:
     body = {"error": {"code": "Odd <b>", "message": f"Resource '{ALICE.subject}' is odd."}}
     graph.faults.script("get_me", Fault(status=404, body=body))
-    with pytest.raises(StoreMisconfigured) as error:
+    with pytest.raises(StoreUnexpectedAnswer) as error:
         await graph_store.get(ALICE)
     assert ALICE.subject not in str(error.value)
     assert "<b>" not in str(error.value)
@@ -607,7 +650,7 @@ WRONG = {
     "500": (Fault(status=500, times=None), StoreUnavailable, None),
     "503": (Fault(status=503, headers={"Retry-After": "3"}, times=None), StoreUnavailable, 3),
     "504": (Fault(status=504, times=None), StoreUnavailable, None),
-    "redirect": (Fault(status=307, headers={"Location": "/v1.0/me"}, times=None), StoreMisconfigured, None),
+    "redirect": (Fault(status=307, headers={"Location": "/v1.0/me"}, times=None), StoreUnavailable, None),
     "hang": (Fault(hang=True, times=None), StoreUnavailable, None),
     "reset": (Fault(reset=True, times=None), StoreUnavailable, None),
 }

@@ -10,7 +10,7 @@ import pytest
 from tests.support import virtual_time
 from upstream.calls import UpstreamCalls
 from upstream.deadline import deadline
-from upstream.errors import Throttled, Unavailable, UpstreamError, is_transient
+from upstream.errors import Cause, Throttled, Unavailable, UpstreamError, is_transient, plain, told
 from upstream.measuring import outcome_of
 from upstream.retrying import RetryPolicy
 
@@ -79,7 +79,9 @@ def test_what_may_be_repeated_can_be_narrowed() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "begun", "attempts"), [(0, False, 0), (1, True, 1)])
-def test_at_the_deadline_the_call_ends_and_says_whether_it_had_begun(seconds: int, begun: bool, attempts: int) -> None:
+def test_at_the_deadline_the_call_ends_and_says_whether_it_had_begun(
+    seconds: int, begun: bool, attempts: int, caplog: pytest.LogCaptureFixture
+) -> None:
     upstream = Upstream()
 
     async def hang() -> str:
@@ -94,6 +96,67 @@ def test_at_the_deadline_the_call_ends_and_says_whether_it_had_begun(seconds: in
     with pytest.raises(TooLate) as late:
         virtual_time.run(main())
     assert (late.value.begun, upstream.attempts, upstream.measured) == (begun, attempts, [("read", seconds)])
+    (line,) = lines(caplog)
+    assert line == {
+        "upstream": "ours",
+        "operation": "read",
+        "upstream_code": "deadline" + "_before_the_call" * (not begun),
+    }
+
+
+REFUSED = Cause(400, "Code", "id-1", "Do this.")
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """What each warning about a refused call says beside its text."""
+    names = ("upstream", "operation", "status", "upstream_code", "correlation_id", "advice")
+    records = [vars(record) for record in caplog.records if record.msg == "an upstream call was refused"]
+    return [{name: record[name] for name in names if name in record} for record in records]
+
+
+def test_a_call_that_ends_refused_is_told_once_with_what_the_upstream_said(caplog: pytest.LogCaptureFixture) -> None:
+    upstream = Upstream(*(OursThrottled("busy", 1).because(Cause(429, f"Code{n}")) for n in range(3)))
+    with pytest.raises(OursThrottled):
+        virtual_time.run(upstream.calls.call("read", upstream.answer))
+    assert lines(caplog) == [{"upstream": "ours", "operation": "read", "status": 429, "upstream_code": "Code2"}]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TheirsThrottled("busy").because(REFUSED), UpstreamError("refused"), ValueError("a bug")],
+    ids=["another upstream's, told there", "without a cause", "no upstream's"],
+)
+def test_nothing_else_is_told(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    upstream = Upstream(error)
+    with pytest.raises(type(error)):
+        virtual_time.run(upstream.calls.call("read", upstream.answer))
+    assert lines(caplog) == []
+
+
+def test_a_repetition_that_succeeds_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    upstream = Upstream(OursThrottled("busy", 1).because(REFUSED))
+    virtual_time.run(upstream.calls.call("read", upstream.answer))
+    assert lines(caplog) == []
+
+
+def test_an_error_is_told_with_its_notes_and_its_advice_once() -> None:
+    error = UpstreamError("It was refused.").because(REFUSED)
+    assert told(error) == "It was refused. Do this."
+    error.add_note("It said 400.")
+    assert told(error) == "It was refused. It said 400. Do this."
+    assert told(UpstreamError("Refused. Do this.").because(REFUSED)) == "Refused. Do this."
+    assert told(UpstreamError()) == "UpstreamError."
+    assert told(ValueError("what a library wrote")) == "ValueError."
+
+
+@pytest.mark.parametrize("word", ["Directory_ConcurrencyViolation", "403/5301", "a-1", "x" * 100])
+def test_a_short_plain_word_may_be_logged(word: str) -> None:
+    assert plain(word) == word
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a\r\nb", "<b>", "ü", "x" * 101, "a\n", None, 7, ["a"]])
+def test_anything_else_may_not(word: object) -> None:
+    assert plain(word) is None
 
 
 def test_transient_is_what_is_throttled_or_unavailable() -> None:

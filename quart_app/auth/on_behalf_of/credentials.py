@@ -1,14 +1,12 @@
 """How the API's own app registration proves itself to Entra ID: by a secret, a certificate, or a managed identity."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import msal
-
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfCredentialsRejected
-from quart_app.auth.on_behalf_of.msal_http import HttpClient, RemembersNothing
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfMisconfigured
 from quart_app.clouds import token_exchange_audience
+from quart_app.credentials import ManagedIdentity
 from quart_app.settings import ClientCertificate, EntraSettings
 
 
@@ -21,58 +19,39 @@ class ClientSecret:
 
 @dataclass(frozen=True, slots=True)
 class FederatedCredential:
-    """No secret at all: `assertion` returns a token that the app registration trusts (`managed_identity_assertion`).
+    """No secret at all: `assertion` gets a token that the app registration trusts, once per token request."""
 
-    It is called in a worker thread, once per token request.
-    """
-
-    assertion: Callable[[], str]
+    assertion: Callable[[], Awaitable[str]]
 
 
 ClientCredential = ClientSecret | ClientCertificate | FederatedCredential
 
 
-def client_credential(entra: EntraSettings) -> ClientCredential:
-    """The one credential that is configured."""
+def client_credential(entra: EntraSettings, identity: ManagedIdentity | None = None) -> ClientCredential:
+    """The one credential that is configured. `identity` is the managed identity, for whoever is set up with one.
+
+    The app registration must trust it as a federated credential, by an audience that differs in national clouds
+    (https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity).
+    """
     if entra.client_secret is not None:
         return ClientSecret(entra.client_secret.get_secret_value())
     if entra.client_certificate is not None:
         return entra.client_certificate
-    audience = token_exchange_audience(entra.authority_host)
-    return FederatedCredential(managed_identity_assertion(str(entra.managed_identity_client_id), audience=audience))
+    if identity is None:
+        raise OnBehalfOfMisconfigured("Microsoft Graph needs a client secret, a certificate or a managed identity.")
+    scope = f"{token_exchange_audience(entra.authority_host)}/.default"
+    return FederatedCredential(lambda: identity.token(scope))
 
 
-def managed_identity_assertion(
-    client_id: str, *, audience: str = "api://AzureADTokenExchange", timeout: float = 5.0
-) -> Callable[[], str]:
-    """Assertions from the user-assigned managed identity `client_id`, for `FederatedCredential`.
+def msal_credential(credential: ClientCredential, assertion: Callable[[], str]) -> Any:
+    """The credential in MSAL's own form; `assertion` gives the federated credential's last one.
 
-    The app registration must trust it as a federated credential; `audience` differs in national clouds
-    (https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity).
-    MSAL keeps the identity's token until shortly before it expires. `timeout` is in seconds. What is returned raises
-    `OnBehalfOfCredentialsRejected`, `OnBehalfOfThrottled`, `OnBehalfOfUnavailable`.
+    Raises `OnBehalfOfMisconfigured` for a certificate that can't be used.
     """
-    client = msal.ManagedIdentityClient(
-        msal.UserAssignedManagedIdentity(client_id=client_id),
-        http_client=HttpClient(timeout, connections=1, keep_alive=False),  # nobody closes it, and it is rarely used
-        http_cache=RemembersNothing(),
-    )
-
-    def assertion() -> str:
-        answer = client.acquire_token_for_client(resource=audience)
-        if "access_token" not in answer:
-            raise OnBehalfOfCredentialsRejected
-        return str(answer["access_token"])
-
-    return assertion
-
-
-def msal_credential(credential: ClientCredential) -> Any:
-    """The credential in MSAL's own form."""
     match credential:
         case ClientSecret(value):
             return value
-        case FederatedCredential(assertion):
+        case FederatedCredential():
             return {"client_assertion": assertion}
         case ClientCertificate():
             return {"private_key": credential.private_key, "public_certificate": credential.certificates}

@@ -34,24 +34,58 @@ class ConsentRequired(OnBehalfOfError):
         super().__init__("The user or an administrator must consent to this service's permissions.")
 
 
-class AssertionRefused(OnBehalfOfError):
-    """Entra ID does not accept the caller's token: expired, revoked, or for another audience (AADSTS50013, 500133)."""
+class InteractionRequired(OnBehalfOfError):
+    """The caller must sign in interactively (AADSTS50076, 50079), and Entra ID gave no challenge to pass on."""
 
     outcome: ClassVar[str] = "refused"
 
-    def __init__(self, codes: tuple[int, ...] = ()) -> None:
-        super().__init__(f"The caller's token was refused{named(codes)}.")
+    def __init__(self) -> None:
+        super().__init__("The user must sign in interactively.")
+
+
+class AssertionRefused(OnBehalfOfError):
+    """Entra ID does not accept the caller's token, and a new one would do: expired, revoked (AADSTS50013, 500133)."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"The caller's token was refused ({code}).")
+
+
+class CallerNotAllowed(OnBehalfOfError):
+    """The tenant does not let this user in: disabled, not assigned, blocked by a policy (AADSTS50105, 53003)."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"The tenant's policy does not let the caller in ({code}).")
+
+
+class CallerNotFound(OnBehalfOfError):
+    """The user is not, or no longer, in the tenant (AADSTS50034, 51004)."""
+
+    outcome: ClassVar[str] = "refused"
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"The caller does not exist in the tenant ({code}).")
 
 
 class OnBehalfOfCredentialsRejected(OnBehalfOfError):
     """Entra ID refuses this service's own credential or registration."""
 
-    def __init__(self, codes: tuple[int, ...] = ()) -> None:
-        super().__init__(f"This service's credential was rejected{named(codes)}.")
+    def __init__(self, code: str) -> None:
+        super().__init__(f"This service's credential was rejected ({code}).")
 
 
 class OnBehalfOfMisconfigured(OnBehalfOfError):
     """It can't work until an operator changes something; the message says what."""
+
+
+class OnBehalfOfUnexpectedAnswer(OnBehalfOfError):
+    """Entra ID answered in its own form, with a code or a content that this service does not know."""
+
+    def __init__(self, code: str | None = None) -> None:
+        super().__init__(f"Entra ID gave an unexpected answer{f' ({code})' if code else ''}.")
 
 
 class OnBehalfOfThrottled(Throttled, OnBehalfOfError):
@@ -66,8 +100,3 @@ class OnBehalfOfUnavailable(Unavailable, OnBehalfOfError):
 
     def __init__(self, retry_after: float | None = None) -> None:
         super().__init__("Entra ID is unavailable.", retry_after)
-
-
-def named(codes: tuple[int, ...]) -> str:
-    """Entra ID's error codes as they go into a message."""
-    return f" ({', '.join(f'AADSTS{code}' for code in codes)})" if codes else ""

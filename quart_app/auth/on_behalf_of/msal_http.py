@@ -1,37 +1,64 @@
 """What MSAL is given in place of its own parts: an HTTP client, and caches that remember nothing.
 
-No redirects, which would carry the credential along, no retries, a time limit, no cookies; 429, 5xx and lost
-connections are typed errors before MSAL sees them.
+No redirects, which would carry the credential along, no retries, a time limit, no cookies. Nothing that an upstream
+says enters MSAL unchecked: every answer but a success is a typed error before MSAL sees it, because MSAL keeps the
+`error` of a failed request, of whatever type it is, and joins it into the headers of later ones; and of a success it
+sees only the members that it needs, of the type that they must have.
 """
 
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import msal
 import requests
 
-from quart_app.auth.on_behalf_of.errors import OnBehalfOfThrottled, OnBehalfOfUnavailable
-from upstream.retry_after import retry_after
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfUnavailable, OnBehalfOfUnexpectedAnswer
+from quart_app.auth.on_behalf_of.refusals import SPREADING_SECONDS, json_object, refused
+from upstream.errors import Cause
+
+LONGEST_BODY = 256 * 1024
+"""Bytes. Metadata and tokens take a few kilobytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedAnswer:
+    """A successful answer in the form that MSAL reads, with nothing in it but what was checked."""
+
+    text: str = field(repr=False)
+    status_code: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def raise_for_status(self) -> None:
+        """There is nothing to raise."""
 
 
 class HttpClient:
-    """What MSAL sends its requests with."""
+    """What MSAL sends its requests with: `get` for a tenant's metadata, `post` for its tokens.
 
-    def __init__(self, timeout: float, connections: int, *, keep_alive: bool = True) -> None:
+    Both raise `OnBehalfOfError`. `clock` is in seconds: in the first minutes of its life, refusals say what may still
+    be spreading.
+    """
+
+    def __init__(self, timeout: float, connections: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout = timeout
+        self._clock = clock
+        self._made_at = clock()
         self._session = requests.Session()
-        if not keep_alive:
-            self._session.headers["Connection"] = "close"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("https://", self._adapter)
-        self._session.mount("http://", self._adapter)  # a managed identity's endpoint is local and plain
 
-    def get(self, url: str, **parameters: Any) -> requests.Response:
-        return self._request("GET", url, **parameters)
+    def get(self, url: str, **parameters: Any) -> CheckedAnswer:
+        return _metadata(self._request("GET", url, **parameters))
 
-    def post(self, url: str, **parameters: Any) -> requests.Response:
-        return self._request("POST", url, **parameters)
+    def post(self, url: str, **parameters: Any) -> CheckedAnswer:
+        return _token(self._request("POST", url, **parameters))
 
     def close(self) -> None:
         # requests leaves closing to the garbage collector, and a kept exception can hold that up.
@@ -42,9 +69,10 @@ class HttpClient:
 
     def _request(
         self, method: str, url: str, params: Any = None, data: Any = None, headers: Any = None, **_: Any
-    ) -> requests.Response:
+    ) -> bytes:
+        """The body of a successful answer."""
         try:
-            response = self._session.request(
+            with self._session.request(
                 method,
                 url,
                 params=params,
@@ -52,14 +80,62 @@ class HttpClient:
                 headers=headers,
                 timeout=self._timeout,
                 allow_redirects=False,
-            )
+                stream=True,
+            ) as response:
+                body = _read(response)
         except requests.RequestException as error:
-            raise OnBehalfOfUnavailable from error
-        if response.status_code == 429:
-            raise OnBehalfOfThrottled(retry_after(response.headers))
-        if response.status_code == 408 or response.status_code >= 500:
-            raise OnBehalfOfUnavailable(retry_after(response.headers))
-        return response
+            raise OnBehalfOfUnavailable().because(Cause(code=type(error).__name__)) from error
+        if response.status_code != 200:
+            just_started = self._clock() - self._made_at < SPREADING_SECONDS
+            raise refused(response.status_code, response.headers, body, just_started=just_started)
+        return body
+
+
+def _read(response: requests.Response) -> bytes:
+    body = bytearray()
+    for piece in response.iter_content(64 * 1024):
+        body += piece
+        if len(body) > LONGEST_BODY:
+            raise OnBehalfOfUnavailable().because(Cause(response.status_code, "body_too_long"))
+    return bytes(body)
+
+
+def _metadata(body: bytes) -> CheckedAnswer:
+    """https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderMetadata"""
+    said = _own(body)
+    kept = {name: said.get(name) for name in ("issuer", "authorization_endpoint", "token_endpoint")}
+    if not all(isinstance(value, str) and _URL.fullmatch(value) for value in kept.values()):
+        raise OnBehalfOfUnexpectedAnswer().because(Cause(200, "malformed_metadata"))
+    return CheckedAnswer(json.dumps(kept))
+
+
+def _token(body: bytes) -> CheckedAnswer:
+    """https://www.rfc-editor.org/rfc/rfc6749#section-5.1"""
+    said = _own(body)
+    token, expires_in = said.get("access_token"), _seconds(said.get("expires_in"))
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token) or expires_in is None:
+        raise OnBehalfOfUnexpectedAnswer().because(Cause(200, "malformed_token_answer"))
+    return CheckedAnswer(json.dumps({"token_type": "Bearer", "access_token": token, "expires_in": expires_in}))
+
+
+def _own(body: bytes) -> dict[str, Any]:
+    said = json_object(body)
+    if said is None:  # not Entra ID's own: something between answered
+        raise OnBehalfOfUnavailable().because(Cause(200, "no_json_object"))
+    return said
+
+
+def _seconds(value: object) -> int | None:
+    """A number of seconds from now, which some write as text."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value < 1e9:
+        return int(value)
+    return None
+
+
+_URL = re.compile(r"https://[!-~]{1,2000}")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,65536}=*")
 
 
 class RemembersNothing(dict[str, Any]):

@@ -9,7 +9,8 @@ after the consent that was missing is given. Its token cache, in turn, grows wit
 - It runs on a bounded pool of threads, behind a bounded cache of our own and a single flight per token.
 - Its two caches remember nothing. Discovery is still asked for once per tenant: each application object keeps the
   result itself.
-- Its HTTP client is ours (`msal_http`).
+- Its HTTP client is ours (`msal_http`): it sees no error answer, and nothing unchecked of a good one.
+- Whatever it raises is typed here, and the application object that raised it is made anew.
 
 https://learn.microsoft.com/entra/msal/python
 """
@@ -17,7 +18,7 @@ https://learn.microsoft.com/entra/msal/python
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,21 +27,13 @@ import msal
 from cachetools import LRUCache, TLRUCache
 
 from quart_app.auth.caller import Caller
-from quart_app.auth.on_behalf_of.credentials import ClientCredential, msal_credential
-from quart_app.auth.on_behalf_of.errors import (
-    AssertionRefused,
-    ClaimsChallengeRequired,
-    ConsentRequired,
-    OnBehalfOfCredentialsRejected,
-    OnBehalfOfError,
-    OnBehalfOfMisconfigured,
-    OnBehalfOfUnavailable,
-    named,
-)
+from quart_app.auth.on_behalf_of.credentials import ClientCredential, FederatedCredential, msal_credential
+from quart_app.auth.on_behalf_of.errors import OnBehalfOfError, OnBehalfOfMisconfigured, OnBehalfOfUnavailable
 from quart_app.auth.on_behalf_of.msal_http import HttpClient, KeepsNoTokens, RemembersNothing
 from quart_app.clouds import ENTRA
 from storage.mapping import UserKey
 from upstream.calls import UpstreamCalls
+from upstream.errors import Cause
 from upstream.measuring import Measure, unmeasured
 from upstream.retrying import RetryPolicy
 from upstream.single_flight import SingleFlight
@@ -91,8 +84,9 @@ class OnBehalfOf:
         self._clock = clock
         self._calls = UpstreamCalls(ENTRA, lambda begun: OnBehalfOfUnavailable(), retry or RetryPolicy(), measure)
         self._on_lookup = on_lookup
-        self._credential = msal_credential(settings.credential)
-        self._http = HttpClient(settings.timeout, settings.threads)
+        self._assertion = ""
+        self._credential = msal_credential(settings.credential, lambda: self._assertion)
+        self._http = HttpClient(settings.timeout, settings.threads, clock)
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="on-behalf-of")
         self._applications: LRUCache[str, Any] = LRUCache(_TENANTS)
         self._building: SingleFlight[str, Any] = SingleFlight()
@@ -109,8 +103,7 @@ class OnBehalfOf:
         https://learn.microsoft.com/entra/identity-platform/claims-challenge#client-capabilities
 
         Kept until `expiry_margin` before its own expiry or until the caller's token expires, whichever is first.
-        Raises `ClaimsChallengeRequired`, `ConsentRequired`, `AssertionRefused`, `OnBehalfOfCredentialsRejected`,
-        `OnBehalfOfMisconfigured`, `OnBehalfOfThrottled`, `OnBehalfOfUnavailable`.
+        Raises `OnBehalfOfError`, and `ManagedIdentityError` where the managed identity is the credential.
         """
 
         def ask(application: Any) -> Any:
@@ -154,9 +147,17 @@ class OnBehalfOf:
             raise OnBehalfOfUnavailable(_CROWDED_PAUSE)
 
         async def acquire() -> _Token:
+            if isinstance(self._settings.credential, FederatedCredential):
+                self._assertion = await self._settings.credential.assertion()
             application = await self._application(tenant_id)
-            answer = await self._in_thread(lambda: ask(application))
-            return _Token.of(answer, self._clock(), self._settings.expiry_margin, useful_until)
+            try:
+                answer = await self._in_thread(lambda: ask(application))
+                return _Token.of(answer, self._clock(), self._settings.expiry_margin, useful_until)
+            except OnBehalfOfError:
+                raise
+            except Exception as error:  # whatever MSAL raises ends here, and who knows what it left behind
+                self._applications.pop(tenant_id, None)
+                raise OnBehalfOfUnavailable().because(Cause(code=type(error).__name__)) from None
 
         async def get() -> str:
             token = await self._calls.call("token", acquire)
@@ -172,31 +173,33 @@ class OnBehalfOf:
             return known
 
         async def build() -> Any:
-            built = await self._in_thread(
-                lambda: msal.ConfidentialClientApplication(
-                    self._settings.client_id,
-                    client_credential=self._credential,
-                    authority=f"{self._settings.authority_host.rstrip('/')}/{tenant_id}",
-                    instance_discovery=False,
-                    http_client=self._http,
-                    http_cache=RemembersNothing(),
-                    token_cache=KeepsNoTokens(),
-                    exclude_scopes=["offline_access"],
+            try:
+                built = await self._in_thread(
+                    lambda: msal.ConfidentialClientApplication(
+                        self._settings.client_id,
+                        client_credential=self._credential,
+                        authority=f"{self._settings.authority_host.rstrip('/')}/{tenant_id}",
+                        instance_discovery=False,
+                        http_client=self._http,
+                        http_cache=RemembersNothing(),
+                        token_cache=KeepsNoTokens(),
+                        exclude_scopes=["offline_access"],
+                    )
                 )
-            )
+            except OnBehalfOfError:
+                raise
+            except Exception as error:
+                # The answer was checked (`msal_http`), so what MSAL does not take is what it was given.
+                raise OnBehalfOfMisconfigured(
+                    "MSAL does not take the authority, the tenant's issuer or the credential."
+                ).because(Cause(code=type(error).__name__, advice=_MSAL_ADVICE)) from None
             self._applications[tenant_id] = built
             return built
 
         return await self._building.do(tenant_id, build)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except ValueError as error:
-            # MSAL's way to say that an answer of Entra ID, or the authority's address, makes no sense to it.
-            raise OnBehalfOfMisconfigured(
-                "Entra ID's answer could not be understood. Check the authority host and the tenant."
-            ) from error
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 class CallerTokens:
@@ -244,6 +247,7 @@ class ApplicationTokens:
         return await self.on_behalf_of.application_token(tenant_id, self.scope)
 
 
+_MSAL_ADVICE = "Check ENTRA_AUTHORITY_HOST, ENTRA_TENANT_ID and the client certificate."
 _CLAIMS_CHALLENGES = '{"access_token":{"xms_cc":{"values":["cp1"]}}}'
 _TENANTS = 100
 _CROWDED_PAUSE = 1.0  # seconds
@@ -256,31 +260,8 @@ class _Token:
 
     @classmethod
     def of(cls, answer: Any, now: float, margin: float, at_most: float) -> "_Token":
-        """The token of MSAL's answer; raises what else the answer means."""
-        if not isinstance(answer, dict):
-            raise OnBehalfOfUnavailable
-        if "access_token" not in answer:
-            raise _refusal(answer)
-        return cls(str(answer["access_token"]), min(now + float(answer.get("expires_in", 0)) - margin, at_most))
-
-
-def _refusal(answer: Mapping[str, Any]) -> OnBehalfOfError:
-    # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
-    codes = tuple(code for code in answer.get("error_codes") or () if isinstance(code, int))
-    error, claims = answer.get("error"), answer.get("claims")
-    if isinstance(claims, str) and claims:
-        return ClaimsChallengeRequired(claims)
-    if 65001 in codes or "consent_required" in (error, answer.get("suberror")):
-        return ConsentRequired()
-    if error in ("invalid_client", "unauthorized_client"):
-        return OnBehalfOfCredentialsRejected(codes)
-    if error in ("invalid_grant", "interaction_required", "login_required"):
-        return AssertionRefused(codes)
-    if error in ("temporarily_unavailable", "server_error"):
-        return OnBehalfOfUnavailable()
-    return OnBehalfOfMisconfigured(
-        f"Entra ID refused the request{named(codes)}. Check the app registration and the permissions it asks for."
-    )
+        """The token of MSAL's answer, which `msal_http` checked."""
+        return cls(answer["access_token"], min(now + float(answer["expires_in"]) - margin, at_most))
 
 
 def _digest(caller: Caller) -> bytes:

@@ -34,6 +34,7 @@ from quart_app.acs.interface import (
     AcsClient,
     AcsCredentialsRejected,
     AcsError,
+    AcsMisconfigured,
     AcsThrottled,
     AcsUnavailable,
     IdentityGone,
@@ -53,6 +54,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ATTEMPTS = 3
 READ_SECONDS = 3.0
+GOOD_ID = "8:acs:00000000-0000-4000-8000-00000000000a_00000000-0000-0000-0000-00000000000b"
 NOW = 1_800_000_000.0
 Use = Callable[[AcsClient, str], Awaitable[object]]
 
@@ -349,13 +351,10 @@ class TestUnexpectedAnswers:
         ("operation", "fault"),
         [
             ("create_identity", Fault(status=201, body={})),
-            ("create_identity", Fault(status=201, body="not JSON", headers={"Content-Type": "application/json"})),
-            ("create_identity", Fault(status=200, body={})),
             ("create_identity", Fault(status=404, body={"error": {"code": "NotFound", "message": "?"}})),
-            ("create_identity", Fault(status=418, body="<html>")),
-            ("delete_identity", Fault(status=404, body="<html>")),
+            ("create_identity", Fault(status=418, body={"error": {"code": "Teapot", "message": "?"}})),
+            ("delete_identity", Fault(status=400, body={"error": {"code": "Odd", "message": "?"}})),
             ("issue_access_token", Fault(status=200, body={})),
-            ("issue_access_token", Fault(status=400, body={"error": {"code": "ValidationError", "message": "?"}})),
             ("exchange_teams_token", Fault(status=400, body={"error": {"code": "ValidationError", "message": "?"}})),
         ],
     )
@@ -373,9 +372,121 @@ class TestUnexpectedAnswers:
             "Location": f"{world.acs.service_environment()['ACS_CONNECTION_STRING'].split(';')[0][9:]}elsewhere"
         }
         world.fault("create_identity", Fault(status=307, headers=location))
+        with pytest.raises(AcsUnavailable):
+            await communication.create_identity()
+        assert world.counts == {"create_identity": 1}
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault(status=201, body="not JSON", content_type="application/json"),
+            Fault(status=200, body=""),
+            Fault(status=404, body="<html>"),
+            Fault(status=401, body={}),
+            Fault(status=403, body={"error": {"code": {"no": "text"}}}),
+            Fault(status=418, body=[]),
+        ],
+    )
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    async def test_what_is_not_in_acss_own_form_is_passing_trouble(
+        self, world: World, communication: AcsClient, operation: str, fault: Fault
+    ) -> None:
+        world.fault(operation, replace(fault, times=None))
+        with pytest.raises(AcsUnavailable) as caught:
+            await OPERATIONS[operation](communication, "8:acs:1_2")
+        assert isinstance(caught.value, AcsUnavailable)
+        assert not caught.value.nothing_happened
+        assert world.counts == {operation: 1 if operation == "create_identity" else ATTEMPTS}
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {"identity": {}},
+            {"identity": {"id": None}},
+            {"identity": {"id": 8}},
+            {"identity": {"id": ""}},
+            {"identity": {"id": " "}},
+            {"identity": {"id": "8:orgid:00000000-0000-0000-0000-000000000001"}},
+            {"identity": {"id": "8:acs:1_2"}},
+            {"identity": {"id": f"{GOOD_ID}/../x"}},
+            {"identity": {"id": f"{GOOD_ID}?x"}},
+            {"identity": {"id": f"{GOOD_ID}\n"}},
+            {"identity": {"id": [GOOD_ID]}},
+            {"identity": None},
+            {"identity": []},
+            {},
+            [],
+            "null",
+            "true",
+            "7",
+        ],
+    )
+    async def test_an_identity_is_taken_only_with_the_id_of_one(
+        self, world: World, communication: AcsClient, answer: Any
+    ) -> None:
+        world.fault("create_identity", Fault(status=201, body=answer, content_type="application/json"))
         with pytest.raises(UnexpectedAnswer):
             await communication.create_identity()
         assert world.counts == {"create_identity": 1}
+        assert (await communication.create_identity()).startswith("8:acs:")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            {"token": "a.b.c"},
+            {"token": "", "expiresOn": "2026-11-26T05:45:00+00:00"},
+            {"token": None, "expiresOn": "2026-11-26T05:45:00+00:00"},
+            {"token": ["a.b.c"], "expiresOn": "2026-11-26T05:45:00+00:00"},
+            {"token": "a b", "expiresOn": "2026-11-26T05:45:00+00:00"},
+            {"token": "a.b.c\r\nX: y", "expiresOn": "2026-11-26T05:45:00+00:00"},
+            {"token": "a" * 70_000, "expiresOn": "2026-11-26T05:45:00+00:00"},
+            {"token": "a.b.c", "expiresOn": "tomorrow"},
+            {"token": "a.b.c", "expiresOn": "2026-11-26T05:45:00"},
+            {"token": "a.b.c", "expiresOn": 1_800_000_000},
+            {"token": "a.b.c", "expiresOn": {"at": "2026-11-26T05:45:00+00:00"}},
+            {"token": "a.b.c", "expiresOn": "2026-11-26T05:45:00+00:00" + "0" * 100},
+        ],
+    )
+    @pytest.mark.parametrize("use", [issue, exchange])
+    async def test_a_token_is_taken_only_with_the_time_at_which_it_expires(
+        self, world: World, communication: AcsClient, use: Use, answer: Any
+    ) -> None:
+        operation = "issue_access_token" if use is issue else "exchange_teams_token"
+        world.fault(operation, Fault(status=200, body=answer))
+        with pytest.raises(UnexpectedAnswer):
+            await use(communication, "8:acs:1_2")
+        assert world.counts == {operation: 1}
+
+    @pytest.mark.parametrize("written", ["2022-11-16T09:48:02.7233445+00:00", "2022-11-16T09:48:02Z"])
+    async def test_a_time_stays_as_acs_wrote_it(self, world: World, communication: AcsClient, written: str) -> None:
+        world.fault("issue_access_token", Fault(status=200, body={"token": "token", "expiresOn": written}))
+        assert (await communication.issue_token("8:acs:1_2")).expires_on == written
+
+    @pytest.mark.parametrize(
+        "odd", [AttributeError("x"), TypeError("x"), KeyError("x"), RecursionError(), ValueError()]
+    )
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    async def test_nothing_that_the_sdk_raises_leaves_untyped(
+        self, world: World, communication: AcsClient, operation: str, odd: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def never_should(*_: object, **__: object) -> None:
+            raise odd
+
+        monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
+        with pytest.raises(AcsError) as caught:
+            await OPERATIONS[operation](communication, "8:acs:1_2")
+        assert caught.value.cause is not None
+        assert caught.value.cause.code == type(odd).__name__
+
+    async def test_settings_that_acs_does_not_take_are_the_operators(
+        self, world: World, communication: AcsClient
+    ) -> None:
+        body = {"error": {"code": "ValidationError", "message": "?", "target": "Scopes"}}
+        world.fault("issue_access_token", Fault(status=400, body=body))
+        with pytest.raises(AcsMisconfigured) as caught:
+            await communication.issue_token("8:acs:1_2")
+        assert caught.value.cause is not None
+        assert "ACS_TOKEN_SCOPES" in str(caught.value.cause.advice)
 
 
 class TestPrivacy:
@@ -386,7 +497,7 @@ class TestPrivacy:
     ) -> None:
         caplog.set_level(logging.DEBUG, "azure")
         caplog.set_level(logging.DEBUG, "aiohttp.client")
-        caplog.set_level(logging.DEBUG, "quart_app")
+        caplog.set_level(logging.DEBUG, "upstream")
         text = ""
         async with world.client() as client:
             acs_user_id = await client.create_identity()
@@ -397,7 +508,7 @@ class TestPrivacy:
                 text = "".join(traceback.format_exception(error))
         records = " ".join(str(vars(record)) for record in caplog.records if record.name != "aiohttp.access")
         assert acs_user_id.removeprefix("8:acs:") not in records + text
-        assert fault == Fault() or "quart_app.acs.client" in records
+        assert fault == Fault() or "upstream.calls" in records
 
     async def test_cookies_are_not_kept(self, world: World, communication: AcsClient) -> None:
         world.fault("create_identity", Fault(status=429, headers={"Set-Cookie": "a=b; Path=/"}))

@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+import json
 import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,24 @@ from local_azure.entra.directory import API, HOME_TENANT, MANAGED_IDENTITY, OTHE
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.auth.caller import Caller
-from quart_app.auth.on_behalf_of.credentials import (
-    ClientSecret,
-    FederatedCredential,
-    managed_identity_assertion,
-)
+from quart_app.auth.on_behalf_of.credentials import ClientSecret, FederatedCredential
 from quart_app.auth.on_behalf_of.errors import (
     AssertionRefused,
+    CallerNotAllowed,
+    CallerNotFound,
     ClaimsChallengeRequired,
     ConsentRequired,
+    InteractionRequired,
     OnBehalfOfCredentialsRejected,
     OnBehalfOfMisconfigured,
     OnBehalfOfThrottled,
     OnBehalfOfUnavailable,
+    OnBehalfOfUnexpectedAnswer,
 )
+from quart_app.auth.on_behalf_of.refusals import SPREADING_SECONDS
 from quart_app.auth.on_behalf_of.tokens import CallerTokens, OnBehalfOf, OnBehalfOfOptions
-from quart_app.settings import ClientCertificate
+from quart_app.credentials import ManagedIdentityRefused, managed_identity
+from quart_app.settings import ClientCertificate, EntraSettings
 from storage.mapping import UserKey
 from tests.conftest import FakeClock
 from upstream.retrying import RetryPolicy
@@ -273,13 +277,28 @@ async def test_a_wrong_credential_is_the_services_own_fault(
 @pytest.mark.parametrize(
     ("body", "raised"),
     [
-        ({"error": "interaction_required", "error_codes": [50079]}, AssertionRefused),
+        ({"error": "interaction_required", "error_codes": [50079]}, InteractionRequired),
+        ({"error": "invalid_grant", "error_codes": [50076]}, InteractionRequired),
+        ({"error": "login_required"}, InteractionRequired),
         ({"error": "invalid_grant", "suberror": "consent_required"}, ConsentRequired),
+        ({"error": "invalid_grant", "error_codes": [70000]}, ConsentRequired),
         ({"error": "temporarily_unavailable"}, OnBehalfOfUnavailable),
+        ({"error": "invalid_grant", "error_codes": [90033]}, OnBehalfOfUnavailable),
         ({"error": "invalid_scope", "error_codes": [70011]}, OnBehalfOfMisconfigured),
-        ({}, OnBehalfOfMisconfigured),
+        ({"error": "invalid_grant", "error_codes": [500131]}, OnBehalfOfMisconfigured),
+        ({"error": "invalid_grant", "error_codes": [50173]}, AssertionRefused),
+        ({"error": "invalid_grant", "error_codes": [50105]}, CallerNotAllowed),
+        ({"error": "invalid_grant", "error_codes": [53003]}, CallerNotAllowed),
+        ({"error": "invalid_grant", "error_codes": [50034]}, CallerNotFound),
+        ({"error": "invalid_grant", "error_codes": [7, 50013]}, AssertionRefused),
+        ({"error": "invalid_grant", "error_codes": [999_999]}, OnBehalfOfUnexpectedAnswer),
+        ({"error": "invalid_grant"}, OnBehalfOfUnexpectedAnswer),
+        ({"error": "invalid_grant", "error_codes": "50013"}, OnBehalfOfUnexpectedAnswer),
+        ({"error": "invalid_grant", "error_codes": [True, "50013", None, 1e9]}, OnBehalfOfUnexpectedAnswer),
+        ({"error": "something_new"}, OnBehalfOfUnexpectedAnswer),
+        ({}, OnBehalfOfUnavailable),
         ([], OnBehalfOfUnavailable),
-        ("<html>", OnBehalfOfMisconfigured),
+        ("<html>", OnBehalfOfUnavailable),
     ],
 )
 async def test_every_refusal_has_its_error(
@@ -290,10 +309,155 @@ async def test_every_refusal_has_its_error(
         await on_behalf_of.access_token(caller(local_azure), SCOPES)
 
 
+POISON: list[Fault] = [
+    Fault(status=400, body={"error": {"code": "Denied", "message": "x"}}),
+    Fault(status=400, body={"error": ["invalid_grant"], "error_codes": [50013]}),
+    Fault(status=400, body={"error": 7}),
+    Fault(status=400, body={"error": None}),
+    Fault(status=400, body={"error": "invalid_grant\r\nX-Evil: 1"}),
+    Fault(status=400, body={"error": "\ud800"}),
+    Fault(status=400, body={"error": "x" * 70_000}),
+    Fault(status=403, body="<html>", content_type="text/html"),
+    Fault(status=400, body="[" * 100_000, content_type="application/json"),
+    Fault(status=400, body=b"\xff\xfe", content_type="application/json"),
+    Fault(status=200, body="null", content_type="application/json"),
+    Fault(status=200, body="<html>", content_type="text/html"),
+    Fault(status=200, body=[]),
+    Fault(status=200, body={"access_token": "a.b.c", "pad": "x" * 300_000, "expires_in": 5}),
+]
+
+
+@pytest.mark.parametrize("fault", POISON, ids=range(len(POISON)))
+async def test_an_odd_answer_is_passing_trouble_and_spoils_nothing_for_the_others(
+    local_azure: LocalAzure, on_behalf_of: OnBehalfOf, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    local_azure.entra.faults.script("token", fault)
+    with pytest.raises(OnBehalfOfUnavailable):
+        await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    for alias in ("alex", "megan", "zoe"):
+        one = caller(local_azure, alias)
+        assert claims_of(await on_behalf_of.access_token(one, SCOPES))["oid"] == one.user.subject
+    assert not [record for record in caplog.records if record.name.startswith("msal")]
+    assert "html" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"access_token": None, "expires_in": 3600},
+        {"access_token": {"a": 1}, "expires_in": 3600},
+        {"access_token": "a b", "expires_in": 3600},
+        {"access_token": "a.b.c"},
+        {"access_token": "a.b.c", "expires_in": "soon"},
+        {"access_token": "a.b.c", "expires_in": -1},
+        {"access_token": "a.b.c", "expires_in": True},
+        {"access_token": "a.b.c", "expires_in": [3600]},
+        {"error": "invalid_grant"},
+    ],
+)
+async def test_a_token_is_taken_only_with_its_lifetime(
+    local_azure: LocalAzure, on_behalf_of: OnBehalfOf, answer: dict[str, Any]
+) -> None:
+    local_azure.entra.faults.script("token", Fault(status=200, body=answer))
+    with pytest.raises(OnBehalfOfUnexpectedAnswer):
+        await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    await on_behalf_of.access_token(caller(local_azure), SCOPES)
+
+
+async def test_what_msal_does_not_need_of_a_token_answer_never_reaches_it(
+    local_azure: LocalAzure, on_behalf_of: OnBehalfOf
+) -> None:
+    answer = {"access_token": "a.b.c", "expires_in": "3600", "id_token": 7, "client_info": [], "scope": {}, "error": {}}
+    local_azure.entra.faults.script("token", Fault(status=200, body=answer))
+    assert await on_behalf_of.access_token(caller(local_azure), SCOPES) == "a.b.c"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"issuer": 7, "token_endpoint": "https://localhost/t", "authorization_endpoint": "https://localhost/a"},
+        {"issuer": "https://localhost/x", "authorization_endpoint": "https://localhost/a"},
+        {
+            "issuer": "https://localhost/x",
+            "token_endpoint": "http://localhost/t",
+            "authorization_endpoint": "https://l/",
+        },
+        {},
+    ],
+)
+async def test_metadata_of_another_form_is_an_unexpected_answer_and_asked_for_again(
+    local_azure: LocalAzure, on_behalf_of: OnBehalfOf, metadata: dict[str, Any]
+) -> None:
+    local_azure.entra.faults.script("openid_configuration_v2", Fault(status=200, body=metadata))
+    with pytest.raises(OnBehalfOfUnexpectedAnswer):
+        await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    await on_behalf_of.access_token(caller(local_azure), SCOPES)
+
+
+@pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RuntimeError(), ValueError("<html>")])
+async def test_nothing_that_msal_raises_leaves_untyped_and_its_object_is_made_anew(
+    local_azure: LocalAzure, on_behalf_of: OnBehalfOf, odd: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await on_behalf_of.access_token(caller(local_azure, "megan"), SCOPES)
+    (spoilt,) = on_behalf_of._applications.values()
+
+    def never_should(*_: object, **__: object) -> None:
+        raise odd
+
+    monkeypatch.setattr(spoilt, "acquire_token_on_behalf_of", never_should)
+    with pytest.raises(OnBehalfOfUnavailable) as error:
+        await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    assert error.value.cause is not None
+    assert error.value.cause.code == type(odd).__name__
+    await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    assert spoilt not in on_behalf_of._applications.values()
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        "\ud800",
+        json.dumps({"access_token": {"x": "\ud800"}})[:-1],
+        json.dumps({"access_token": {"x": "y" * 70_000}}),
+        "[]",
+        "{}",
+        "not JSON",
+        7,
+        {"access_token": {}},
+        "[" * 5_000,
+    ],
+)
+async def test_a_challenge_that_is_not_fit_for_a_header_is_none(
+    local_azure: LocalAzure, on_behalf_of: OnBehalfOf, claims: Any
+) -> None:
+    body = {"error": "interaction_required", "error_codes": [50076], "claims": claims}
+    local_azure.entra.faults.script("token", Fault(status=400, body=body))
+    with pytest.raises(InteractionRequired):
+        await on_behalf_of.access_token(caller(local_azure), SCOPES)
+
+
+async def test_a_federated_credential_that_may_be_spreading_is_told_so_only_after_the_start(
+    local_azure: LocalAzure, open_on_behalf_of: Open
+) -> None:
+    clock = FakeClock(time.time())
+    on_behalf_of = open_on_behalf_of(clock)
+    told = []
+    for _ in range(2):
+        local_azure.entra.faults.script(
+            "token", Fault(status=401, body={"error": "invalid_client", "error_codes": [700213]})
+        )
+        with pytest.raises(OnBehalfOfCredentialsRejected) as error:
+            await on_behalf_of.access_token(caller(local_azure), SCOPES)
+        assert error.value.cause is not None
+        told.append("wait ten minutes" in str(error.value.cause.advice))
+        clock.advance(SPREADING_SECONDS)
+    assert told == [True, False]
+
+
 async def test_a_redirect_is_not_followed(local_azure: LocalAzure, on_behalf_of: OnBehalfOf) -> None:
     location = f"{local_azure.entra.url}/{HOME_TENANT.tenant_id}/oauth2/v2.0/token"
     local_azure.entra.faults.script("token", Fault(status=307, headers={"Location": location}, body=""))
-    with pytest.raises(OnBehalfOfMisconfigured):
+    with pytest.raises(OnBehalfOfUnavailable):
         await on_behalf_of.access_token(caller(local_azure), SCOPES)
     assert token_requests(local_azure) == 1
 
@@ -301,8 +465,10 @@ async def test_a_redirect_is_not_followed(local_azure: LocalAzure, on_behalf_of:
 async def test_an_unknown_tenant_is_a_misconfiguration(local_azure: LocalAzure, on_behalf_of: OnBehalfOf) -> None:
     alex = caller(local_azure)
     stranger = dataclasses.replace(alex, user=UserKey("00000000-0000-0000-0000-000000000002", alex.user.subject))
-    with pytest.raises(OnBehalfOfMisconfigured):
+    with pytest.raises(OnBehalfOfMisconfigured, match="AADSTS90002") as error:
         await on_behalf_of.access_token(stranger, SCOPES)
+    assert error.value.cause is not None
+    assert "ENTRA_TENANT_ID" in str(error.value.cause.advice)
 
 
 async def test_metadata_that_failed_is_asked_for_again(local_azure: LocalAzure, on_behalf_of: OnBehalfOf) -> None:
@@ -407,7 +573,12 @@ async def identity_endpoint(
             return web.json_response({"statusCode": 400, "message": "No such identity"}, status=400)
         expires = str(int(time.time()) + 86_400)
         return web.json_response(
-            {"access_token": local_azure.entra.managed_identity_token(), "expires_on": expires, "token_type": "Bearer"}
+            {
+                "access_token": local_azure.entra.managed_identity_token(),
+                "expires_on": expires,
+                "token_type": "Bearer",
+                "resource": request.query["resource"],
+            }
         )
 
     application = web.Application()
@@ -422,23 +593,30 @@ async def identity_endpoint(
     await runner.cleanup()
 
 
+@asynccontextmanager
+async def federated(client_id: str) -> AsyncIterator[FederatedCredential]:
+    settings = EntraSettings.model_construct(managed_identity_client_id=client_id)
+    async with managed_identity(settings, ONE_ATTEMPT) as identity:
+        yield FederatedCredential(lambda: identity.token("api://AzureADTokenExchange/.default"))
+
+
 async def test_a_managed_identity_can_be_the_credential_and_is_asked_once(
     local_azure: LocalAzure, open_on_behalf_of: Open, identity_endpoint: list[web.Request]
 ) -> None:
-    credential = FederatedCredential(managed_identity_assertion(MANAGED_IDENTITY.client_id))
-    on_behalf_of = open_on_behalf_of(credential=credential)
-    for alias in ("alex", "megan"):
-        one = caller(local_azure, alias)
-        assert claims_of(await on_behalf_of.access_token(one, SCOPES))["oid"] == one.user.subject
+    async with federated(MANAGED_IDENTITY.client_id) as credential:
+        on_behalf_of = open_on_behalf_of(credential=credential)
+        for alias in ("alex", "megan"):
+            one = caller(local_azure, alias)
+            assert claims_of(await on_behalf_of.access_token(one, SCOPES))["oid"] == one.user.subject
     assert [request.query["resource"] for request in identity_endpoint] == ["api://AzureADTokenExchange"]
 
 
-async def test_a_refusing_managed_identity_is_the_services_own_fault(
+async def test_a_refusing_managed_identity_is_an_upstream_of_its_own(
     local_azure: LocalAzure, open_on_behalf_of: Open, identity_endpoint: list[web.Request]
 ) -> None:
-    on_behalf_of = open_on_behalf_of(credential=FederatedCredential(managed_identity_assertion("unknown")))
-    with pytest.raises(OnBehalfOfCredentialsRejected):
-        await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    async with federated("unknown") as credential:
+        with pytest.raises(ManagedIdentityRefused):
+            await open_on_behalf_of(credential=credential).access_token(caller(local_azure), SCOPES)
     assert token_requests(local_azure) == 0
 
 
@@ -472,7 +650,7 @@ async def test_nothing_secret_is_represented_or_logged(
     alex = caller(local_azure)
     token = await on_behalf_of.access_token(alex, SCOPES)
     local_azure.entra.faults.script(
-        "token", Fault(status=400, body={"error": "invalid_grant", "error_description": token})
+        "token", Fault(status=400, body={"error": "invalid_grant", "error_codes": [50013], "error_description": token})
     )
     with pytest.raises(AssertionRefused) as error:
         await on_behalf_of.access_token(caller(local_azure), SCOPES)

@@ -144,7 +144,7 @@ SEEDED = [
     Seeded(
         "ACS unreachable", acs_unreachable, "connection to localhost", "Check the endpoint in ACS_CONNECTION_STRING"
     ),
-    Seeded("not ACS", not_acs, "ACS", "Check that the endpoint in ACS_CONNECTION_STRING is an ACS resource"),
+    Seeded("not ACS", not_acs, "ACS", "ACS_CONNECTION_STRING or ACS_ENDPOINT is an ACS resource"),
     Seeded("clock off", clock_off, "connection to localhost", "Synchronise this machine's clock"),
     Seeded("wrong Cosmos DB key", cosmos(settings(COSMOS_KEY=OTHER_KEY)), "mapping store", "check that COSMOS_KEY"),
     Seeded("no container", cosmos(settings(COSMOS_CONTAINER="none")), "mapping store", "Create it with the partition"),

@@ -237,6 +237,27 @@ async def test_throttles_retries_and_failures_are_counted_and_mark_their_span(
     assert failed.events == ()  # an exception event would quote its message
 
 
+@pytest.mark.parametrize("storage", ["sqlite", "graph"])
+async def test_calls_of_the_managed_identity_have_spans_and_a_measurement_of_their_own(
+    local_azure: LocalAzure,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    bearer: Bearer,
+    collected: Collected,
+    storage: str,
+) -> None:
+    for name, value in local_azure.service_environment(secrets=False).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STORAGE_BACKEND", storage)
+    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "mappings.sqlite"))
+    local_azure.entra.faults.script("managed_identity_token", Fault(status=500))
+    async with create_app(load_settings(None), collected.telemetry) as app:
+        assert (await app.test_client().post("/api/user", headers=bearer("alex"))).status_code == 201
+    assert "managed_identity token" in {span.name for span in collected.spans}
+    assert collected.total("acs_auth.upstream.retries", upstream="managed_identity", outcome="unavailable") == 1
+    assert collected.total("acs_auth.upstream.duration", upstream="managed_identity", outcome="ok") >= 1
+
+
 async def test_pending_and_orphaned_identities_and_readiness_can_be_watched(
     client: Client, bearer: Bearer, collected: Collected
 ) -> None:
