@@ -68,18 +68,12 @@ def waits() -> Waits:
 
 @pytest.fixture
 async def client(
-    local_azure: LocalAzure,
-    storage: str,
-    waits: Waits,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    storage: str, waits: Waits, configured: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> AsyncIterator[Client]:
-    for name, value in local_azure.service_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STORAGE_BACKEND", storage)
+    configured.setenv("STORAGE_BACKEND", storage)
     if request.node.get_closest_marker("short_deadline"):
-        monkeypatch.setenv("REQUEST_DEADLINE_SECONDS", str(DEADLINE_SECONDS))
-    monkeypatch.setattr(Readiness, "start", lambda _: None)  # its own requests come when they come
+        configured.setenv("REQUEST_DEADLINE_SECONDS", str(DEADLINE_SECONDS))
+    configured.setattr(Readiness, "start", lambda _: None)  # its own requests come when they come
     async with create_app(load_settings(None), waits) as app:
         yield app.test_client()
 

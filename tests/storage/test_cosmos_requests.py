@@ -6,7 +6,6 @@
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,6 @@ from storage.cosmos_options import CosmosOptions
 from storage.guarded import GuardedStore
 from storage.mapping import StoreThrottled, StoreUnavailable, UserKey
 from tests.support.held_time import time_running_out
-from tests.support.running_cosmos import running_cosmos
 from tests.support.store_contract import ALICE, BOB, listed, no_wait
 from upstream.retrying import RetryPolicy
 
@@ -46,12 +44,6 @@ OPERATIONS = {
 
 # aiohttp sends an idempotent request once more when a kept-alive connection breaks before an answer.
 REPEATED_AFTER_RESET = {"get", "mark_deleting", "remove", "ping"}
-
-
-@pytest.fixture
-async def cosmos(state_directory: Path) -> AsyncIterator[Cosmos]:
-    async with running_cosmos(state_directory) as running:
-        yield running
 
 
 @pytest.fixture
