@@ -26,11 +26,13 @@ _trust = Path(tempfile.mkdtemp(prefix="acs-auth-tests-"))
 LocalAuthority(_trust)
 os.environ["SSL_CERT_FILE"] = os.environ["REQUESTS_CA_BUNDLE"] = str(_trust / "ca.pem")
 
+from local_azure.cosmos import Cosmos  # noqa: E402
 from local_azure.environment import LocalAzure, Ports  # noqa: E402
 from quart_app.settings import Environment  # noqa: E402
 from quart_app.telemetry.logs import configure_logging  # noqa: E402
 from tests.support.blocking import event_loop_guarded  # noqa: E402
 from tests.support.log_check import LogCheck  # noqa: E402
+from tests.support.running_cosmos import running_cosmos  # noqa: E402
 
 LOGS = LogCheck()
 
@@ -116,3 +118,16 @@ async def local_azure(state_directory: Path, new_key: KeyFactory) -> AsyncIterat
         LOGS.known.update(user.object_id for user in running.entra.users.values())
         LOGS.known.update(value for name, value in running.service_environment().items() if name in _SECRETS)
         yield running
+
+
+@pytest.fixture
+async def cosmos(state_directory: Path) -> AsyncIterator[Cosmos]:
+    """Only the Cosmos DB stand-in."""
+    async with running_cosmos(state_directory) as running:
+        yield running
+
+
+@pytest.fixture
+def quick_cosmos_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK repeats a refused account read three times, half a second apart: here it does not."""
+    monkeypatch.setenv("AZURE_COSMOS_HEALTH_CHECK_MAX_RETRIES", "0")

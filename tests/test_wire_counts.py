@@ -27,6 +27,7 @@ from quart_app.stores import open_mapping_store
 from storage.mapping import StoreError, StoreThrottled, UserKey
 from tests.support.acs_ids import acs_id
 from tests.support.held_time import time_running_out
+from tests.support.service_process import settings_for
 from upstream.deadline import deadline
 from upstream.retrying import RetryPolicy
 
@@ -68,10 +69,9 @@ async def subject(
 ) -> AsyncIterator[Subject]:
     upstream, _, verb = name.partition(" ")
     retry = RetryPolicy(attempts=ATTEMPTS, back_off=wait_random_exponential(multiplier=0.01, max=0.05))
-    for variable, value in local_azure.service_environment().items():
+    storage = upstream if upstream != "acs" else "sqlite"
+    for variable, value in settings_for(local_azure, tmp_path, storage).items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("STORAGE_BACKEND", upstream if upstream != "acs" else "sqlite")
-    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "mappings.sqlite"))
     alex = caller(local_azure)
     async with AsyncExitStack() as stack:
         stack.enter_context(serving(alex))

@@ -26,19 +26,9 @@ from local_azure.faults import Fault
 from tests.conftest import FakeClock
 from tests.support.running_cosmos import running_cosmos
 
+pytestmark = pytest.mark.usefixtures("quick_cosmos_refusals")
+
 NOW = 1_700_000_000.0
-
-
-@pytest.fixture(autouse=True)
-def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The SDK repeats a refused account read three times, half a second apart.
-    monkeypatch.setenv("AZURE_COSMOS_HEALTH_CHECK_MAX_RETRIES", "0")
-
-
-@pytest.fixture
-async def cosmos(state_directory: Path) -> AsyncIterator[Cosmos]:
-    async with running_cosmos(state_directory) as running:
-        yield running
 
 
 @pytest.fixture

@@ -10,16 +10,21 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.environment import LocalAzure
 from quart_app.app import create_app
 from quart_app.settings import Settings, load_settings
+from tests.support.service_process import settings_for
 
 Bearer = Callable[[str], dict[str, str]]
 
 
 @pytest.fixture
-def settings(local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in local_azure.service_environment().items():
+def configured(local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The settings are environment variables, with mappings in SQLite; a test changes them."""
+    for name, value in settings_for(local_azure, tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STORAGE_BACKEND", "sqlite")
-    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "mappings.sqlite"))
+    return monkeypatch
+
+
+@pytest.fixture
+def settings(configured: pytest.MonkeyPatch) -> Settings:
     return load_settings(None)
 
 

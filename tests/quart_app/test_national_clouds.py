@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,20 +31,11 @@ Serve = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 @pytest.fixture
-def environment(local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name, value in local_azure.service_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STORAGE_BACKEND", "sqlite")
-    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "mappings.sqlite"))
-    return monkeypatch
-
-
-@pytest.fixture
-def serve(environment: pytest.MonkeyPatch) -> Serve:
+def serve(configured: pytest.MonkeyPatch) -> Serve:
     @asynccontextmanager
     async def serve(**more: str) -> AsyncIterator[Client]:
         for name, value in more.items():
-            environment.setenv(name, value)
+            configured.setenv(name, value)
         async with create_app(load_settings(None)) as app:
             yield app.test_client()
 
@@ -125,13 +115,13 @@ async def test_ids_of_every_cloud_are_kept_and_used_as_they_are(
     ],
 )
 async def test_a_managed_identity_proves_itself_with_the_audience_of_its_cloud(
-    environment: pytest.MonkeyPatch, local_azure: LocalAzure, host: str, audience: str
+    configured: pytest.MonkeyPatch, local_azure: LocalAzure, host: str, audience: str
 ) -> None:
     entra = local_azure.entra
-    environment.delenv("ENTRA_CLIENT_SECRET")
-    environment.setenv("ENTRA_AUTHORITY_HOST", host)
+    configured.delenv("ENTRA_CLIENT_SECRET")
+    configured.setenv("ENTRA_AUTHORITY_HOST", host)
     for name, value in entra.managed_identity_environment().items():
-        environment.setenv(name, value)
+        configured.setenv(name, value)
     body = {"access_token": "proof", "expires_on": "9999999999", "resource": audience, "token_type": "Bearer"}
     entra.faults.script("managed_identity_token", Fault(status=200, body=body))
     settings = load_settings(None)
@@ -181,22 +171,22 @@ FOREIGN_GRAPH = [
 
 @pytest.mark.parametrize(("authority", "graph"), FOREIGN_GRAPH)
 def test_graph_of_another_cloud_than_the_authority_is_found_at_start(
-    environment: pytest.MonkeyPatch, authority: str, graph: str
+    configured: pytest.MonkeyPatch, authority: str, graph: str
 ) -> None:
-    environment.setenv("STORAGE_BACKEND", "graph")
-    environment.setenv("ENTRA_AUTHORITY_HOST", authority)
-    environment.setenv("GRAPH_BASE_URL", graph)
+    configured.setenv("STORAGE_BACKEND", "graph")
+    configured.setenv("ENTRA_AUTHORITY_HOST", authority)
+    configured.setenv("GRAPH_BASE_URL", graph)
     with pytest.raises(InvalidSettings, match=r"^GRAPH_BASE_URL is in another cloud than ENTRA_AUTHORITY_HOST"):
         load_settings(None)
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
-def test_the_hosts_of_one_cloud_go_together(environment: pytest.MonkeyPatch, cloud: Any) -> None:
-    environment.setenv("STORAGE_BACKEND", "graph")
+def test_the_hosts_of_one_cloud_go_together(configured: pytest.MonkeyPatch, cloud: Any) -> None:
+    configured.setenv("STORAGE_BACKEND", "graph")
     for authority in cloud.authority_hosts:
         for graph in cloud.graph_hosts:
-            environment.setenv("ENTRA_AUTHORITY_HOST", authority)
-            environment.setenv("GRAPH_BASE_URL", graph)
+            configured.setenv("ENTRA_AUTHORITY_HOST", authority)
+            configured.setenv("GRAPH_BASE_URL", graph)
             settings = load_settings(None)
             assert (settings.entra.authority_host, settings.graph.base_url) == (authority, graph)
             assert settings.entra.client_id == API.client_id

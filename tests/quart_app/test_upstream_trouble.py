@@ -68,18 +68,12 @@ def waits() -> Waits:
 
 @pytest.fixture
 async def client(
-    local_azure: LocalAzure,
-    storage: str,
-    waits: Waits,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    storage: str, waits: Waits, configured: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> AsyncIterator[Client]:
-    for name, value in local_azure.service_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STORAGE_BACKEND", storage)
+    configured.setenv("STORAGE_BACKEND", storage)
     if request.node.get_closest_marker("short_deadline"):
-        monkeypatch.setenv("REQUEST_DEADLINE_SECONDS", str(DEADLINE_SECONDS))
-    monkeypatch.setattr(Readiness, "start", lambda _: None)  # its own requests come when they come
+        configured.setenv("REQUEST_DEADLINE_SECONDS", str(DEADLINE_SECONDS))
+    configured.setattr(Readiness, "start", lambda _: None)  # its own requests come when they come
     async with create_app(load_settings(None), waits) as app:
         yield app.test_client()
 
@@ -87,8 +81,10 @@ async def client(
 async def test_four_replicas_give_twenty_new_users_one_identity_each(local_azure: LocalAzure, tmp_path: Path) -> None:
     users = [new_user(number) for number in range(20)]
     async with AsyncExitStack() as stack:
-        environments = [environment_for(local_azure, tmp_path, "cosmos") for _ in range(4)]
-        replicas = [await stack.enter_async_context(serving(environment)) for environment in environments]
+        replicas = []
+        for _ in range(4):
+            environment = {**environment_for(local_azure, tmp_path, "cosmos"), "REQUEST_DEADLINE_SECONDS": "60"}
+            replicas.append(await stack.enter_async_context(serving(environment)))
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
 
         async def post(number: int, url: str) -> tuple[int, int, str]:

@@ -49,6 +49,8 @@ from tests.support.held_time import time_running_out
 from tests.support.running_cosmos import cosmos_in_a_thread, running_cosmos
 from tests.support.store_contract import ALICE, BOB, OpenStore, listed
 
+pytestmark = pytest.mark.usefixtures("quick_cosmos_refusals")
+
 TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 USER = UserKey(TENANT, "4f0ab4a4-9d4b-4b4e-8f3c-0a4f6f9e0d11")
 
@@ -151,18 +153,6 @@ async def opened(settings: CosmosOptions) -> AsyncIterator[CosmosMappingStore]:
         yield store
     finally:
         await store.aclose()
-
-
-@pytest.fixture(autouse=True)
-def quick_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The SDK repeats a refused account read three times, half a second apart.
-    monkeypatch.setenv("AZURE_COSMOS_HEALTH_CHECK_MAX_RETRIES", "0")
-
-
-@pytest.fixture
-async def cosmos(state_directory: Path) -> AsyncIterator[Cosmos]:
-    async with running_cosmos(state_directory) as running:
-        yield running
 
 
 @pytest.fixture

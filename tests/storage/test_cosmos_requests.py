@@ -6,7 +6,6 @@
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,6 @@ from storage.guarded import GuardedStore
 from storage.mapping import StoreThrottled, StoreUnavailable, UserKey
 from tests.support.acs_ids import acs_id
 from tests.support.held_time import time_running_out
-from tests.support.running_cosmos import running_cosmos
 from tests.support.store_contract import ALICE, BOB, listed, no_wait
 from upstream.retrying import RetryPolicy
 
@@ -47,12 +45,6 @@ OPERATIONS = {
 
 # aiohttp sends an idempotent request once more when a kept-alive connection breaks before an answer.
 REPEATED_AFTER_RESET = {"get", "change", "remove", "ping"}
-
-
-@pytest.fixture
-async def cosmos(state_directory: Path) -> AsyncIterator[Cosmos]:
-    async with running_cosmos(state_directory) as running:
-        yield running
 
 
 @pytest.fixture

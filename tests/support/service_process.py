@@ -20,16 +20,19 @@ PATIENCE_SECONDS = 120
 """Only what hangs takes longer, on a busy machine too."""
 
 
-def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sqlite") -> dict[str, str]:
-    """The environment of a service that uses the stand-ins and a port that is free now."""
-    settings = {
+def settings_for(local_azure: LocalAzure, directory: Path, storage: str = "sqlite") -> dict[str, str]:
+    """The settings of a service that uses the stand-ins; an SQLite file is in `directory`."""
+    return {
         **local_azure.service_environment(),
-        "HOST": "127.0.0.1",
-        "PORT": str(free_port()),
         "STORAGE_BACKEND": storage,
         "SQLITE_PATH": str(directory / "mappings.sqlite"),
     }
-    return child_environment(os.environ, settings)
+
+
+def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sqlite") -> dict[str, str]:
+    """The whole environment of such a service, with a port that is free now."""
+    address = {"HOST": "127.0.0.1", "PORT": str(free_port())}
+    return child_environment(os.environ, {**settings_for(local_azure, directory, storage), **address})
 
 
 async def python(environment: Mapping[str, str], *arguments: str, directory: Path | None = None) -> Process:

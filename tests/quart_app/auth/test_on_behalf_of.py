@@ -156,7 +156,7 @@ async def test_a_token_is_kept_until_a_margin_before_its_expiry(
     clock = FakeClock(time.time())
     on_behalf_of = open_on_behalf_of(clock, expiry_margin=300)
     alex = caller(local_azure, lifetime=24 * 3600)
-    expires_in = claims_of(await on_behalf_of.access_token(alex, SCOPES))["exp"] - time.time()
+    expires_in = claims_of(await on_behalf_of.access_token(alex, SCOPES))["exp"] - clock.now
     clock.advance(expires_in - 310)
     await on_behalf_of.access_token(alex, SCOPES)
     assert token_requests(local_azure) == 1

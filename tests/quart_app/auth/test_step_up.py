@@ -24,10 +24,8 @@ REVOKED = json.dumps({"access_token": {"nbf": {"essential": True, "value": "1604
 
 
 @pytest.fixture
-async def app(local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Quart]:
-    for name, value in local_azure.service_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STORAGE_BACKEND", "graph")
+async def app(configured: pytest.MonkeyPatch) -> AsyncIterator[Quart]:
+    configured.setenv("STORAGE_BACKEND", "graph")
     async with create_app(load_settings(None)) as app:
         yield app
 

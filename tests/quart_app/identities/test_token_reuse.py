@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,13 +29,9 @@ NOT_OWNED = {"error": {"code": "IdentityNotOwned", "message": "Provided identity
 
 
 @pytest.fixture
-def environment(local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name, value in local_azure.service_environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("STORAGE_BACKEND", "sqlite")
-    monkeypatch.setenv("SQLITE_PATH", str(tmp_path / "mappings.sqlite"))
-    monkeypatch.setenv("ACS_TOKEN_REUSE_MINUTES", "30")
-    return monkeypatch
+def environment(configured: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    configured.setenv("ACS_TOKEN_REUSE_MINUTES", "30")
+    return configured
 
 
 @asynccontextmanager
