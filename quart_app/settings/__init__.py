@@ -2,6 +2,7 @@
 
 from quart_app.settings.groups import (
     CLIENT_CREDENTIALS,
+    NO_SEAL_KEYS,
     AcsSettings,
     CorsSettings,
     CosmosSettings,
@@ -23,6 +24,7 @@ from quart_app.settings.loading import InvalidSettings, load_settings
 
 __all__ = [
     "CLIENT_CREDENTIALS",
+    "NO_SEAL_KEYS",
     "AcsSettings",
     "CorsSettings",
     "CosmosSettings",

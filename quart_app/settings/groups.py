@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from quart_app.settings.values import (
@@ -20,7 +21,10 @@ from quart_app.settings.values import (
     check_base64,
     check_connection_string,
     check_issuer,
+    check_seal_keys,
     check_token_scopes,
+    check_within_90_days,
+    parse_date,
     without_version,
 )
 
@@ -203,6 +207,16 @@ class GraphSettings(Group):
         pattern=r"^[A-Za-z0-9_.]{1,128}$",
         validation_alias=_named("GRAPH_EXTENSION_NAME", "Graph__ExtensionName"),
     )
+    seal_keys: Annotated[SecretStr, AfterValidator(check_seal_keys)] | None = None
+    accept_unsealed_until: Annotated[date, BeforeValidator(parse_date), AfterValidator(check_within_90_days)] | None = (
+        None
+    )
+
+
+NO_SEAL_KEYS = (
+    "GRAPH_SEAL_KEYS, the secret by which mappings are sealed, for users may write their own extensions; make one "
+    "with: openssl rand -base64 32"
+)
 
 
 class SqliteSettings(Group):
