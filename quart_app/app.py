@@ -22,7 +22,7 @@ from quart_app.clouds import ENTRA
 from quart_app.credentials import MANAGED_IDENTITY, managed_identity, uses_managed_identity
 from quart_app.identities import IdentityService, TokenCache
 from quart_app.settings import AcsSettings, Environment, Settings
-from quart_app.stores import open_mapping_store
+from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
@@ -92,13 +92,13 @@ async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> 
         stack.push_async_callback(identities.aclose)
         readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping})
         stack.push_async_callback(readiness.aclose)
-        _observe(telemetry, identities, readiness)
+        _observe(settings, telemetry, identities, readiness)
         keys.start()
         readiness.start()
         yield _wire(settings, accepted, keys, acs, identities, readiness, telemetry)
 
 
-def _observe(telemetry: Telemetry, identities: IdentityService, readiness: Readiness) -> None:
+def _observe(settings: Settings, telemetry: Telemetry, identities: IdentityService, readiness: Readiness) -> None:
     telemetry.gauge(
         "acs_auth.identities.pending",
         "{identity}",
@@ -108,7 +108,7 @@ def _observe(telemetry: Telemetry, identities: IdentityService, readiness: Readi
     telemetry.gauge(
         "acs_auth.identities.orphaned",
         "{identity}",
-        "Surplus ACS identities that could not be deleted yet",
+        "Surplus ACS identities that could not be deleted yet, or were left behind with an unreadable mapping",
         lambda: identities.orphans,
     )
     telemetry.gauge(
@@ -116,6 +116,18 @@ def _observe(telemetry: Telemetry, identities: IdentityService, readiness: Readi
         "{deletion}",
         "Deletions that were begun and are not finished",
         lambda: identities.unfinished_deletions,
+    )
+    telemetry.gauge(
+        "acs_auth.mappings.seal_key_missing",
+        "{mapping}",
+        "Mappings that were met and are sealed by a key that GRAPH_SEAL_KEYS does not hold",
+        lambda: identities.without_seal_key,
+    )
+    telemetry.gauge(
+        "acs_auth.mappings.unsealed_accepted",
+        "1",
+        "Whether mappings without a seal are accepted (GRAPH_ACCEPT_UNSEALED_UNTIL): 1 or 0",
+        lambda: int(accepts_unsealed(settings)),
     )
     telemetry.gauge("acs_auth.ready", "1", "Whether the service is ready: 1 or 0", lambda: int(readiness.ready))
 

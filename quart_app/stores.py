@@ -6,18 +6,23 @@ A new store is one entry in `_BACKENDS`, beside its module in `storage` and its 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from quart_app.auth.caller import current_caller
 from quart_app.clouds import ENTRA
 from quart_app.credentials import MANAGED_IDENTITY, ManagedIdentity, managed_identity
-from quart_app.settings import CLIENT_CREDENTIALS, ClientCertificate, Settings, StorageBackend
+from quart_app.settings import CLIENT_CREDENTIALS, NO_SEAL_KEYS, ClientCertificate, Settings, StorageBackend
 from quart_app.telemetry.instruments import Telemetry
 from storage.guarded import GuardedStore
-from storage.mapping import STORE, MappingStore
+from storage.mapping import STORE, MappingStore, StoreMisconfigured
 from upstream.retrying import RetryPolicy
+
+if TYPE_CHECKING:
+    from storage.graph import GraphMappingStore
+    from storage.seal import SealKey, Seals
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +96,8 @@ def missing_settings(settings: Settings, backend: StorageBackend, *, may_be_new:
         yield "COSMOS_ENDPOINT is not set, such as https://NAME.documents.azure.com."
     if backend is StorageBackend.GRAPH and len(settings.entra.client_credentials) != 1:
         yield f"Microsoft Graph needs exactly one of {', '.join(CLIENT_CREDENTIALS)}."
+    if backend is StorageBackend.GRAPH and not settings.graph.seal_keys:
+        yield f"Microsoft Graph needs {NO_SEAL_KEYS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +148,59 @@ async def _cosmos(opening: _Opening) -> _Opened:
     return store, store.warnings
 
 
-async def _graph(opening: _Opening) -> _Opened:
+def accepts_unsealed(settings: Settings) -> bool:
+    """Whether the service takes mappings without a seal today (UTC)."""
+    until = settings.graph.accept_unsealed_until
+    graph = settings.storage.backend is StorageBackend.GRAPH
+    return graph and until is not None and datetime.now(UTC).date() <= until
+
+
+@asynccontextmanager
+async def open_graph_extensions(settings: Settings, retry: RetryPolicy) -> "AsyncIterator[GraphMappingStore]":
+    """What Microsoft Graph stores, as the application, for who seals it. Raises as `open_mapping_store`.
+
+    `retry` is for the tokens; the store itself repeats nothing.
+    """
+    async with AsyncExitStack() as stack:
+        opening = _Opening(settings, stack, retry, ActingAs.APPLICATION, None, Telemetry())
+        store, _ = await _graph(opening)
+        stack.push_async_callback(store.aclose)
+        yield store
+
+
+def graph_seals(settings: Settings) -> "Seals":
+    """What seals and verifies the mappings in Microsoft Graph."""
+    from storage.seal import Seals
+
+    return Seals(_seal_keys(settings), settings.graph.extension_name)
+
+
+def _seal_keys(settings: Settings) -> "tuple[SealKey, ...]":
+    from storage.seal import parse_seal_keys
+
+    keys = settings.graph.seal_keys
+    if keys is None:
+        raise StoreMisconfigured(f"Microsoft Graph needs {NO_SEAL_KEYS}")
+    return parse_seal_keys(keys.get_secret_value())
+
+
+def _unsealed_warnings(settings: Settings) -> tuple[str, ...]:
+    until = settings.graph.accept_unsealed_until
+    if until is None:
+        return ()
+    remedy = "Run acs-auth seal, then remove the setting GRAPH_ACCEPT_UNSEALED_UNTIL."
+    if not accepts_unsealed(settings):
+        return (f"GRAPH_ACCEPT_UNSEALED_UNTIL is over since {until}: mappings without a seal are refused. {remedy}",)
+    return (f"Until {until} mappings without a seal are accepted, which any user can point at anybody. {remedy}",)
+
+
+async def _graph(opening: _Opening) -> "tuple[GraphMappingStore, tuple[str, ...]]":
     from quart_app.auth.on_behalf_of.credentials import client_credential
     from quart_app.auth.on_behalf_of.tokens import ApplicationTokens, CallerTokens, OnBehalfOf, OnBehalfOfOptions
     from storage.graph import open_graph_store
     from storage.graph_options import GraphOptions
 
+    settings = opening.settings
     entra, graph, telemetry = opening.settings.entra, opening.settings.graph, opening.telemetry
     by_identity = not (entra.client_secret or entra.client_certificate_path)
     identity = await opening.identity() if by_identity else None
@@ -157,12 +211,15 @@ async def _graph(opening: _Opening) -> _Opened:
         on_lookup=telemetry.cache("on_behalf_of"),
     )
     opening.stack.push_async_callback(on_behalf_of.aclose)
-    options = GraphOptions(graph.base_url, graph.extension_name)
+    options = GraphOptions(_seal_keys(settings), graph.base_url, graph.extension_name)
     if opening.acting_as is ActingAs.CALLER:
+        # Operators' commands never take a mapping without a seal.
+        options = replace(options, accept_unsealed_until=graph.accept_unsealed_until)
         tokens = CallerTokens(on_behalf_of, (f"{graph.base_url}/User.ReadWrite",), current_caller)
-        return await open_graph_store(options, tokens), tuple(_of_certificate(entra.client_certificate))
+        warnings = (*_of_certificate(entra.client_certificate), *_unsealed_warnings(settings))
+        return await open_graph_store(options, tokens), warnings
     application = ApplicationTokens(on_behalf_of, entra.tenants, f"{graph.base_url}/.default")
-    return await open_graph_store(options, None, application), ()
+    return await open_graph_store(options, None, application), _unsealed_warnings(settings)
 
 
 def _of_certificate(certificate: ClientCertificate | None) -> Iterable[str]:

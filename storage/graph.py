@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 from weakref import WeakValueDictionary
 
@@ -40,7 +40,15 @@ from azure.core.pipeline.transport import AioHttpTransport
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 
 from storage import graph_refusals
-from storage.graph_extensions import IDENTITY, changed, created, mapping_of, properties_of, version_of
+from storage.graph_extensions import (
+    IDENTITY,
+    SEAL,
+    StoredExtension,
+    changed,
+    created,
+    mapping_of,
+    properties_of,
+)
 from storage.graph_options import GraphAccessTokens, GraphApplicationTokens, GraphOptions
 from storage.mapping import (
     ExtensionLimitReached,
@@ -60,11 +68,18 @@ from storage.mapping import (
     changed_mapping,
 )
 from storage.paging import Paged
+from storage.seal import Seals
 from upstream.claims import usable_challenge
 from upstream.errors import Cause, plain
 from upstream.http_session import new_http_session
 from upstream.refusals import UNKNOWN_ADVICE, Blame, Refusal
 from upstream.retry_after import retry_after
+
+Item = TypeVar("Item")
+
+
+class UserNotChangeable(StoreMisconfigured):
+    """Graph lets the application not change this user: it holds a directory role, or the permission is missing."""
 
 
 async def open_graph_store(
@@ -117,22 +132,23 @@ class GraphMappingStore:
         self._access_tokens = access_tokens
         self._application_tokens = application_tokens
         self._now = now
+        self._seals = Seals(options.seal_keys, options.extension_name)
         self._writing: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, user: UserKey) -> IdentityMapping | None:
         """See `MappingStore.get`."""
-        found = await self._read(user)
-        return None if found is None else _readable(user, found)
+        found = await self.extension(user)
+        return None if found is None else self._readable(found)
 
     async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         """See `MappingStore.create`."""
         created_at = (created_at or self._now()).astimezone(UTC)
-        content = created(IdentityMapping(user, acs_user_id, created_at, deleting=False, version=""))
+        content = created(IdentityMapping(user, acs_user_id, created_at, deleting=False, version=""), self._seals)
         for _ in range(_SETTLING_ROUNDS):
             async with self._owner(user) as owner:
                 answer = await self._send("POST", f"{owner.path}/extensions", owner.token, self._extension(content))
                 if answer.status == 201 and answer.body.get(IDENTITY) == acs_user_id:
-                    return _readable(user, properties_of(answer.body))
+                    return self._readable(StoredExtension(user, properties_of(answer.body)))
                 if not _is_duplicate(answer):
                     raise self._error(answer)
             existing = await self.get(user)
@@ -146,22 +162,16 @@ class GraphMappingStore:
     ) -> IdentityMapping:
         """See `MappingStore.change`; and the module about races with other processes."""
         async with self._lock(mapping.user):
-            stored = await self._read(mapping.user)
-            if stored is None or version_of(stored) != mapping.version:
+            stored = await self.extension(mapping.user)
+            if stored is None or stored.version != mapping.version:
                 raise MappingChanged
-            current = _readable(mapping.user, stored)
+            current = self._readable(stored)
             wanted = changed_mapping(current, deleting, signed_out_at)
             if wanted == current:
                 return current
-            # PATCH erases every property that it does not name, whoever wrote it.
-            content = changed(stored, wanted)
-            async with self._owner(mapping.user) as owner:
-                answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(content))
-                if answer.status == 404:
-                    raise MappingChanged
-                if answer.status not in (200, 204):
-                    raise self._error(answer)
-            return _readable(mapping.user, content)
+            content = changed(stored.properties, wanted)
+            await self._replace(mapping.user, content)
+            return self._readable(StoredExtension(mapping.user, content))
 
     async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         """See `MappingStore.remove`; and the module about races with other processes."""
@@ -169,10 +179,10 @@ class GraphMappingStore:
         if user is None:  # every extension has its user
             raise MappingChanged
         async with self._lock(user):
-            found = await self._read(user)
+            found = await self.extension(user)
             if found is None:
                 return
-            if version_of(found) != stored.version:
+            if found.version != stored.version:
                 raise MappingChanged
             async with self._owner(user) as owner:
                 answer = await self._send("DELETE", self._one(owner), owner.token)
@@ -181,6 +191,44 @@ class GraphMappingStore:
 
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. Raises `StoreMisconfigured` without application tokens: no user may list all."""
+        return self._listing(self._parsed)
+
+    def extensions(self) -> AsyncIterator[StoredExtension]:
+        """As `mappings`, what is stored as it is."""
+        return self._listing(lambda stored: stored)
+
+    async def extension(self, user: UserKey) -> StoredExtension | None:
+        """What is stored for the user as it is; `None` if nothing is."""
+        found = await self._read(user)
+        return None if found is None else StoredExtension(user, found)
+
+    async def seal(self, stored: StoredExtension) -> None:
+        """Seal what was read, by the first key; what bears that seal already is left as it is.
+
+        Only for who knows that the identity is this user's. Raises `MappingChanged`, and `UserNotChangeable` for a user
+        whom no application may change.
+        """
+        sealed = self._with_seal(stored)
+        async with self._lock(stored.user):
+            found = await self.extension(stored.user)
+            if found is not None and found.properties == sealed:
+                return
+            if found is None or found.version != stored.version:
+                raise MappingChanged
+            await self._replace(stored.user, sealed)
+
+    def sealing_request(self, stored: StoredExtension) -> dict[str, Any]:
+        """The request to Graph by which the user seals it, whom no application may change: method, URL, body."""
+        return {
+            "method": "PATCH",
+            "url": f"{self._root}{self._one(_Owner('/me', ''))}",
+            "body": self._extension(self._with_seal(stored)),
+        }
+
+    def _with_seal(self, stored: StoredExtension) -> dict[str, Any]:
+        return stored.properties | {SEAL: self._seals.seal(stored.user, str(stored.properties[IDENTITY]))}
+
+    def _listing(self, parsed: Callable[[StoredExtension], Item]) -> AsyncIterator[Item]:
         tokens = self._application_tokens
         if tokens is None:
             raise StoreMisconfigured(
@@ -188,18 +236,37 @@ class GraphMappingStore:
             )
         application_tokens = tokens
 
-        async def read_page(
-            continuation: _Page | None,
-        ) -> tuple[list[IdentityMapping | UnreadableMapping], _Page | None]:
+        async def read_page(continuation: _Page | None) -> tuple[list[Item], _Page | None]:
             page = continuation or _Page(tuple(application_tokens.tenants))
             if not page.tenants:
                 return [], None
             tenant = page.tenants[0]
             url = page.url or f"{self._root}/users?{self._users_query()}"
             answer = await self._get(url, await application_tokens.access_token(tenant))
-            return self._mappings_of_page(tenant, answer), self._following(page, answer)
+            found = [parsed(stored) for stored in self._extensions_of_page(tenant, answer)]
+            return found, self._following(page, answer)
 
         return Paged(read_page)
+
+    async def _replace(self, user: UserKey, content: dict[str, Any]) -> None:
+        # PATCH erases every property that it does not name, whoever wrote it.
+        async with self._owner(user) as owner:
+            answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(content))
+            if answer.status == 404:
+                raise MappingChanged
+            if answer.status not in (200, 204):
+                raise self._error(answer)
+
+    def _parsed(self, stored: StoredExtension) -> IdentityMapping | UnreadableMapping:
+        until = self._options.accept_unsealed_until
+        accepted = until is not None and self._now().date() <= until
+        return mapping_of(stored, self._seals, accept_unsealed=accepted)
+
+    def _readable(self, stored: StoredExtension) -> IdentityMapping:
+        found = self._parsed(stored)
+        if isinstance(found, UnreadableMapping):
+            raise MappingUnreadable(found)
+        return found
 
     async def ping(self) -> None:
         """Check that Graph can be reached. No user is there to ask for: an orderly refusal (401) is a good answer."""
@@ -250,12 +317,12 @@ class GraphMappingStore:
                 return properties_of(extension)
         return None
 
-    def _mappings_of_page(self, tenant: str, answer: "_Answer") -> list[IdentityMapping | UnreadableMapping]:
+    def _extensions_of_page(self, tenant: str, answer: "_Answer") -> list[StoredExtension]:
         users = answer.body.get("value")
         if not isinstance(users, list) or not all(isinstance(user, dict) and _is_id(user.get("id")) for user in users):
             raise StoreUnavailable
         found = [(UserKey(tenant, user["id"]), self._find(user)) for user in users]
-        return [mapping_of(user, stored) for user, stored in found if stored is not None]
+        return [StoredExtension(user, properties) for user, properties in found if properties is not None]
 
     def _following(self, page: "_Page", answer: "_Answer") -> "_Page | None":
         url = answer.body.get("@odata.nextLink")
@@ -327,7 +394,8 @@ class GraphMappingStore:
             case Blame.NO_USER:
                 return StoreUserNotFound()
             case Blame.SET_UP if answer.status == 403:
-                return StoreMisconfigured(self._denied(answer))
+                is_users_own = self._access_tokens is None and answer.code == "Authorization_RequestDenied"
+                return (UserNotChangeable if is_users_own else StoreMisconfigured)(self._denied(answer))
             case Blame.SET_UP:
                 return StoreMisconfigured(
                     f"Microsoft Graph refused a request with status {answer.status} ({answer.code}), client-request-id "
@@ -423,13 +491,6 @@ def _may_be_cut_short(described: dict[str, Any]) -> bool:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
-
-
-def _readable(user: UserKey, properties: dict[str, Any]) -> IdentityMapping:
-    found = mapping_of(user, properties)
-    if isinstance(found, UnreadableMapping):
-        raise MappingUnreadable(found)
-    return found
 
 
 def _claims(challenge: str) -> str | None:

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol
 
 from storage.mapping import UserKey
+from storage.seal import SealKey
 
 
 @dataclass(frozen=True, slots=True)
 class GraphOptions:
     """Where Graph is and what the extension is called.
+
+    `seal_keys` are the keys of the mappings' seals: the first seals, all verify; there is at least one. Mappings
+    without a seal are accepted up to and including the day `accept_unsealed_until` (UTC), by default never.
 
     `base_url` is the host root, which differs in national clouds
     (https://learn.microsoft.com/graph/deployments). `timeout` bounds one request as a whole, `connection_timeout` the
@@ -17,11 +22,13 @@ class GraphOptions:
     to Graph.
     """
 
+    seal_keys: tuple[SealKey, ...]
     base_url: str = "https://graph.microsoft.com"
     extension_name: str = "com.contoso.identityMapping"
     timeout: float = 5.0
     connection_timeout: float = 2.0
     page_size: int | None = None
+    accept_unsealed_until: date | None = None
 
 
 class GraphAccessTokens(Protocol):

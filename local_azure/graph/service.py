@@ -27,6 +27,7 @@ from local_azure.graph.open_extensions import (
     TooManyExtensions,
 )
 from local_azure.graph.requests import READ_USERS, Query, Token, json_object
+from local_azure.graph.seal_key import seal_key
 from local_azure.state import State
 from local_azure.user_states import Mark, UserStates
 
@@ -59,6 +60,7 @@ class Graph:
         self.extensions = OpenExtensions(state)
         self.user_states = UserStates(state, clock)
         self.throttle_limit: int | None = None
+        self._seal_key = seal_key(state.directory)
         self._requests: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
         self._url = url
         self._clock = clock
@@ -86,8 +88,8 @@ class Graph:
         return application
 
     def service_environment(self) -> dict[str, str]:
-        """The settings that point the service at this stand-in."""
-        return {"GRAPH_BASE_URL": self._url}
+        """The settings that point the service at this stand-in, with a key to seal mappings by."""
+        return {"GRAPH_BASE_URL": self._url, "GRAPH_SEAL_KEYS": self._seal_key}
 
     async def _get_user(self, request: web.Request) -> web.Response:
         user = self._authorize(request, write=False)

@@ -10,6 +10,7 @@ from quart_app.cli.doctor import doctor
 from quart_app.cli.export import delete, export
 from quart_app.cli.migrate import migrate
 from quart_app.cli.reconcile import reconcile
+from quart_app.cli.seal import seal
 from quart_app.cli.token import token
 from quart_app.credentials import credentials_in_use
 from quart_app.settings import callers, shown_settings
@@ -70,5 +71,5 @@ def check_config(*, as_json: bool) -> None:
         click.echo(f"{purpose} credential: {credential}")
 
 
-for command in (doctor, migrate, export, delete, reconcile, token):
+for command in (doctor, migrate, export, delete, reconcile, seal, token):
     main.add_command(command)

@@ -152,13 +152,13 @@ def _report(context: click.Context, _: click.Parameter, path: Path | None) -> Re
 
 def _user(_: click.Context, __: click.Parameter, value: str) -> UserKey:
     issuer, _separator, subject = value.rpartition("/")
-    if not issuer or not subject or not (_GUID.fullmatch(issuer) or issuer.startswith("https://")):
+    if not issuer or not subject or not (GUID.fullmatch(issuer) or issuer.startswith("https://")):
         raise click.BadParameter("must look like TENANT-ID/OBJECT-ID, or https://ISSUER/SUBJECT")
-    if _GUID.fullmatch(issuer):
-        if not _GUID.fullmatch(subject):
+    if GUID.fullmatch(issuer):
+        if not GUID.fullmatch(subject):
             raise click.BadParameter("the object id must be a GUID, as the tenant id is")
         return UserKey(issuer.lower(), subject.lower())
     return UserKey(issuer, subject)
 
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

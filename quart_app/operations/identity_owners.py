@@ -16,13 +16,17 @@ class IdentityOwners:
         """Note what was listed; what can't be read counts as far as its identity is certain."""
         if stored.acs_user_id is None or stored.user is None:
             return
-        identity, owner = _digest_of_id(stored.acs_user_id), _digest_of_user(stored.user)
+        self.add_identity(stored.acs_user_id, stored.user)
+
+    def add_identity(self, acs_user_id: str, user: UserKey) -> None:
+        """Note that this identity stands at this user."""
+        identity, owner = _digest_of_id(acs_user_id), _digest_of_user(user)
         if self._owners.setdefault(identity, owner) != owner:
             self._shared.add(identity)
 
-    def shared(self, mapping: IdentityMapping) -> bool:
-        """Whether another user was listed with the same identity."""
-        return _digest_of_id(mapping.acs_user_id) in self._shared
+    def is_shared(self, acs_user_id: str) -> bool:
+        """Whether two users were noted with this identity."""
+        return _digest_of_id(acs_user_id) in self._shared
 
 
 def _digest_of_id(acs_user_id: str) -> bytes:

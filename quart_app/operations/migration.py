@@ -190,7 +190,7 @@ class _Migration:
         self._progress(self._report)
 
     async def _copy(self, mapping: IdentityMapping) -> Outcome:
-        if self._owners.shared(mapping):
+        if self._owners.is_shared(mapping.acs_user_id):
             return Outcome.SHARED
         if mapping.deleting:
             return Outcome.IN_DELETION

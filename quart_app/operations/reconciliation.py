@@ -215,7 +215,7 @@ class _Reconciliation:
         self._progress(self._report)
 
     async def _state(self, mapping: IdentityMapping) -> tuple[State, str | None]:
-        if self._owners.shared(mapping):
+        if self._owners.is_shared(mapping.acs_user_id):
             return State.SHARED, "the store names its identity for another user, too"
         if mapping.deleting:
             return State.IN_DELETION, None

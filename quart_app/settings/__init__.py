@@ -5,6 +5,7 @@ from quart_app.settings.connection_strings import AcsConnectionString
 from quart_app.settings.groups import (
     CLIENT_CREDENTIALS,
     GROUPS,
+    NO_SEAL_KEYS,
     AcsSettings,
     CorsSettings,
     CosmosSettings,
@@ -30,6 +31,7 @@ from quart_app.settings.showing import callers, shown_settings
 __all__ = [
     "CLIENT_CREDENTIALS",
     "GROUPS",
+    "NO_SEAL_KEYS",
     "AcsConnectionString",
     "AcsSettings",
     "ClientCertificate",

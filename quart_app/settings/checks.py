@@ -7,6 +7,7 @@ from typing import Any
 from quart_app.clouds import CLOUDS, cloud_of
 from quart_app.settings.groups import (
     CLIENT_CREDENTIALS,
+    NO_SEAL_KEYS,
     AcsSettings,
     EntraSettings,
     Environment,
@@ -30,6 +31,9 @@ def contradictions(groups: Mapping[str, Any], now: datetime) -> Iterable[str]:
         elif entra.client_secret and entra.client_certificate_path:
             yield "Set only one of ENTRA_CLIENT_SECRET and ENTRA_CLIENT_CERTIFICATE_PATH."
         yield from _outdated(entra, now)
+    graph = groups.get("graph")
+    if backend is StorageBackend.GRAPH and graph and not graph.seal_keys:
+        yield f"STORAGE_BACKEND=graph needs {NO_SEAL_KEYS}"
     if backend is StorageBackend.COSMOS and cosmos and not cosmos.endpoint:
         yield "STORAGE_BACKEND=cosmos needs COSMOS_ENDPOINT, such as https://NAME.documents.azure.com."
     if cosmos and cosmos.create_if_missing and (not server or server.environment is not Environment.DEVELOPMENT):

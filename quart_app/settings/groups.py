@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_origin
@@ -26,9 +27,12 @@ from quart_app.settings.values import (
     check_graph_address,
     check_host,
     check_issuer,
+    check_seal_keys,
     check_tenant,
     check_token_scopes,
+    check_within_90_days,
     looking_like,
+    parse_date,
 )
 
 ACS_TEAMS_AUDIENCES = (
@@ -240,6 +244,16 @@ class GraphSettings(Group):
         "com.contoso.identityMapping",
         validation_alias=_named("GRAPH_EXTENSION_NAME", "Graph__ExtensionName"),
     )
+    seal_keys: Annotated[SecretStr, AfterValidator(check_seal_keys)] | None = None
+    accept_unsealed_until: Annotated[date, BeforeValidator(parse_date), AfterValidator(check_within_90_days)] | None = (
+        None
+    )
+
+
+NO_SEAL_KEYS = (
+    "GRAPH_SEAL_KEYS, the secret by which mappings are sealed, for users may write their own extensions; make one "
+    "with: openssl rand -base64 32"
+)
 
 
 class SqliteSettings(Group):

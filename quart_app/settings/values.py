@@ -4,12 +4,14 @@ import base64
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from quart_app.clouds import CLOUDS
+from storage.seal import parse_seal_keys
 
 ACS_TOKEN_SCOPES = ("chat", "voip", "chat.join", "chat.join.limited", "voip.join")
 """The scopes ACS knows (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01, CommunicationTokenScope)."""
@@ -140,6 +142,24 @@ def check_base64(value: SecretStr) -> SecretStr:
         key = b""
     if not key:
         raise ValueError("must be an account key in base64; copy it from the account's Keys page")
+    return value
+
+
+def check_seal_keys(value: SecretStr) -> SecretStr:
+    parse_seal_keys(value.get_secret_value())
+    return value
+
+
+def parse_date(value: object) -> object:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a date such as 2026-12-31") from None
+
+
+def check_within_90_days(value: date) -> date:
+    if value > datetime.now(UTC).date() + timedelta(days=90):
+        raise ValueError("must be at most 90 days ahead: it is for the time of a move only")
     return value
 
 

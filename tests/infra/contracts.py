@@ -69,7 +69,13 @@ DEPLOYED_STORE = {
         "COSMOS_DATABASE": COSMOS_DEFAULTS["database"],
         "COSMOS_CONTAINER": COSMOS_DEFAULTS["container"],
     },
-    "graph": {"STORAGE_BACKEND": "graph", "COSMOS_ENDPOINT": "", "COSMOS_DATABASE": "", "COSMOS_CONTAINER": ""},
+    "graph": {
+        "STORAGE_BACKEND": "graph",
+        "GRAPH_SEAL_KEYS": "bm90IHJhbmRvbSBhdCBhbGwsIGJ1dCBsb25nIGVub3VnaA==",
+        "COSMOS_ENDPOINT": "",
+        "COSMOS_DATABASE": "",
+        "COSMOS_CONTAINER": "",
+    },
 }
 PROBES = {"Startup": "/health/startup", "Liveness": "/health/live", "Readiness": "/health/ready"}
 ROLES = {

@@ -1,17 +1,22 @@
 """In the place of Microsoft's samples: their settings, their routes and answers, and what they left in Graph."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
 from azure.communication.identity import CommunicationUserIdentifier
 from azure.communication.identity.aio import CommunicationIdentityClient
+from click.testing import CliRunner
 from quart.typing import TestClientProtocol as Client
 
 from local_azure.environment import LocalAzure
 from quart_app.app import create_app
+from quart_app.cli import main
 from quart_app.settings import InvalidSettings, Settings, load_settings
 from tests.quart_app.conftest import Bearer
 from tests.support.entra_client import on_behalf_of
@@ -46,9 +51,9 @@ EXTENSION = "com.contoso.identityMapping"
 
 @pytest.fixture
 def environment(local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A deployment of the samples with nothing added but the choice of Graph, and the stand-ins' addresses."""
+    """A deployment of the samples with nothing added but the choice of Graph, a key, and the stand-ins' addresses."""
     given = local_azure.service_environment()
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "ENTRA_AUTHORITY_HOST", "GRAPH_BASE_URL"):
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "ENTRA_AUTHORITY_HOST", "GRAPH_BASE_URL", "GRAPH_SEAL_KEYS"):
         monkeypatch.setenv(name, given[name])
     monkeypatch.setenv("STORAGE_BACKEND", "graph")
     monkeypatch.setenv("WEBSITE_NODE_DEFAULT_VERSION", "12.21.0")
@@ -133,6 +138,14 @@ async def sample(local_azure: LocalAzure) -> AsyncIterator[Sample]:
         yield sample
 
 
+async def seal() -> dict[str, Any]:
+    """`acs-auth seal`, with the environment's settings."""
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["seal", "--json"])
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
 async def body_of(answer: Any, status: int) -> Any:
     assert answer.status_code == status
     return await answer.get_json()
@@ -155,6 +168,7 @@ async def test_an_identity_that_a_sample_mapped_is_read_and_used(
     client: Client, bearer: Bearer, local_azure: LocalAzure, sample: Sample
 ) -> None:
     identity = await sample.create_user()
+    await seal()
     assert await body_of(await client.get("/api/user", headers=bearer("alex")), 200) == {"acsUserIdentity": identity}
     assert await body_of(await client.post("/api/user", headers=bearer("alex")), 200) == {"acsUserIdentity": identity}
     token = await body_of(await client.get("/api/token", headers=bearer("alex")), 201)
@@ -163,10 +177,45 @@ async def test_an_identity_that_a_sample_mapped_is_read_and_used(
     assert local_azure.acs.all_identities() == [identity]
 
 
+async def test_a_mapping_that_a_sample_made_and_nobody_sealed_is_told_with_the_remedy_and_can_be_replaced(
+    client: Client, bearer: Bearer, local_azure: LocalAzure, sample: Sample
+) -> None:
+    identity = await sample.create_user()
+    refused = await body_of(await client.get("/api/user", headers=bearer("alex")), 409)
+    assert refused["error"] == "mapping_unreadable"
+    assert "DELETE /api/user" in refused["message"]
+    assert (await client.delete("/api/user", headers=bearer("alex"))).status_code == 204
+    created = await body_of(await client.post("/api/user", headers=bearer("alex")), 201)
+    assert await sample.find_user() == created["acsUserIdentity"] != identity
+
+
+async def test_beside_the_samples_their_mappings_are_used_until_the_day_that_the_operator_set(
+    environment: pytest.MonkeyPatch, bearer: Bearer, local_azure: LocalAzure, sample: Sample
+) -> None:
+    use_names(environment, local_azure, NODE)
+    identity = await sample.create_user()
+    today = datetime.now(UTC).date()
+    environment.setenv("GRAPH_ACCEPT_UNSEALED_UNTIL", (today + timedelta(days=1)).isoformat())
+    async with create_app(load_settings(None)) as app:
+        client = app.test_client()
+        found = await body_of(await client.get("/api/user", headers=bearer("alex")), 200)
+        assert found == {"acsUserIdentity": identity}
+        assert (await client.get("/api/token", headers=bearer("alex"))).status_code == 201
+        assert (await client.delete("/api/user", headers=bearer("alex"))).status_code == 204
+        assert await sample.find_user() is None
+        assert local_azure.acs.live_identities() == [identity], "Nothing is deleted on an unsealed mapping's word."
+    environment.setenv("GRAPH_ACCEPT_UNSEALED_UNTIL", (today - timedelta(days=1)).isoformat())
+    await sample.add_mapping(identity)
+    async with create_app(load_settings(None)) as app:
+        refused = await body_of(await app.test_client().get("/api/user", headers=bearer("alex")), 409)
+        assert refused["error"] == "mapping_unreadable"
+
+
 async def test_an_identity_that_a_sample_mapped_is_deleted_with_its_mapping(
     client: Client, bearer: Bearer, local_azure: LocalAzure, sample: Sample
 ) -> None:
     await sample.create_user()
+    await seal()
     assert (await client.delete("/api/user", headers=bearer("alex"))).status_code == 204
     assert local_azure.acs.live_identities() == []
     assert await sample.find_user() is None
@@ -190,6 +239,7 @@ async def test_a_mapping_of_a_sample_to_another_resource_is_told_and_can_be_repl
     client: Client, bearer: Bearer, local_azure: LocalAzure, sample: Sample
 ) -> None:
     await sample.add_mapping(local_azure.acs.foreign_id())
+    await seal()
     refused = await body_of(await client.get("/api/token", headers=bearer("alex")), 409)
     assert refused["error"] == "identity_resource_mismatch"
     assert (await client.delete("/api/user", headers=bearer("alex"))).status_code == 204

@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import dataclasses
+import hashlib
+import hmac
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,10 +39,11 @@ from storage.mapping import (
     Unreadable,
     UserKey,
 )
+from storage.seal import SealKey, Seals
 from tests.support import store_contract as contract
 from tests.support.acs_ids import acs_id
 from tests.support.held_time import time_running_out
-from tests.support.running_graph import RunningGraph, running_graph
+from tests.support.running_graph import SEAL_KEYS, RunningGraph, running_graph
 from tests.support.store_contract import ALICE, BOB, WRAPPERS, OpenStore, listed, no_wait
 from upstream.retrying import RetryPolicy
 
@@ -86,7 +89,7 @@ class AppTokens:
 
 
 async def open_for(running: RunningGraph, **changes: Any) -> GraphMappingStore:
-    settings = GraphOptions(base_url=running.url, page_size=5, **changes)
+    settings = GraphOptions(SEAL_KEYS, base_url=running.url, page_size=5, **changes)
     return await open_graph_store(settings, UserTokens(running), AppTokens(running))
 
 
@@ -256,8 +259,17 @@ async def test_the_samples_read_what_the_store_wrote_also_while_it_is_being_dele
     assert await sample.identity() == acs_id("one")
 
 
-async def test_the_store_reads_and_deletes_what_a_sample_wrote(graph_store: GraphMappingStore, sample: Sample) -> None:
+async def test_the_store_reads_and_deletes_what_a_sample_wrote_once_it_is_sealed(
+    graph_store: GraphMappingStore, sample: Sample
+) -> None:
     await sample.add(acs_id("sample"))
+    with pytest.raises(MappingUnreadable):
+        await graph_store.get(ALICE)
+    extension = await graph_store.extension(ALICE)
+    assert extension is not None
+    await graph_store.seal(extension)
+    await graph_store.seal(extension)  # as after a lost answer
+    assert await sample.identity() == acs_id("sample")
     found = await graph_store.get(ALICE)
     assert found is not None
     assert (found.acs_user_id, found.deleting, found.created_at) == (acs_id("sample"), False, UNKNOWN_CREATION)
@@ -288,7 +300,8 @@ async def test_the_extensions_name_is_a_setting(running: RunningGraph, graph: Gr
 async def test_marking_erases_no_property_whoever_wrote_it(
     graph_store: GraphMappingStore, graph: Graph, sample: Sample
 ) -> None:
-    await sample.add(acs_id("one"), note="kept", count=3)
+    seal = Seals(SEAL_KEYS, NAME).seal(ALICE, acs_id("one"))
+    await sample.add(acs_id("one"), note="kept", count=3, acsUserIdentitySeal=seal)
     found = await graph_store.get(ALICE)
     assert found is not None
     await graph_store.change(found, deleting=True)
@@ -296,6 +309,7 @@ async def test_marking_erases_no_property_whoever_wrote_it(
         "acsUserIdentity": acs_id("one"),
         "note": "kept",
         "count": 3,
+        "acsUserIdentitySeal": seal,
         "acsUserIdentityDeleting": True,
     }
 
@@ -412,6 +426,152 @@ async def test_a_time_that_is_none_is_an_unknown_creation(
     assert (found.acs_user_id, found.created_at) == (acs_id("one"), UNKNOWN_CREATION)
 
 
+SOUND = Seals(SEAL_KEYS, NAME)
+
+
+def flipped(seal: str) -> list[str]:
+    """Seals that differ from this one in one character, or in how they are written."""
+    return [
+        *(seal[:n] + ("0" if seal[n] != "0" else "1") + seal[n + 1 :] for n in (9, 30, len(seal) - 1)),
+        seal[:-1],
+        seal + "=",
+        seal + "A",
+        seal.upper(),
+        " " + seal,
+        seal + "\n",
+        seal.replace(".", ":"),
+        seal.partition(".")[2],
+    ]
+
+
+FOREIGN_SEALS: dict[str, object] = {
+    "another user's": SOUND.seal(BOB, acs_id("one")),
+    "another identity's": SOUND.seal(ALICE, acs_id("two")),
+    "another tenant's": SOUND.seal(UserKey("other", ALICE.subject), acs_id("one")),
+    "tenant and user exchanged": SOUND.seal(UserKey(ALICE.subject, ALICE.issuer), acs_id("one")),
+    "parts shifted": SOUND.seal(UserKey(ALICE.issuer + ALICE.subject[0], ALICE.subject[1:]), acs_id("one")),
+    "another extension's": Seals(SEAL_KEYS, "com.example.other").seal(ALICE, acs_id("one")),
+    "by another key under a held key's name": SEAL_KEYS[0].id
+    + Seals([SealKey(b"x" * 32)], NAME).seal(ALICE, acs_id("one"))[8:],
+    "empty": "",
+    "number": 5,
+    "truth value": True,
+    "list": [SOUND.seal(ALICE, acs_id("one"))],
+    "object": {},
+    **{f"changed {n}": seal for n, seal in enumerate(flipped(SOUND.seal(ALICE, acs_id("one"))))},
+}
+
+
+class TestSeals:
+    async def test_what_the_store_writes_bears_a_seal_that_every_change_keeps(
+        self, graph_store: GraphMappingStore, graph: Graph
+    ) -> None:
+        created = await graph_store.create(ALICE, acs_id("one"))
+        seal = stored(graph)["acsUserIdentitySeal"]
+        assert seal == SOUND.seal(ALICE, acs_id("one"))
+        await graph_store.change(await graph_store.change(created, signed_out_at=contract.NOON), deleting=True)
+        assert stored(graph)["acsUserIdentitySeal"] == seal
+
+    def test_a_seal_is_what_is_documented(self) -> None:
+        key = SealKey(bytes(range(32)))
+        parts = [b"1", NAME.encode(), b"tenant", b"alice", acs_id("one").encode()]
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        digest = base64.urlsafe_b64encode(hmac.digest(key.secret, message, "sha256")).decode().rstrip("=")
+        assert Seals([key], NAME).seal(ALICE, acs_id("one")) == f"{hashlib.sha256(key.secret).hexdigest()[:8]}.{digest}"
+
+    @pytest.mark.parametrize("case", FOREIGN_SEALS)
+    async def test_a_seal_of_anything_else_is_no_seal(
+        self, graph_store: GraphMappingStore, graph: Graph, case: str
+    ) -> None:
+        created = await graph_store.create(ALICE, acs_id("one"))
+        tamper(graph, acsUserIdentitySeal=FOREIGN_SEALS[case])
+        with pytest.raises(MappingUnreadable) as error:
+            await graph_store.get(ALICE)
+        unreadable = error.value.unreadable
+        assert (unreadable.reason, unreadable.acs_user_id) == (Unreadable.FOREIGN_SEAL, None)
+        for change in (graph_store.change(created, deleting=True), graph_store.remove(created)):
+            with pytest.raises(MappingChanged):
+                await change
+        assert await contract.unreadable_in(graph_store) == [unreadable]
+        await graph_store.remove(unreadable)
+        assert await graph_store.get(ALICE) is None
+
+    async def test_without_a_seal_it_is_no_mapping(self, graph_store: GraphMappingStore, graph: Graph) -> None:
+        await graph_store.create(ALICE, acs_id("one"))
+        tamper(graph, acsUserIdentitySeal=...)
+        with pytest.raises(MappingUnreadable) as error:
+            await graph_store.get(ALICE)
+        assert (error.value.unreadable.reason, error.value.unreadable.acs_user_id) == (Unreadable.UNSEALED, None)
+
+    @pytest.mark.parametrize("value", ["yes", 1])
+    async def test_the_seal_is_judged_before_what_the_user_says_of_the_mapping(
+        self, graph_store: GraphMappingStore, graph: Graph, value: object
+    ) -> None:
+        await graph_store.create(ALICE, acs_id("one"))
+        tamper(graph, acsUserIdentityDeleting=value)
+        (damaged,) = await contract.unreadable_in(graph_store)
+        assert (damaged.reason, damaged.acs_user_id) == (Unreadable.DAMAGED, acs_id("one"))
+        tamper(graph, acsUserIdentitySeal=SOUND.seal(BOB, acs_id("one")))
+        (foreign,) = await contract.unreadable_in(graph_store)
+        assert (foreign.reason, foreign.acs_user_id) == (Unreadable.FOREIGN_SEAL, None)
+
+    async def test_every_key_that_is_held_verifies_and_another_one_is_named_as_missing(
+        self, running: RunningGraph, graph: Graph
+    ) -> None:
+        older = await open_graph_store(GraphOptions(SEAL_KEYS[1:], running.url), UserTokens(running))
+        created = await older.create(ALICE, acs_id("one"))
+        both = await open_graph_store(GraphOptions(SEAL_KEYS, running.url), UserTokens(running))
+        assert await both.get(ALICE) == created
+        marked = await both.change(created, deleting=True)
+        assert stored(graph)["acsUserIdentitySeal"].startswith(SEAL_KEYS[1].id + ".")
+        newer = await open_graph_store(GraphOptions(SEAL_KEYS[:1], running.url), UserTokens(running))
+        with pytest.raises(MappingUnreadable) as error:
+            await newer.get(ALICE)
+        unreadable = error.value.unreadable
+        assert (unreadable.reason, unreadable.acs_user_id) == (Unreadable.SEAL_KEY_NOT_HELD, None)
+        assert await older.get(ALICE) == marked
+        for store in (older, both, newer):
+            await store.aclose()
+
+    def test_object_ids_have_no_case(self) -> None:
+        upper = UserKey(ALICE.issuer.upper(), ALICE.subject.upper())
+        assert SOUND.seal(upper, acs_id("one")) == SOUND.seal(ALICE, acs_id("one"))
+
+    async def test_one_without_a_seal_is_taken_as_such_through_the_day_that_is_set_and_never_sealed_by_a_change(
+        self, running: RunningGraph, graph: Graph
+    ) -> None:
+        now = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
+        options = GraphOptions(SEAL_KEYS, running.url, accept_unsealed_until=date(2026, 11, 30))
+        store = await open_graph_store(options, UserTokens(running), now=lambda: now)
+        await store.create(ALICE, acs_id("one"))
+        tamper(graph, acsUserIdentitySeal=...)
+        found = await store.get(ALICE)
+        assert found is not None
+        assert found.unsealed
+        marked = await store.change(found, deleting=True)
+        assert marked.unsealed
+        assert "acsUserIdentitySeal" not in stored(graph)
+        now += timedelta(seconds=1)
+        with pytest.raises(MappingUnreadable):
+            await store.get(ALICE)
+        await store.aclose()
+
+    def test_nothing_shows_a_key(self) -> None:
+        assert "the key that seals" not in f"{SEAL_KEYS!r} {GraphOptions(SEAL_KEYS)!r} {SOUND!r}"
+
+    async def test_what_changed_since_it_was_read_is_not_sealed(
+        self, graph_store: GraphMappingStore, graph: Graph
+    ) -> None:
+        await graph_store.create(ALICE, acs_id("one"))
+        tamper(graph, acsUserIdentitySeal=...)
+        extension = await graph_store.extension(ALICE)
+        assert extension is not None
+        tamper(graph, acsUserIdentity=acs_id("bobs"))
+        with pytest.raises(MappingChanged):
+            await graph_store.seal(extension)
+        assert "acsUserIdentitySeal" not in stored(graph)
+
+
 @pytest.mark.parametrize("status", [400, 409])
 async def test_a_duplicate_is_known_by_its_message_or_by_a_conflict(
     graph_store: GraphMappingStore, graph: Graph, status: int
@@ -441,7 +601,7 @@ async def test_a_mapping_that_goes_between_the_reading_and_the_writing_is_not_ma
 
 
 async def test_a_missing_permission_is_named(running: RunningGraph) -> None:
-    store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running, "User.Read"))
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), UserTokens(running, "User.Read"))
     assert await store.get(ALICE) is None
     with pytest.raises(StoreMisconfigured, match=r"User\.ReadWrite \(delegated\)"):
         await store.create(ALICE, acs_id("one"))
@@ -458,7 +618,7 @@ async def test_a_refused_token_is_access_denied(running: RunningGraph, graph: Gr
         def refused(self, user: UserKey) -> None:
             self.refusals.append(user)
 
-    store = await open_graph_store(GraphOptions(base_url=running.url), Garbage(running))
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), Garbage(running))
     with pytest.raises(StoreAccessDenied) as error:
         await store.get(ALICE)
     assert error.value.claims is None
@@ -527,7 +687,7 @@ async def test_a_token_of_another_user_is_noticed_and_changes_nothing(running: R
 
     store = await open_for(running)
     created = await store.create(BOB, acs_id("bob"))
-    mixed = await open_graph_store(GraphOptions(base_url=running.url), Mixed(running))
+    mixed = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), Mixed(running))
     with pytest.raises(StoreMisconfigured, match="another user"):
         await mixed.get(ALICE)
     with pytest.raises(StoreMisconfigured, match="another user"):
@@ -548,14 +708,14 @@ async def test_what_a_token_provider_raises_passes_through(running: RunningGraph
         def refused(self, user: UserKey) -> None:
             raise AssertionError
 
-    store = await open_graph_store(GraphOptions(base_url=running.url), Refusing())
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), Refusing())
     with pytest.raises(ConsentMissing):
         await store.get(ALICE)
     await store.aclose()
 
 
 async def test_listing_needs_application_tokens(running: RunningGraph) -> None:
-    store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running))
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), UserTokens(running))
     with pytest.raises(StoreMisconfigured, match=r"User\.Read\.All"):
         await listed(store)
     await store.aclose()
@@ -576,7 +736,7 @@ async def test_an_operator_without_users_works_on_all_mappings_as_the_applicatio
     users = [ALICE, BOB, strange]
     for user in users:
         await graph_store.create(user, acs_id(f"{user.subject}"))
-    operator = await open_graph_store(GraphOptions(base_url=running.url), None, AppTokens(running))
+    operator = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), None, AppTokens(running))
     for mapping in await listed(operator):
         assert await operator.get(mapping.user) == mapping
         await operator.remove(await operator.change(mapping, deleting=True))
@@ -620,7 +780,7 @@ async def test_mappings_in_several_processes_are_one_truth(running: RunningGraph
 
 async def test_a_mapping_keeps_the_time_of_its_creation(running: RunningGraph) -> None:
     noon = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
-    store = await open_graph_store(GraphOptions(base_url=running.url), UserTokens(running), now=lambda: noon)
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), UserTokens(running), now=lambda: noon)
     created = await store.create(ALICE, acs_id("one"))
     assert (await store.change(created, deleting=True)).created_at == created.created_at == noon
     await store.aclose()
@@ -629,7 +789,7 @@ async def test_a_mapping_keeps_the_time_of_its_creation(running: RunningGraph) -
 @pytest.mark.parametrize("url", ["http://graph.microsoft.com", "https://graph.microsoft.com/v1.0", "graph", ""])
 async def test_only_an_https_host_is_accepted(url: str) -> None:
     with pytest.raises(StoreMisconfigured):
-        await open_graph_store(GraphOptions(base_url=url), None)
+        await open_graph_store(GraphOptions(SEAL_KEYS, base_url=url), None)
 
 
 async def test_a_ping_needs_no_token_and_fails_when_graph_is_away(graph_store: GraphMappingStore, graph: Graph) -> None:

@@ -19,6 +19,9 @@ from local_azure.entra.directory import HOME_TENANT, User
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.graph.open_extensions import OpenExtension
+from storage.graph_extensions import IDENTITY, SEAL
+from storage.mapping import UserKey
+from storage.seal import Seals, parse_seal_keys
 from tests.support.acs_ids import acs_id
 from tests.support.service_process import acs_auth, environment_for
 
@@ -70,7 +73,8 @@ _NAME = "com.contoso.identityMapping"
 
 
 def _seed(local_azure: LocalAzure, mappings: int) -> dict[tuple[str, str], str]:
-    """Users in the directory, each with an extension as the samples wrote it."""
+    """Users in the directory, each with a sealed extension."""
+    seals = Seals(parse_seal_keys(local_azure.service_environment()["GRAPH_SEAL_KEYS"]), _NAME)
     objects = [f"00000000-0000-4000-8000-{number:012d}" for number in range(mappings)]
     local_azure.entra.users = {  # type: ignore[assignment]
         each: User(each, TENANT, each, "Somebody", f"{each}@contoso.localhost", TENANT) for each in objects
@@ -79,7 +83,8 @@ def _seed(local_azure: LocalAzure, mappings: int) -> dict[tuple[str, str], str]:
     database = local_azure.state.database
     database.execute("BEGIN")
     for user, identity in expected.items():
-        local_azure.graph.extensions.create(*user, "sample", OpenExtension(_NAME, {"acsUserIdentity": identity}))
+        properties = {IDENTITY: identity, SEAL: seals.seal(UserKey(*user), identity)}
+        local_azure.graph.extensions.create(*user, "service", OpenExtension(_NAME, properties))
     database.execute("COMMIT")
     return expected
 

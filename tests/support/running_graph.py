@@ -14,6 +14,9 @@ from local_azure.certificates import LocalAuthority
 from local_azure.clock import Clock
 from local_azure.graph import DirectoryUser, Graph
 from local_azure.state import State
+from storage.seal import SealKey
+
+SEAL_KEYS = (SealKey(b"the key that seals mappings in tests"), SealKey(b"an older key, which only verifies"))
 
 Verify = Callable[[str], dict[str, Any] | None]
 

@@ -29,7 +29,7 @@ def _entra(refusal: Refusal) -> BaseException:
 def _graph(refusal: Refusal) -> BaseException:
     status, code = _status_and_code(refusal.code)
     own = refusal is not graph_refusals.NOT_ITS_OWN
-    store = GraphMappingStore(cast("object", None), GraphOptions(), None, None, cast("object", None))  # type: ignore[arg-type]
+    store = GraphMappingStore(cast("object", None), GraphOptions(()), None, None, cast("object", None))  # type: ignore[arg-type]
     return store._error(_Answer(status, {}, code if own else None, "", None, None, "", None))
 
 

@@ -18,7 +18,7 @@ from storage.graph import open_graph_store
 from storage.graph_options import GraphOptions
 from storage.mapping import StoreAccessDenied, UserKey
 from tests.support.acs_ids import acs_id
-from tests.support.running_graph import RunningGraph, running_graph
+from tests.support.running_graph import SEAL_KEYS, RunningGraph, running_graph
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def test_a_mapping_is_kept_with_the_callers_own_token(local_azure: LocalAz
     alex = Caller(UserKey(said["tid"], said["oid"]), token, said["exp"])
     on_behalf_of = OnBehalfOf(OnBehalfOfOptions(entra.url, API.client_id, ClientSecret(str(API.secret))))
     tokens = CallerTokens(on_behalf_of, (f"{running.url}/User.ReadWrite",), lambda: alex)
-    store = await open_graph_store(GraphOptions(base_url=running.url), tokens)
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), tokens)
 
     assert await store.get(alex.user) is None
     created = await store.create(alex.user, acs_id("alex"))

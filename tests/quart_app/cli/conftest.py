@@ -10,8 +10,9 @@ from click.testing import CliRunner, Result
 from local_azure.environment import LocalAzure
 from local_azure.graph.open_extensions import OpenExtension
 from quart_app.cli import main
-from storage.graph_extensions import IDENTITY
-from storage.mapping import MappingStore
+from storage.graph_extensions import IDENTITY, SEAL
+from storage.mapping import MappingStore, UserKey
+from storage.seal import Seals, parse_seal_keys
 from storage.sqlite import open_sqlite_store
 from tests.support.service_process import environment_for
 
@@ -47,7 +48,15 @@ def acs_auth(environment: dict[str, str | None]) -> AcsAuth:
     return call
 
 
-def extend(local_azure: LocalAzure, tenant: str, user: str, acs_user_id: str, **more: object) -> None:
-    """Give a user a mapping in Microsoft Graph, as the samples wrote it."""
-    extension = OpenExtension(EXTENSION, {IDENTITY: acs_user_id, **more})
+def seals_of(local_azure: LocalAzure) -> Seals:
+    """What seals for the service that uses these stand-ins."""
+    return Seals(parse_seal_keys(local_azure.service_environment()["GRAPH_SEAL_KEYS"]), EXTENSION)
+
+
+def extend(
+    local_azure: LocalAzure, tenant: str, user: str, acs_user_id: str, *, sealed: bool = True, **more: object
+) -> None:
+    """Give a user a mapping in Microsoft Graph; without a seal it is as the samples write it."""
+    seal = {SEAL: seals_of(local_azure).seal(UserKey(tenant, user), acs_user_id)} if sealed else {}
+    extension = OpenExtension(EXTENSION, {IDENTITY: acs_user_id, **seal, **more})
     local_azure.graph.extensions.create(tenant, user, "sample", extension)

@@ -100,3 +100,19 @@ async def test_a_user_of_another_issuer_is_the_url_and_the_subject(
     await sqlite_store.create(UserKey("https://issuer.example/v2", "auth0|Somebody"), acs_id("x"))
     result = await acs_auth("export", "--user", "https://issuer.example/v2/auth0|Somebody")
     assert json.loads(result.stdout)["mapping"]["acsUserId"] == acs_id("x")
+
+
+async def test_what_can_not_be_read_is_exported_as_that_and_an_operator_can_delete_it(
+    local_azure: LocalAzure, user: UserKey, acs_auth: AcsAuth
+) -> None:
+    identity = local_azure.acs._identities.create()
+    extend(local_azure, user.issuer, user.subject, identity, sealed=False)
+    person = ("--store", "graph", "--user", f"{user.issuer}/{user.subject}")
+    exported = await acs_auth("export", *person)
+    document = json.loads(exported.stdout)
+    assert (exported.exit_code, document["mapping"], document["unreadable"]) == (3, None, "unsealed")
+    assert identity not in exported.output
+    deleted = await acs_auth("delete", *person, "--yes", "--json")
+    assert (deleted.exit_code, json.loads(deleted.stdout)) == (0, {"deleted": True})
+    assert (await acs_auth("export", *person)).exit_code == 0
+    assert local_azure.acs.live_identities() == [identity], "Nobody knows whose it is."

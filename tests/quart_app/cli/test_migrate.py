@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.operations.migration import MigrationOptions, Outcome, migrate
 from storage.graph_extensions import DELETING
-from storage.mapping import MappingStore, StoreThrottled, StoreUnavailable, UserKey
+from storage.mapping import (
+    MappingStore,
+    StoreThrottled,
+    StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
+    UserKey,
+)
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.support.acs_ids import acs_id
 from tests.support.killed_migration import killed_migration
@@ -295,3 +303,37 @@ async def test_on_a_terminal_a_bar_shows_on_standard_error_alone(
     assert result.exit_code == 0
     assert "\x1b[" in result.stderr
     assert summary(result.stdout)["created"] == 1
+
+
+async def test_an_identity_at_two_users_and_what_can_not_be_read_are_named_and_not_copied() -> None:
+    source, target = MemoryMappingStore(), MemoryMappingStore()
+    one, two, three, four = (UserKey("tenant", name) for name in ("one", "two", "three", "four"))
+    await source.create(one, acs_id("shared"))
+    await source.create(two, acs_id("alone"), datetime(2025, 1, 2, tzinfo=UTC))
+    await source.create(three, acs_id("shared"))
+    source.unreadable[four] = UnreadableMapping(None, "1", Unreadable.DAMAGED, "it is a note", key="a-note")
+    for dry_run in (True, False):
+        report = await migrate(source, target, MigrationOptions(dry_run=dry_run))
+        assert not report.complete
+        assert (report.read, report.outcomes) == (
+            3,
+            Counter({Outcome.SHARED: 2, Outcome.CREATED: 1, Outcome.UNREADABLE: 1}),
+        )
+        assert {(each.user, each.key, each.outcome) for each in report.trouble} == {
+            (one, "", Outcome.SHARED),
+            (three, "", Outcome.SHARED),
+            (None, "a-note", Outcome.UNREADABLE),
+        }
+    (copied,) = target.stored.values()
+    assert (copied.user, copied.created_at) == (two, datetime(2025, 1, 2, tzinfo=UTC))
+
+
+async def test_what_stands_in_the_target_and_can_not_be_read_stops_only_its_own_mapping() -> None:
+    source, target = MemoryMappingStore(), MemoryMappingStore()
+    one, two = UserKey("tenant", "one"), UserKey("tenant", "two")
+    for user in (one, two):
+        await source.create(user, acs_id(user.subject))
+    target.unreadable[one] = UnreadableMapping(one, "1", Unreadable.DAMAGED, key="one")
+    report = await migrate(source, target, MigrationOptions())
+    assert (report.complete, report.outcomes) == (False, Counter({Outcome.CREATED: 1, Outcome.UNREADABLE: 1}))
+    assert list(target.stored) == [two]

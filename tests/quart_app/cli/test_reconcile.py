@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from local_azure.faults import Fault
 from quart_app.acs.absence import AbsenceUnproven
 from quart_app.acs.interface import AcsToken
 from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
-from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UserKey
+from storage.cosmos import open_cosmos_store
+from storage.cosmos_options import CosmosOptions
+from storage.mapping import (
+    IdentityMapping,
+    MappingStore,
+    StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
+    UserKey,
+)
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
@@ -218,3 +228,51 @@ async def test_a_store_that_can_not_be_read_to_the_end_is_told() -> None:
     report = await reconcile(Breaking(), MemoryAcsClient(), ReconciliationOptions(), proven)
     assert report.stopped is not None
     assert (report.clean, report.partial) == (False, True)
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "cosmos"])
+async def test_an_identity_at_two_users_is_told_and_neither_is_touched(
+    local_azure: LocalAzure,
+    sqlite_store: MappingStore,
+    acs_auth: AcsAuth,
+    environment: dict[str, str | None],
+    tmp_path: Path,
+    storage: str,
+) -> None:
+    identity, other = local_azure.acs.mint(), local_azure.acs.mint()
+    await sqlite_store.create(LIVE, identity)
+    await sqlite_store.change(await sqlite_store.create(BEGUN, identity), deleting=True)
+    await sqlite_store.create(GONE, other)
+    if storage == "cosmos":
+        sources = [(LIVE, identity, False), (BEGUN, identity, True), (GONE, other, False)]
+        given = local_azure.service_environment()
+        options = CosmosOptions(
+            given["COSMOS_ENDPOINT"], given["COSMOS_DATABASE"], given["COSMOS_CONTAINER"], key=given["COSMOS_KEY"]
+        )
+        async with aclosing(await open_cosmos_store(options)) as cosmos:
+            for user, acs_user_id, deleting in sources:
+                await cosmos.change(await cosmos.create(user, acs_user_id), deleting=deleting)
+    report = tmp_path / "report.json"
+    command = ("reconcile", "--store", storage, "--repair", "--json", "--report", str(report))
+    result = await acs_auth(*command)
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["mappings"], found["shared"], found["live"]) == (3, 3, 2, 1)
+    assert found["repairs"] == {"removed": 0, "changed": 0, "failed": 0}
+    assert set(local_azure.acs.live_identities()) == {identity, other}
+    entries = json.loads(report.read_text())["mappings"]
+    assert {(each["subject"], each["state"]) for each in entries} == {("live", "shared"), ("begun", "shared")}
+
+
+async def test_what_can_not_be_read_is_counted_named_and_left() -> None:
+    store, acs = MemoryMappingStore(), MemoryAcsClient()
+    await store.create(LIVE, await acs.create_identity())
+    store.unreadable[BEGUN] = UnreadableMapping(BEGUN, "1", Unreadable.UNSEALED, key="begun")
+    store.unreadable[GONE] = UnreadableMapping(None, "2", Unreadable.DAMAGED, "it is a note", key="a-note")
+    report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
+    assert (report.mappings, report.states[State.LIVE], report.states[State.UNREADABLE]) == (1, 1, 2)
+    assert (report.partial, report.clean) == (True, False)
+    assert {(entry.key, entry.reason) for entry in report.entries} == {
+        ("begun", "unsealed"),
+        ("a-note", "damaged: it is a note"),
+    }
+    assert len(store.unreadable) == 2

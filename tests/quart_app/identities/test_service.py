@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,10 +25,13 @@ from storage.guarded import GuardedStore
 from storage.mapping import (
     ExtensionLimitReached,
     MappingExists,
+    MappingUnreadable,
     StoreError,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
     UserKey,
 )
 from tests.conftest import FakeClock
@@ -751,3 +755,111 @@ class TestSettler:
         assert world.mapped(BOB) is not None
         with contextlib.suppress(StoreError):
             assert await service.reconcile() == 0
+
+
+DAMAGED = UnreadableMapping(ALICE, "1", Unreadable.DAMAGED, "the mark of a deletion is not a truth value")
+
+
+class TestUnreadableMappings:
+    async def test_it_is_never_taken_for_absence_and_nothing_is_minted(
+        self, world: World, service: IdentityService, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        world.stored.unreadable[ALICE] = DAMAGED
+        for call in (service.find(ALICE), service.get_or_create(ALICE), service.issue_token(ALICE)):
+            with pytest.raises(MappingUnreadable):
+                await call
+        assert world.acs.minted == []
+        assert [record.message for record in caplog.records] == ["a stored mapping can't be read"] * 3
+
+    async def test_a_creation_that_meets_one_deletes_the_fresh_identity(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", gate := Gate())
+        creation = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        world.stored.unreadable[ALICE] = DAMAGED
+        gate.opened.set()
+        with pytest.raises(MappingUnreadable):
+            await creation
+        assert len(world.acs.minted) == 1
+        assert (world.acs.live, service.pending, service.orphans) == (set(), 0, 0)
+
+    async def test_a_write_of_unknown_outcome_that_is_read_back_as_one_deletes_the_fresh_identity(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        world.store.script("get", passing())
+        world.store.script("get", gate := Gate())
+        creation = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        world.stored.unreadable[ALICE] = DAMAGED
+        gate.opened.set()
+        with pytest.raises(MappingUnreadable):
+            await creation
+        assert (world.acs.live, service.pending) == (set(), 0)
+
+    async def test_delete_removes_it_and_leaves_an_identity_behind_that_is_not_certain_and_says_so_once(
+        self, world: World, service: IdentityService, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        world.stored.unreadable[ALICE] = DAMAGED
+        await service.delete(ALICE)
+        assert (world.stored.unreadable, service.orphans) == ({}, 1)
+        assert sum("left behind" in record.message for record in caplog.records) == 1
+        assert await service.reconcile() == 0, "There is nothing that could still be done."
+        assert (await service.get_or_create(ALICE)).created
+
+    async def test_delete_takes_the_identity_along_where_it_is_certain(
+        self, world: World, service: IdentityService
+    ) -> None:
+        identity = (await service.get_or_create(ALICE)).acs_user_id
+        world.stored.unreadable[ALICE] = dataclasses.replace(DAMAGED, acs_user_id=identity)
+        world.store.script("remove", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.delete(ALICE)
+        assert ALICE in world.stored.unreadable
+        await service.delete(ALICE)
+        assert (world.acs.live, world.stored.unreadable, service.orphans) == (set(), {}, 0)
+
+    async def test_one_that_was_mended_meanwhile_is_deleted_as_what_it_is(
+        self, world: World, service: IdentityService
+    ) -> None:
+        identity = (await service.get_or_create(ALICE)).acs_user_id
+        world.stored.unreadable[ALICE] = dataclasses.replace(DAMAGED, version="stale")
+        world.store.script("remove", gate := Gate())
+        deletion = asyncio.create_task(service.delete(ALICE))
+        await gate.reached.wait()
+        del world.stored.unreadable[ALICE]
+        gate.opened.set()
+        await deletion
+        assert identity not in world.acs.live
+        assert world.mapped() is None
+
+    async def test_one_sealed_by_a_key_that_is_not_held_is_counted_and_left_to_an_operator(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.stored.unreadable[ALICE] = dataclasses.replace(DAMAGED, reason=Unreadable.SEAL_KEY_NOT_HELD)
+        for _ in range(2):
+            with pytest.raises(MappingUnreadable):
+                await service.delete(ALICE)
+        assert (service.without_seal_key, list(world.stored.unreadable)) == (1, [ALICE])
+        await service.delete(ALICE, as_operator=True)
+        assert world.stored.unreadable == {}
+        with pytest.raises(IdentityNotFound):
+            await service.find(ALICE)
+        assert service.without_seal_key == 0
+
+    @pytest.mark.parametrize("deleting", [False, True])
+    async def test_no_identity_is_deleted_on_the_word_of_an_unsealed_mapping(
+        self, world: World, service: IdentityService, deleting: bool
+    ) -> None:
+        bobs = (await service.get_or_create(BOB)).acs_user_id
+        mapping = await world.stored.create(ALICE, bobs)
+        world.stored.stored[ALICE] = dataclasses.replace(mapping, unsealed=True, deleting=deleting)
+        if deleting:
+            assert (await service.get_or_create(ALICE)).acs_user_id != bobs
+        else:
+            assert await service.find(ALICE) == bobs
+            await service.delete(ALICE)
+            assert world.mapped() is None
+        assert bobs in world.acs.live
+        assert service.orphans == 1
