@@ -103,6 +103,8 @@ class EntraSettings(Group):
     client_certificate_path: Path | None = None
     managed_identity_client_id: Guid | None = None
     allowed_tenants: Guids = ()
+    allowed_clients: Guids = ()
+    allow_guests: bool = True
     audiences: Words = ()
     required_scope: str = Field("access_as_user", pattern=r"^[^\s/]+$")
     authority_host: HttpsUrl = Field(

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -58,6 +59,16 @@ class World:
     forger: Forger
     attacker_requests: list[str]
     log: list[str] = field(default_factory=list)
+    written: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def access_line(self, request_id: str) -> dict[str, Any]:
+        """The line that the service wrote for this request; it may be written after the answer."""
+        async with asyncio.timeout(PATIENCE_SECONDS), self.written:
+            while True:
+                for line in reversed(self.log):
+                    if request_id in line and '"event": "request"' in line:
+                        return dict(json.loads(line))
+                await self.written.wait()
 
     async def send(self, request: bytes) -> Answer:
         """Write the bytes as they are; read until the service closes the connection."""
@@ -142,10 +153,12 @@ async def attackers_server(azure: LocalAzure, seen: list[str]) -> AsyncIterator[
         await runner.cleanup()
 
 
-async def follow(process: Process, log: list[str]) -> None:
+async def follow(process: Process, world: World) -> None:
     assert process.stderr is not None
     while line := await process.stderr.readline():
-        log.append(line.decode())
+        async with world.written:
+            world.log.append(line.decode())
+            world.written.notify_all()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -164,9 +177,8 @@ async def world(
     ):
         environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "3"}
         async with serving(environment) as (process, _):
-            log: list[str] = []
-            following = asyncio.create_task(follow(process, log))
-            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen, log)
+            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen)
+            following = asyncio.create_task(follow(process, world))
             for user in ("alex", "guest"):
                 created = await world.send(http(bearer(azure.entra.access_token(user)), method="POST"))
                 assert created.status == 201
@@ -175,9 +187,9 @@ async def world(
             yield world
             process.terminate()
             await asyncio.wait_for(following, PATIENCE_SECONDS)
-    written = "".join(log)
+    written = "".join(world.log)
     assert '"status": 401' in written, "the log was not read"
-    for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token"):
+    for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token="):
         assert unwanted not in written, unwanted
 
 
@@ -199,6 +211,10 @@ async def test_an_attack_gets_the_answer_it_must_get(
     sent = re.findall(r"[A-Za-z0-9_-]{40,}", request.decode("latin-1"))
     assert not [part for part in sent if part in told]
     assert world.attacker_requests == []
+    if attack.reason is not None:
+        line = await world.access_line(answer.headers["x-request-id"])
+        assert (line["reason"], line["error"]) == (attack.reason, attack.error or "invalid_token")
+        assert json.loads(answer.body or "{}").get("reason") == ("expired" if attack.reason == "expired" else None)
     assert await world.serves_a_good_caller()
 
 
@@ -227,7 +243,7 @@ async def test_http2_without_tls_is_guarded_in_the_same_way(world: World) -> Non
         (): 401,
         (("authorization", token),): 200,
         (("authorization", "Bearer x"),): 401,
-        (("authorization", token), ("authorization", token)): 401,
+        (("authorization", token), ("authorization", token)): 400,
         (("Authorization", token),): None,
         (("authorization", token), ("connection", "upgrade")): None,
         (("authorization", token), ("transfer-encoding", "chunked")): None,

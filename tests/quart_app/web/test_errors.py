@@ -67,7 +67,7 @@ async def test_an_error_while_describing_an_error_is_an_internal_error(monkeypat
 
     monkeypatch.setattr(errors, "describe", fail)
     app = Quart(__name__)
-    register_error_handlers(app, "", stack_traces=False)
+    register_error_handlers(app, "", told_more=False)
     answer = await app.test_client().get("/nothing")
     assert (answer.status_code, (await answer.get_json())["error"]) == (500, "internal_error")
 

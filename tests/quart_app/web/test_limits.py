@@ -168,7 +168,7 @@ async def test_of_a_crowd_that_arrives_at_once_only_the_excess_is_refused() -> N
     limit = ConcurrencyLimit(10)
     app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
     app.before_request(limit.refuse)
-    register_error_handlers(app, "https://login.example", stack_traces=False)
+    register_error_handlers(app, "https://login.example", told_more=False)
 
     @app.get("/")
     async def view() -> str:
