@@ -1,7 +1,7 @@
 """The claims that RFC 7519 registers, `exp nbf iat aud`, as PyJWT judges them; and that times are numbers."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import jwt
 from jwt.types import Options
@@ -37,9 +37,18 @@ def signed_by(token: str, key: SigningKey, audiences: Collection[str]) -> bool:
     return True
 
 
+def signature_holds(token: str, key: SigningKey) -> bool:
+    """Whether `key` signed `token`, in RS256, whatever the claims say: for who explains a token."""
+    try:
+        jwt.api_jws.decode(token, key.key, algorithms=["RS256"])
+    except (jwt.PyJWTError, ValueError):
+        return False
+    return True
+
+
 def require_times(claims: Mapping[str, Any]) -> None:
     """Raise `InvalidAccessToken` unless each time is one (RFC 7519, section 2, NumericDate). PyJWT reads text, too."""
-    if not all(_is_time(claims.get(name, 0)) for name in ("exp", "iat", "nbf")):
+    if not all(is_time(claims.get(name, 0)) for name in ("exp", "iat", "nbf")):
         raise InvalidAccessToken(Reason.MALFORMED)
 
 
@@ -51,7 +60,7 @@ def fault_of(token: str, claim: str, audiences: Collection[str]) -> Reason | Non
         claims = jwt.decode(token, audience=list(audiences), leeway=LEEWAY_SECONDS, options=options)
     except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
         return _reason(error)
-    return Reason.MALFORMED if claim != "aud" and not _is_time(claims.get(claim, 0)) else None
+    return Reason.MALFORMED if claim != "aud" and not is_time(claims.get(claim, 0)) else None
 
 
 def _reason(error: Exception) -> Reason:
@@ -67,5 +76,6 @@ def _reason(error: Exception) -> Reason:
     return Reason.MALFORMED
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> TypeGuard[int | float]:
+    """Whether this is a time within the calendar, in seconds since the epoch."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from quart_app.auth.key_sets import DroppedKey, SigningKey, read_key_set
+from quart_app.auth.key_sets import DroppedKey, KeySet, SigningKey, read_key_set
 from quart_app.auth.published_keys import PublishedKeys
 from quart_app.clouds import ENTRA
 from upstream.errors import Unavailable
@@ -90,6 +90,7 @@ class SigningKeys:
         self._by_id: Mapping[str | None, tuple[SigningKey, ...]] = {}
         self._by_id_ends_at = begun
         self._named: set[tuple[str, DroppedKey]] = set()
+        self._faults: dict[str, str] = {}
         self._refreshing: SingleFlight[None, None] = SingleFlight()
         self._fetched_at: float | None = None
         self._looked_at: float | None = None  # when an unknown key id last caused a fetch
@@ -136,6 +137,10 @@ class SigningKeys:
     def holds(self, key: SigningKey) -> bool:
         """Whether an issuer still publishes this key."""
         return key in self._index().get(key.key_id, ())
+
+    def faults(self) -> Mapping[str, str]:
+        """What was wrong with the newest fetch, by discovery URL; nothing of those that told keys."""
+        return dict(self._faults)
 
     def issuers(self) -> Sequence[str]:
         """The issuers whose keys are known, as their discovery documents name them."""
@@ -214,14 +219,17 @@ class SigningKeys:
         for url, result in zip(urls, results, strict=True):
             if isinstance(result, aiohttp.ClientError | TimeoutError | UnusableDocument):
                 reason = str(result) if isinstance(result, UnusableDocument) else type(result).__name__
+                self._faults[url] = reason
                 logger.warning("signing keys could not be fetched: %s: %s", url, reason)
                 self._sets[url].failed()
             elif isinstance(result, BaseException):
                 raise result
             else:
-                self._sets[url].fetched(result, now)
-                if not result:
-                    logger.warning("no signing keys: %s: the key set holds none that can be used", url)
+                self._sets[url].fetched(result.keys, now)
+                self._faults.pop(url, None)
+                if not result.keys:
+                    self._faults[url] = _no_keys(result)
+                    logger.warning("no signing keys: %s: %s", url, self._faults[url])
         self._fetched_at = now
         self._make_index()
         if self._in_doubt:
@@ -229,11 +237,11 @@ class SigningKeys:
         else:
             self._doubted.clear()
 
-    async def _measured_fetch(self, discovery_url: str) -> tuple[SigningKey, ...]:
+    async def _measured_fetch(self, discovery_url: str) -> KeySet:
         with self._measure("fetch_signing_keys"):
             return await self._fetch(discovery_url)
 
-    async def _fetch(self, discovery_url: str) -> tuple[SigningKey, ...]:
+    async def _fetch(self, discovery_url: str) -> KeySet:
         async with asyncio.timeout(self._schedule.fetch_timeout):
             discovery = await self._get_json(discovery_url)
             issuer, keys_url = discovery.get("issuer"), discovery.get("jwks_uri")
@@ -251,7 +259,7 @@ class SigningKeys:
         for dropped in found.dropped:
             self._name_once(keys_url, dropped)
         self._sign_in = _sign_in_endpoints(discovery)
-        return found.keys
+        return found
 
     def _name_once(self, keys_url: str, dropped: DroppedKey) -> None:
         if (keys_url, dropped) not in self._named and len(self._named) < _MOST_NAMED:
@@ -275,6 +283,13 @@ class SigningKeys:
         if not isinstance(parsed, dict):
             raise UnusableDocument("The document is not a JSON object.")
         return parsed
+
+
+def _no_keys(key_set: KeySet) -> str:
+    causes = sorted({dropped.why for dropped in key_set.dropped})
+    if not causes:
+        return "The key set is empty."
+    return f"The key set holds no key that can be used: {'; '.join(causes)}."
 
 
 def _sign_in_endpoints(discovery: Mapping[str, Any]) -> SignInEndpoints | None:

@@ -30,9 +30,16 @@ def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sq
     }
 
 
-async def acs_auth(environment: dict[str, str], *arguments: str) -> Process:
+async def acs_auth(environment: dict[str, str], *arguments: str, stdin: bool = False) -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "quart_app.cli", *arguments, env=environment, stdout=PIPE, stderr=PIPE
+        sys.executable,
+        "-m",
+        "quart_app.cli",
+        *arguments,
+        env=environment,
+        stdin=PIPE if stdin else None,
+        stdout=PIPE,
+        stderr=PIPE,
     )
 
 
