@@ -113,12 +113,13 @@ def register_error_handlers(app: Quart, authority_host: str, *, told_more: bool)
         except Exception:
             logger.exception("an error could not be described")
             response = INTERNAL_ERROR
-        g.error, g.reason = response.error.value, reason_of(error)
+        reason = reason_of(error)
+        g.error, g.reason = response.error.value, reason.value if reason else None
         if response is INTERNAL_ERROR:
             logger.error("unexpected error", exc_info=error)
         body = response.body(g.get("request_id", ""))
-        if g.reason is not None and (told_more or g.reason is Reason.EXPIRED):
-            body["reason"] = g.reason.value
+        if reason is not None and (told_more or reason is Reason.EXPIRED):
+            body["reason"] = reason.value
         if told_more and response.error.status >= 500:
             body["stack_trace"] = stack_trace(error)
         return json_response(body, response.error.status, response.headers)

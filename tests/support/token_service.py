@@ -1,6 +1,6 @@
 """The service over HTTP, in development so that it tells its reasons, for the users of an issuer whose keys change."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from local_azure.environment import LocalAzure
 from quart_app.app import create_app
 from quart_app.auth.signing_keys import SigningKeys
 from quart_app.settings import load_settings
-from quart_app.web.readiness import Readiness
+from quart_app.web.readiness import Check, Readiness
 from tests.conftest import FakeClock
 from tests.support.oidc_issuer import OidcIssuer, running_oidc_issuer
 from tests.support.running_service import served
@@ -61,15 +61,16 @@ class OidcService(TokenService):
 async def token_service(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> AsyncIterator[TokenService]:
     """The service with these settings, its keys fetched once."""
     clock = FakeClock(1000)
-    made: dict[str, Any] = {}
+    made_keys: list[SigningKeys] = []
+    made_readiness: list[Readiness] = []
 
     def keys(*arguments: Any, **keywords: Any) -> SigningKeys:
-        made["keys"] = SigningKeys(*arguments, **{**keywords, "clock": clock})
-        return made["keys"]
+        made_keys.append(SigningKeys(*arguments, **{**keywords, "clock": clock}))
+        return made_keys[-1]
 
-    def readiness(*arguments: Any) -> Readiness:
-        made["readiness"] = Readiness(*arguments, interval=3600)
-        return made["readiness"]
+    def readiness(checks: Mapping[str, Check]) -> Readiness:
+        made_readiness.append(Readiness(checks, interval=3600))
+        return made_readiness[-1]
 
     monkeypatch.setattr(quart_app.app, "SigningKeys", keys)
     monkeypatch.setattr(quart_app.app, "Readiness", readiness)
@@ -80,8 +81,8 @@ async def token_service(monkeypatch: pytest.MonkeyPatch, environment: dict[str, 
         served(app) as address,
         aiohttp.ClientSession() as session,
     ):
-        await made["keys"].refresh()
-        yield TokenService(address, session, clock, made["keys"], made["readiness"])
+        await made_keys[0].refresh()
+        yield TokenService(address, session, clock, made_keys[0], made_readiness[0])
 
 
 @asynccontextmanager

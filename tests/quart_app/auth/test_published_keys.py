@@ -54,7 +54,7 @@ def test_what_counts_is_what_the_history_of_fetches_says(
             published.failed()
             history.fetches.append((now, None))
         else:
-            keys = tuple(key for key in two_keys if key.key_id in fetched)
+            keys = tuple(key for key in two_keys if str(key.key_id) in fetched)
             published.fetched(keys, now)
             history.fetches.append((now, keys))
         assert published.keys(now) == history.keys(now)
@@ -75,7 +75,7 @@ def test_no_key_is_ever_used_that_the_newest_set_with_keys_does_not_list(
         if fetched == "failed":
             published.failed()
         else:
-            published.fetched(tuple(key for key in two_keys if key.key_id in fetched), now)
+            published.fetched(tuple(key for key in two_keys if str(key.key_id) in fetched), now)
             newest = fetched or newest
         assert {str(key.key_id) for key in published.keys(now)} <= set(newest)
 
