@@ -163,6 +163,8 @@ def _signature(
         remedy = "It was changed on its way, signed in another algorithm, or forged: get a new one."
         return Judged("signature", found, expected, Verdict.REFUSED, Reason.SIGNATURE, remedy)
     remedy = "Sign in at one of these issuers; see iss for who issued it."
+    if "kid" not in header:
+        remedy = "Let the issuer name the key that signed (kid): it publishes several."
     return Judged("signature", found, expected, Verdict.REFUSED, Reason.KEY_UNKNOWN, remedy)
 
 
