@@ -203,7 +203,7 @@ async def test_an_attack_gets_the_answer_it_must_get(
     record_property("attack", "accepted" if answer.status < 400 else "refused")
     assert (answer.status, answer.error) == (attack.status, attack.error)
     assert answer.count == 1
-    if answer.status in (401, 403):
+    if answer.status in (401, 403) or answer.error == "invalid_request":
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert answer.headers["cache-control"] == "no-store"
     told = "\n".join([*answer.headers.values(), answer.body.decode()])
@@ -211,6 +211,8 @@ async def test_an_attack_gets_the_answer_it_must_get(
     sent = re.findall(r"[A-Za-z0-9_-]{40,}", request.decode("latin-1"))
     assert not [part for part in sent if part in told]
     assert world.attacker_requests == []
+    if attack.reason == "missing":
+        assert answer.headers["www-authenticate"] == "Bearer"  # without an error code: RFC 6750, section 3.1
     if attack.reason is not None:
         line = await world.access_line(answer.headers["x-request-id"])
         assert (line["reason"], line["error"]) == (attack.reason, attack.error or "invalid_token")
