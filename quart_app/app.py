@@ -92,13 +92,25 @@ async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> 
         stack.push_async_callback(identities.aclose)
         readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping})
         stack.push_async_callback(readiness.aclose)
-        _observe(settings, telemetry, identities, readiness)
+        _observe(settings, telemetry, keys, identities, readiness)
         keys.start()
         readiness.start()
         yield _wire(settings, accepted, keys, acs, identities, readiness, telemetry)
 
 
-def _observe(settings: Settings, telemetry: Telemetry, identities: IdentityService, readiness: Readiness) -> None:
+def _observe(
+    settings: Settings,
+    telemetry: Telemetry,
+    keys: SigningKeys,
+    identities: IdentityService,
+    readiness: Readiness,
+) -> None:
+    telemetry.gauge(
+        "acs_auth.signing_keys.age",
+        "s",
+        "Seconds since signing keys were last fetched, of the issuer for whom that is longest ago",
+        lambda: int(keys.age),
+    )
     telemetry.gauge(
         "acs_auth.identities.pending",
         "{identity}",
@@ -152,8 +164,7 @@ def _wire(
         AccessTokenValidator(
             signed_tokens,
             accepted.audiences,
-            accepted.scope,
-            role=accepted.role,
+            accepted.admission,
             on_lookup=telemetry.cache("access_token"),
         ),
         settings.server.request_deadline_seconds,
@@ -175,7 +186,7 @@ def _wire(
     register_error_handlers(
         app,
         settings.entra.authority_host,
-        stack_traces=settings.server.environment is Environment.DEVELOPMENT,
+        told_more=settings.server.environment is Environment.DEVELOPMENT,
     )
     app.before_request(concurrency.refuse)
     app.before_request(_refuse_large_bodies)

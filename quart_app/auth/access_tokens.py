@@ -2,35 +2,21 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from cachetools import LRUCache
 
 from quart_app.auth.caller import Caller
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
-from quart_app.auth.signing_keys import SigningKey
+from quart_app.auth.key_sets import SigningKey
+from quart_app.auth.rules import Rule, judge
+from quart_app.auth.signed_tokens import SignedTokens
 
 REMEMBERED_TOKENS = 10_000
 
 
-class InsufficientScope(Exception):
-    """The token is good but does not carry `scope`, which this API requires."""
-
-    def __init__(self, scope: str) -> None:
-        super().__init__("The access token lacks the required scope.")
-        self.scope = scope
-
-
-class InsufficientRole(Exception):
-    """The token is good but its user has not the role that this API requires."""
-
-    def __init__(self) -> None:
-        super().__init__("The user has not the required role.")
-
-
 class AccessTokenValidator:
-    """Takes the access tokens of users: verified, for one of `audiences`, with the scope and the role if required.
+    """Takes the access tokens of users: verified, for one of `audiences`, keeping the rules of `admission`.
 
     `clock` gives seconds since the epoch. `on_lookup` is told each time whether the token was verified before.
     """
@@ -39,16 +25,14 @@ class AccessTokenValidator:
         self,
         signed_tokens: SignedTokens,
         audiences: Collection[str],
-        scope: str | None,
+        admission: Sequence[Rule],
         clock: Callable[[], float] = time.time,
         *,
-        role: str | None = None,
         on_lookup: Callable[[bool], None] = lambda hit: None,
     ) -> None:
         self._signed_tokens = signed_tokens
         self._audiences = audiences
-        self._scope = scope
-        self._role = role
+        self._admission = admission
         self._clock = clock
         self._on_lookup = on_lookup
         # By the token's hash; of the token itself nothing is kept.
@@ -57,12 +41,10 @@ class AccessTokenValidator:
     async def validate(self, token: str) -> Caller:
         """Verify `token` and return its bearer.
 
-        An app-only token (https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference: `roles`
-        instead of `scp`) and an id token are no access tokens of a user. A verified token is remembered by its hash
-        until it expires or its signing key is withdrawn.
+        A verified token is remembered by its hash until it expires or its signing key is withdrawn.
 
-        Raises `InvalidAccessToken`, `InsufficientScope`, `InsufficientRole`, or `SigningKeysUnavailable` when no
-        statement is possible.
+        Raises `TokenRefused`: `InvalidAccessToken`, `InsufficientScope` or `InsufficientRole`; or
+        `SigningKeysUnavailable` when no statement is possible.
         """
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         remembered = self._remembered.get(digest)
@@ -74,13 +56,7 @@ class AccessTokenValidator:
             del self._remembered[digest]
         self._on_lookup(False)
         verified = await self._signed_tokens.verify(token, self._audiences)
-        if self._scope is not None:
-            if verified.scopes is None:
-                raise InvalidAccessToken
-            if self._scope not in verified.scopes:
-                raise InsufficientScope(self._scope)
-        if self._role is not None and self._role not in verified.roles:
-            raise InsufficientRole
+        judge(verified.content, self._admission)
         caller = Caller(
             user=verified.user,
             access_token=token,

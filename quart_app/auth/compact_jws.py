@@ -2,7 +2,14 @@
 
 import base64
 import json
+import re
 from typing import Any
+
+MAXIMUM_DEPTH = 100
+"""How many arrays and objects may stand inside of one another in a header or in claims."""
+
+# A text, also one without an end, is taken whole and never looked at twice: only its brackets would be found again.
+_TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[\]{}])', re.DOTALL)
 
 
 def decoded_parts(token: str) -> tuple[bytes, bytes, bytes]:
@@ -23,8 +30,8 @@ def json_object(text: bytes) -> dict[str, Any]:
     `ValueError`.
     """
     # How deep Python's own reader goes differs from one version to the next.
-    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
-        raise ValueError("It nests too deeply, or holds too much.")
+    if _depth(text) > MAXIMUM_DEPTH:
+        raise ValueError("It nests too deeply.")
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_number)
     except RecursionError as error:
@@ -34,7 +41,16 @@ def json_object(text: bytes) -> dict[str, Any]:
     return value
 
 
-_MOST_BRACKETS = 500
+def _depth(text: bytes) -> int:
+    """How deep arrays and objects nest; what stands in a text is no bracket."""
+    depth = deepest = 0
+    for bracket in _TEXT_OR_BRACKET.findall(text):
+        if bracket in (b"[", b"{"):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket:
+            depth -= 1
+    return deepest
 
 
 def _decoded(part: str) -> bytes:

@@ -10,18 +10,15 @@ from quart import Response, request
 
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller, serving
-from quart_app.auth.signed_tokens import InvalidAccessToken
+from quart_app.auth.refusals import MalformedCredentials, NoAccessToken
 from quart_app.auth.step_up import step_up_for
 from upstream.deadline import deadline
 
 P = ParamSpec("P")
 R = TypeVar("R")
 ACCESS = "access"
-_CREDENTIALS = re.compile(r"Bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)  # RFC 6750, section 2.1; RFC 9110, 11.1
-
-
-class NoAccessToken(InvalidAccessToken):
-    """The request carries no credentials at all."""
+_SCHEME = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +(.*))?")  # RFC 9110, section 11.4
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 
 
 class Guard:
@@ -68,10 +65,15 @@ def public(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def _bearer_token() -> str:
+    """Raises `NoAccessToken` for a request without bearer credentials, `MalformedCredentials` for what isn't one."""
     given = request.headers.getlist("Authorization")
     if not given:
         raise NoAccessToken
-    credentials = _CREDENTIALS.fullmatch(given[0]) if len(given) == 1 else None
+    credentials = _SCHEME.fullmatch(given[0]) if len(given) == 1 else None
     if credentials is None:
-        raise InvalidAccessToken
-    return credentials[1]
+        raise MalformedCredentials
+    if credentials[1].lower() != "bearer":
+        raise NoAccessToken
+    if not _TOKEN.fullmatch(credentials[2] or ""):
+        raise MalformedCredentials
+    return credentials[2]

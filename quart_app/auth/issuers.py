@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from quart_app.auth.entra_tokens import EntraTokens
-from quart_app.auth.oidc_tokens import OidcTokens
+from quart_app.auth.entra_tokens import EntraTokens, entra_admission
+from quart_app.auth.oidc_tokens import OidcTokens, oidc_admission
+from quart_app.auth.rules import Rule
 from quart_app.auth.signed_tokens import TokenRules
 from quart_app.auth.signing_keys import SignInEndpoints
 from quart_app.clouds import issuing_host
@@ -15,7 +16,7 @@ class AcceptedTokens:
     """Which access tokens are taken.
 
     Keys are found by `discovery_urls`, whose documents must name `issuer` exactly if there is one. `rules` tell how the
-    tokens are read, `audiences` whom they must be for, `scope` and `role` what they must allow, if anything.
+    tokens are read, `audiences` whom they must be for, `admission` what else lets a caller in.
     `is_entra` says that callers are users of Microsoft Entra ID.
     """
 
@@ -23,8 +24,7 @@ class AcceptedTokens:
     issuer: str | None
     rules: TokenRules
     audiences: tuple[str, ...]
-    scope: str | None
-    role: str | None
+    admission: tuple[Rule, ...]
     is_entra: bool
 
 
@@ -55,18 +55,20 @@ def sign_in(settings: Settings, discovered: SignInEndpoints | None) -> SignIn | 
 
 
 def _entra(entra: EntraSettings) -> AcceptedTokens:
-    # Both versions' metadata of each tenant: which one a token has is decided by the API's registration.
+    # Both versions' metadata of each tenant: which one a token has is decided by the API's registration. An application
+    # with claims mapping has a key of its own, listed only where its id is asked with; Teams tokens have the tenant's.
+    # https://learn.microsoft.com/entra/identity-platform/access-tokens#validate-the-signature
     return AcceptedTokens(
         discovery_urls=tuple(
-            f"{entra.authority_host}/{tenant}{version}/.well-known/openid-configuration"
+            f"{entra.authority_host}/{tenant}{version}/.well-known/openid-configuration{whose}"
             for tenant in entra.tenants
             for version in ("/v2.0", "")
+            for whose in ("", f"?appid={entra.client_id}")
         ),
         issuer=None,
         rules=EntraTokens(entra.tenants, issuing_host(entra.authority_host)),
         audiences=entra.accepted_audiences,
-        scope=entra.required_scope,
-        role=None,
+        admission=entra_admission(entra.required_scope, entra.allowed_clients, guests=entra.allow_guests),
         is_entra=True,
     )
 
@@ -75,9 +77,8 @@ def _oidc(oidc: OidcSettings, issuer: str) -> AcceptedTokens:
     return AcceptedTokens(
         discovery_urls=(str(oidc.discovery_address),),
         issuer=issuer,
-        rules=OidcTokens(issuer, oidc.subject_claim, oidc.roles_claim),
+        rules=OidcTokens(issuer, oidc.subject_claim),
         audiences=oidc.audience,
-        scope=oidc.required_scope,
-        role=oidc.required_role,
+        admission=oidc_admission(oidc.required_scope, oidc.required_role, oidc.roles_claim),
         is_entra=False,
     )

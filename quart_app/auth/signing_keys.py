@@ -5,15 +5,15 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import aiohttp
-import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from quart_app.auth.key_sets import DroppedKey, KeySet, SigningKey, read_key_set
+from quart_app.auth.published_keys import PublishedKeys
 from quart_app.clouds import ENTRA
 from upstream.errors import Unavailable
 from upstream.measuring import Measure, unmeasured
@@ -22,21 +22,7 @@ from upstream.single_flight import SingleFlight
 logger = logging.getLogger(__name__)
 
 MAXIMUM_DOCUMENT_BYTES = 512 * 1024
-MINIMUM_RSA_BITS = 2048  # RFC 7518, section 3.3
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A public key that an issuer publishes.
-
-    `issuer` is the issuer that the discovery document names. `key_issuer` is the key's own `issuer` member, which
-    Entra ID adds in its v2 key sets. Both may hold the template `{tenantid}`.
-    """
-
-    key_id: str
-    key: RSAPublicKey
-    issuer: str
-    key_issuer: str | None
+_MOST_NAMED = 1000  # of a set that changes all the time, not every key is worth a line
 
 
 class SigningKeysUnavailable(Unavailable):
@@ -65,8 +51,8 @@ class RefreshSchedule:
     """When keys are fetched again, in seconds.
 
     Entra ID's guidance is a refresh every hour, and one for an unknown key id at most every five minutes
-    (https://learn.microsoft.com/entra/identity-platform/signing-key-rollover). After a failed fetch the next one waits
-    `after_failure`.
+    (https://learn.microsoft.com/entra/identity-platform/signing-key-rollover). After a fetch that told no keys the next
+    one waits `after_failure`.
     """
 
     interval: float = 3600
@@ -76,7 +62,7 @@ class RefreshSchedule:
 
 
 class SigningKeys:
-    """Keys of a fixed list of issuers, by key id. Close it after use.
+    """Keys of a fixed list of issuers, by key id. Close it after use. What counts is `PublishedKeys`' matter.
 
     `discovery_urls` come from settings alone. A document is used only if it names `issuer` exactly, where one is given
     (OpenID Connect Discovery 1.0, section 4.3). `clock` is monotonic, in seconds. What fails with one issuer leaves the
@@ -97,18 +83,22 @@ class SigningKeys:
         self._measure = measure
         self._issuer = issuer
         self._sign_in: SignInEndpoints | None = None
-        self._keys: dict[str, tuple[SigningKey, ...] | None] = dict.fromkeys(discovery_urls)
         self._schedule = schedule or RefreshSchedule()
         self._clock = clock
-        self._by_id: Mapping[str, tuple[SigningKey, ...]] = {}
+        begun = clock()
+        self._sets = {url: PublishedKeys(begun) for url in discovery_urls}
+        self._by_id: Mapping[str | None, tuple[SigningKey, ...]] = {}
+        self._by_id_ends_at = begun
+        self._named: set[tuple[str, DroppedKey]] = set()
+        self._faults: dict[str, str] = {}
         self._refreshing: SingleFlight[None, None] = SingleFlight()
         self._fetched_at: float | None = None
         self._looked_at: float | None = None  # when an unknown key id last caused a fetch
-        self._failed = False
+        self._doubted = asyncio.Event()
         self._background: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Fetch the keys now and again every `interval`, in the background."""
+        """Fetch the keys now and again every `interval`, in the background; after `after_failure` while in doubt."""
         self._background = asyncio.create_task(self._refresh_regularly(), name="refresh signing keys")
 
     async def aclose(self) -> None:
@@ -121,8 +111,13 @@ class SigningKeys:
 
     @property
     def loaded(self) -> bool:
-        """Whether some issuer's keys have been fetched at least once: its users can be served."""
-        return any(keys is not None for keys in self._keys.values())
+        """Whether some issuer's keys are known: its users can be served."""
+        return bool(self._index())
+
+    @property
+    def age(self) -> float:
+        """Seconds since usable keys were last fetched, of the issuer for whom that is longest ago."""
+        return max((known.age(self._clock()) for known in self._sets.values()), default=0.0)
 
     @property
     def sign_in(self) -> SignInEndpoints | None:
@@ -130,7 +125,7 @@ class SigningKeys:
         return self._sign_in
 
     async def check(self) -> None:
-        """Make sure that some issuer's keys have been fetched at least once. Raises `SigningKeysUnavailable`.
+        """Make sure that some issuer's keys are known. Raises `SigningKeysUnavailable`.
 
         One issuer that is down must not take the service away from the users of the others.
         """
@@ -141,20 +136,30 @@ class SigningKeys:
 
     def holds(self, key: SigningKey) -> bool:
         """Whether an issuer still publishes this key."""
-        return key in self._by_id.get(key.key_id, ())
+        return key in self._index().get(key.key_id, ())
 
-    async def find(self, key_id: str, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
+    def faults(self) -> Mapping[str, str]:
+        """What was wrong with the newest fetch, by discovery URL; nothing of those that told keys."""
+        return dict(self._faults)
+
+    def issuers(self) -> Sequence[str]:
+        """The issuers whose keys are known, as their discovery documents name them."""
+        return sorted({key.issuer for keys in self._index().values() for key in keys})
+
+    async def find(self, key_id: str | None, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
         """The keys with this id, without those of `beyond`; several when several issuers publish the same id.
 
-        If there are none that causes one shared refresh, then none for `unknown_key_cooldown`. Raises
-        `SigningKeysUnavailable` when there are still none and the newest fetch failed with some issuer: it may be the
-        one whose key is looked for.
+        Without an id, the keys of issuers that publish one only (OpenID Connect Core 1.0, section 10.1). If there are
+        none that causes one shared refresh, then none for `unknown_key_cooldown`. Raises `SigningKeysUnavailable` when
+        there are still none and the newest fetch told no keys of some issuer: it may be the one whose key is looked
+        for.
         """
         found = self._known(key_id, beyond)
-        if not found and self._may_fetch():
+        # A token that names no key can't name one that is new.
+        if not found and (key_id is not None or not self.loaded) and self._may_fetch():
             await self.refresh()
             found = self._known(key_id, beyond)
-        if not found and self._failed:
+        if not found and self._in_doubt:
             raise SigningKeysUnavailable(self._schedule.after_failure)
         return found
 
@@ -162,15 +167,37 @@ class SigningKeys:
         """Fetch every issuer's keys; simultaneous calls share one fetch. Keys that can't be fetched stay."""
         await self._refreshing.do(None, self._fetch_all)
 
-    def _known(self, key_id: str, beyond: Collection[SigningKey]) -> tuple[SigningKey, ...]:
-        return tuple(key for key in self._by_id.get(key_id, ()) if key not in beyond)
+    @property
+    def _in_doubt(self) -> bool:
+        return any(known.in_doubt for known in self._sets.values())
+
+    def _known(self, key_id: str | None, beyond: Collection[SigningKey]) -> tuple[SigningKey, ...]:
+        return tuple(key for key in self._index().get(key_id, ()) if key not in beyond)
+
+    def _index(self) -> Mapping[str | None, tuple[SigningKey, ...]]:
+        """All keys that count now, by their ids; under `None` the only keys of issuers that publish one."""
+        if self._clock() >= self._by_id_ends_at:
+            self._make_index()
+        return self._by_id
+
+    def _make_index(self) -> None:
+        now = self._clock()
+        by_id: dict[str | None, tuple[SigningKey, ...]] = {}
+        ends = [now + self._schedule.interval]
+        for known in self._sets.values():
+            keys = known.keys(now)
+            ends += [known.ends_at] if keys else []
+            named = [(key.key_id, key) for key in keys if key.key_id is not None]
+            for key_id, key in [*named, *((None, key) for key in keys if len(keys) == 1)]:
+                by_id[key_id] = (*by_id.get(key_id, ()), key)
+        self._by_id, self._by_id_ends_at = by_id, min(ends)
 
     def _may_fetch(self) -> bool:
         """Whether an unknown key id may cause a fetch now, or join the one that is going on."""
         now = self._clock()
         if self._fetched_at is None or len(self._refreshing):
             return True
-        if self._failed:
+        if self._in_doubt:
             return now - self._fetched_at >= self._schedule.after_failure
         if self._looked_at is not None and now - self._looked_at < self._schedule.unknown_key_cooldown:
             return False
@@ -180,34 +207,41 @@ class SigningKeys:
     async def _refresh_regularly(self) -> None:
         while True:
             await self.refresh()
-            await asyncio.sleep(self._schedule.after_failure if self._failed else self._schedule.interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._schedule.interval):
+                    await self._doubted.wait()
+                await asyncio.sleep(self._schedule.after_failure)
 
     async def _fetch_all(self) -> None:
-        urls = list(self._keys)
+        urls = list(self._sets)
         results = await asyncio.gather(*(self._measured_fetch(url) for url in urls), return_exceptions=True)
-        failed = False
+        now = self._clock()
         for url, result in zip(urls, results, strict=True):
             if isinstance(result, aiohttp.ClientError | TimeoutError | UnusableDocument):
-                failed = True
                 reason = str(result) if isinstance(result, UnusableDocument) else type(result).__name__
+                self._faults[url] = reason
                 logger.warning("signing keys could not be fetched: %s: %s", url, reason)
+                self._sets[url].failed()
             elif isinstance(result, BaseException):
                 raise result
             else:
-                self._keys[url] = result
-        by_id: dict[str, tuple[SigningKey, ...]] = {}
-        for keys in self._keys.values():
-            for key in keys or ():
-                by_id[key.key_id] = (*by_id.get(key.key_id, ()), key)
-        self._by_id = by_id
-        self._failed = failed
-        self._fetched_at = self._clock()
+                self._sets[url].fetched(result.keys, now)
+                self._faults.pop(url, None)
+                if not result.keys:
+                    self._faults[url] = _no_keys(result)
+                    logger.warning("no signing keys: %s: %s", url, self._faults[url])
+        self._fetched_at = now
+        self._make_index()
+        if self._in_doubt:
+            self._doubted.set()
+        else:
+            self._doubted.clear()
 
-    async def _measured_fetch(self, discovery_url: str) -> tuple[SigningKey, ...]:
+    async def _measured_fetch(self, discovery_url: str) -> KeySet:
         with self._measure("fetch_signing_keys"):
             return await self._fetch(discovery_url)
 
-    async def _fetch(self, discovery_url: str) -> tuple[SigningKey, ...]:
+    async def _fetch(self, discovery_url: str) -> KeySet:
         async with asyncio.timeout(self._schedule.fetch_timeout):
             discovery = await self._get_json(discovery_url)
             issuer, keys_url = discovery.get("issuer"), discovery.get("jwks_uri")
@@ -219,14 +253,22 @@ class SigningKeys:
                 )
             key_set = await self._get_json(keys_url)
         entries = key_set.get("keys")
-        keys = tuple(_usable_keys(entries if isinstance(entries, list) else [], issuer))
-        if not keys:
-            raise UnusableDocument("The key set holds no RSA signing key.")
+        if not isinstance(entries, list):
+            raise UnusableDocument("The key set lacks its list of keys.")
+        found = read_key_set(entries, issuer)
+        for dropped in found.dropped:
+            self._name_once(keys_url, dropped)
         self._sign_in = _sign_in_endpoints(discovery)
-        return keys
+        return found
+
+    def _name_once(self, keys_url: str, dropped: DroppedKey) -> None:
+        if (keys_url, dropped) not in self._named and len(self._named) < _MOST_NAMED:
+            self._named.add((keys_url, dropped))
+            logger.info("a key is not used: %.100r of %s: %s", dropped.key_id, keys_url, dropped.why)
 
     async def _get_json(self, url: str) -> dict[str, Any]:
-        async with self._session.get(url, allow_redirects=False) as answer:
+        # What a cache on the way holds is no statement of the issuer's.
+        async with self._session.get(url, headers={"Cache-Control": "no-cache"}, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise UnusableDocument(f"Status {answer.status}.")
             document = bytearray()
@@ -243,6 +285,13 @@ class SigningKeys:
         return parsed
 
 
+def _no_keys(key_set: KeySet) -> str:
+    causes = sorted({dropped.why for dropped in key_set.dropped})
+    if not causes:
+        return "The key set is empty."
+    return f"The key set holds no key that can be used: {'; '.join(causes)}."
+
+
 def _sign_in_endpoints(discovery: Mapping[str, Any]) -> SignInEndpoints | None:
     urls = [discovery.get(f"{name}_endpoint") for name in ("authorization", "token")]
     if not all(isinstance(url, str) and _is_https(url) for url in urls):
@@ -256,18 +305,3 @@ def _is_https(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(parts.hostname)
-
-
-def _usable_keys(entries: list[Any], issuer: str) -> Iterable[SigningKey]:
-    for entry in entries:
-        if not isinstance(entry, dict) or entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig":
-            continue
-        key_id, key_issuer = entry.get("kid"), entry.get("issuer")
-        if not isinstance(key_id, str) or not isinstance(key_issuer, str | None):
-            continue
-        try:
-            key = jwt.PyJWK(entry, algorithm="RS256").key
-        except (jwt.PyJWTError, ValueError, TypeError):
-            continue
-        if isinstance(key, RSAPublicKey) and key.key_size >= MINIMUM_RSA_BITS:
-            yield SigningKey(key_id, key, issuer, key_issuer)

@@ -4,7 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from quart_app.auth.caller import Caller
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens, WrongAudience
+from quart_app.auth.refusals import InvalidAccessToken, Reason
+from quart_app.auth.signed_tokens import SignedTokens
 
 TEAMS_SCOPES = frozenset({"Teams.ManageCalls", "Teams.ManageChats"})
 
@@ -21,11 +22,13 @@ class TeamsTokenInvalid(Exception):
     """The Teams token can't be exchanged; `part` says why.
 
     `missing`, `token` (it proves nothing), `audience` (it is not for ACS), `scope`, `user` or `client`.
+    `reason` says it as for an access token.
     """
 
-    def __init__(self, part: str) -> None:
+    def __init__(self, part: str, reason: Reason) -> None:
         super().__init__(f"The Teams token can't be exchanged because of its {part}.")
         self.part = part
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +58,18 @@ class TeamsTokenValidator:
         if not self._client_ids:
             raise TeamsClientsUnknown
         if not token:
-            raise TeamsTokenInvalid("missing")
+            raise TeamsTokenInvalid("missing", Reason.MISSING)
         try:
             verified = await self._signed_tokens.verify(token, self._audiences)
-        except WrongAudience as error:
-            raise TeamsTokenInvalid("audience") from error
         except InvalidAccessToken as error:
-            raise TeamsTokenInvalid("token") from error
+            part = "audience" if error.reason is Reason.AUDIENCE else "token"
+            raise TeamsTokenInvalid(part, error.reason) from error
         if verified.scopes is None:
-            raise TeamsTokenInvalid("token")  # an application's own, no user's
+            raise TeamsTokenInvalid("token", Reason.APPLICATION_TOKEN)
         if verified.user != caller.user:
-            raise TeamsTokenInvalid("user")
+            raise TeamsTokenInvalid("user", Reason.SUBJECT)
         if verified.client_id is None or verified.client_id not in self._client_ids:
-            raise TeamsTokenInvalid("client")
+            raise TeamsTokenInvalid("client", Reason.CLIENT)
         if not verified.scopes & TEAMS_SCOPES:
-            raise TeamsTokenInvalid("scope")
+            raise TeamsTokenInvalid("scope", Reason.SCOPE)
         return TeamsToken(verified.client_id, verified.user.subject)

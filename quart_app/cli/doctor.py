@@ -20,8 +20,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
     "--user-token",
     type=click.File(),
     metavar="FILE",
-    help="A file with a user's access token for this API, or - for standard input; with the Graph store, what only a "
-    "user's sign-in shows is checked, too (consent).",
+    help="A file with a user's access token for this API, or - for standard input: it is judged as acs-auth "
+    "explain-token does; with the Graph store, what only a user's sign-in shows is checked, too (consent).",
 )
 @json_option
 def doctor(*, write: bool, user_token: IO[str] | None, as_json: bool) -> None:

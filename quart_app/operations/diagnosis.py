@@ -24,13 +24,14 @@ from quart_app.acs.interface import (
     UnexpectedAnswer,
 )
 from quart_app.acs.opening import acs_endpoint
-from quart_app.auth.caller import Caller, serving
+from quart_app.auth.caller import serving
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
 from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired, OnBehalfOfError
 from quart_app.auth.on_behalf_of.refusals import CODES
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
 from quart_app.clouds import token_exchange_audience
 from quart_app.credentials import ManagedIdentity, ManagedIdentityError, managed_identity, uses_managed_identity
+from quart_app.operations.token_explanation import Verdict, explain
 from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 from quart_app.settings import ClientCertificate, Settings, StorageBackend
 from quart_app.stores import ActingAs, open_mapping_store, open_with_warnings
@@ -70,7 +71,7 @@ class DiagnosisOptions:
     """What to do.
 
     write       also make and delete a throw-away identity and mapping
-    user_token  a user's access token for this API: with the Graph store, what only a user's token shows is checked
+    user_token  a user's access token for this API, to be judged; with the Graph store it is tried there, too
     clock       seconds since the epoch
     patience    seconds after which a check is given up
     """
@@ -109,6 +110,8 @@ class _Diagnosis:
             yield "Entra ID credential", self._credential
         if uses_managed_identity(self._settings):
             yield f"managed identity {self._settings.entra.managed_identity_client_id}", self._identity
+        if self._options.user_token is not None:
+            yield "access token", partial(self._access_token, self._options.user_token)
         yield "ACS", self._acs
         yield f"mapping store ({self._settings.storage.backend})", self._store
         if self._settings.storage.backend is StorageBackend.GRAPH:
@@ -168,12 +171,13 @@ class _Diagnosis:
             try:
                 await keys.check()
             except SigningKeysUnavailable:
-                found.append(await self._why_no_keys(url, is_entra=accepted.is_entra))
+                fault = keys.faults().get(url, "")
+                found.append(await self._why_no_keys(url, fault, is_entra=accepted.is_entra))
             finally:
                 await keys.aclose()
         return _once(found) or [Finding("", State.OK, "Fetched.")]
 
-    async def _why_no_keys(self, url: str, *, is_entra: bool) -> Finding:
+    async def _why_no_keys(self, url: str, fault: str, *, is_entra: bool) -> Finding:
         setting = "ENTRA_AUTHORITY_HOST" if is_entra else "OIDC_ISSUER and OIDC_DISCOVERY_URL"
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
@@ -185,9 +189,25 @@ class _Diagnosis:
         if is_entra and status == 400:
             return _failed("Entra ID knows no such tenant.", CODES[90002].advice)
         return _failed(
-            f"The issuer's metadata or keys can't be used (status {status}).",
+            f"The issuer's metadata or keys can't be used (status {status}). {fault}",
             f"Check {setting}: the document must name the issuer exactly, and keys of RS256.",
         )
+
+    async def _access_token(self, token: str) -> list[Finding]:
+        """The token, judged by the service's own rules: whatever it breaks, with the remedy."""
+        explanation = await explain(self._settings, token, self._session)
+        if explanation.accepted:
+            return [Finding("", State.OK, "The service accepts it.")]
+        return [
+            Finding(
+                "",
+                State.FAILED if judged.verdict is Verdict.REFUSED else State.WARNING,
+                f"{judged.member}: found {judged.found}; expected {judged.expected}.",
+                judged.remedy,
+            )
+            for judged in explanation.judged
+            if judged.verdict is not Verdict.OK
+        ]
 
     async def _credential(self) -> list[Finding]:
         """Ask for a token of the application itself: it needs no permission, so only the credential is judged."""
@@ -300,12 +320,12 @@ class _Diagnosis:
         return [Finding("", State.OK, "The application may read users; the operator's commands work.")]
 
     async def _graph_user(self) -> list[Finding]:
-        token, entra = self._options.user_token, self._settings.entra
+        token = self._options.user_token
         if token is None:
             return [_skipped("Consent shows only with a user's token: acs-auth token | acs-auth doctor --user-token -")]
-        caller = _bearer(token)
-        if caller is None or caller.user.issuer not in entra.tenants:
-            return [_failed("The token given is no user's access token of an allowed tenant.", _TOKEN_REMEDY)]
+        caller = (await explain(self._settings, token, self._session)).caller
+        if caller is None:
+            return [_skipped("The service does not accept the token: see the finding about it.")]
         try:
             with serving(caller):
                 async with open_mapping_store(self._settings, _RETRY) as store:
@@ -338,18 +358,6 @@ def _by_issuer(accepted: AcceptedTokens, tenants: Iterable[str]) -> dict[str, tu
     if accepted.issuer is not None:
         return {accepted.issuer: accepted.discovery_urls}
     return {tenant: tuple(url for url in accepted.discovery_urls if f"/{tenant}/" in url) for tenant in tenants}
-
-
-def _bearer(token: str) -> Caller | None:
-    """Whose the token claims to be. It is not verified here: Entra ID does, before it answers on behalf of anybody."""
-    import jwt
-
-    try:
-        claims = jwt.decode(token.strip(), options={"verify_signature": False})
-        user = UserKey(str(claims["tid"]).lower(), str(claims["oid"]).lower())
-        return Caller(user, token.strip(), int(claims["exp"]))
-    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _failed(message: str, remedy: str) -> Finding:

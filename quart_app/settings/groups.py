@@ -124,6 +124,8 @@ class EntraSettings(Group):
     client_certificate: Certificate | None = Field(None, alias="client_certificate_path")
     managed_identity_client_id: Guid | None = None
     allowed_tenants: Tenants = ()
+    allowed_clients: Guids = ()
+    allow_guests: bool = True
     audiences: Words = ()
     required_scope: ScopeName = "access_as_user"
     authority_host: Annotated[str, AfterValidator(check_authority_host)] = Field(

@@ -55,6 +55,7 @@ class OpenTelemetry(Telemetry):
             "http.server.request.duration", "s", "Requests", explicit_bucket_boundaries_advisory=SECONDS
         )
         self._active = meter.create_up_down_counter("http.server.active_requests", "{request}", "Requests now")
+        self._refused = meter.create_counter("acs_auth.tokens.refused", "{token}", "Requests whose token was refused")
         self._upstream = meter.create_histogram(
             "acs_auth.upstream.duration",
             "s",
@@ -92,6 +93,9 @@ class OpenTelemetry(Telemetry):
             if request.error is not None:
                 described["error.type"] = request.error
             span.set_attributes({**described, "acs_auth.request_id": request.request_id})
+            if request.reason is not None:
+                span.set_attribute("acs_auth.refusal_reason", request.reason)
+                self._refused.add(1, {"reason": request.reason})
             if request.status is None or request.status >= 500:
                 span.set_status(StatusCode.ERROR)
             span.end()

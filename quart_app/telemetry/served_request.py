@@ -13,6 +13,7 @@ class ServedRequest:
     method, route   `route` is the template; `None` when no route fits
     user            a keyed hash of the caller, when known
     error           the stable name of the error it was answered with
+    reason          why its token was refused, if it was: one of a closed list
     trace_id        of its trace, if it is recorded
     """
 
@@ -22,6 +23,7 @@ class ServedRequest:
     status: int | None = None
     user: str | None = None
     error: str | None = None
+    reason: str | None = None
     trace_id: str | None = None
     upstream_calls: int = 0
     retries: int = 0

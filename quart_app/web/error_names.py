@@ -16,6 +16,7 @@ class ErrorName(StrEnum):
         return member
 
     BAD_REQUEST = "bad_request", 400
+    INVALID_REQUEST = "invalid_request", 400
     TEAMS_TOKEN_MISSING = "teams_token_missing", 400
     TEAMS_TOKEN_CLIENT = "teams_token_client", 400
     INVALID_TOKEN = "invalid_token", 401

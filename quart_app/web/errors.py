@@ -3,7 +3,6 @@
 import base64
 import logging
 import math
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -22,8 +21,6 @@ from quart_app.acs.interface import (
     TeamsUserNotAllowed,
     UnexpectedAnswer,
 )
-from quart_app.auth.access_tokens import InsufficientRole, InsufficientScope
-from quart_app.auth.guard import NoAccessToken
 from quart_app.auth.on_behalf_of.errors import (
     AssertionRefused,
     CallerNotAllowed,
@@ -35,7 +32,15 @@ from quart_app.auth.on_behalf_of.errors import (
     OnBehalfOfUnavailable,
     OnBehalfOfUnexpectedAnswer,
 )
-from quart_app.auth.signed_tokens import InvalidAccessToken
+from quart_app.auth.refusals import (
+    InsufficientRole,
+    InsufficientScope,
+    InvalidAccessToken,
+    MalformedCredentials,
+    NoAccessToken,
+    Reason,
+    TokenRefused,
+)
 from quart_app.auth.signing_keys import SigningKeysUnavailable
 from quart_app.auth.step_up import StepUpNotPossible, StepUpRequired
 from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOffered, TeamsTokenInvalid
@@ -45,6 +50,7 @@ from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
 from quart_app.web.limits import TooBusy, TooManyRequests
 from quart_app.web.security_headers import SECURITY_HEADERS
+from quart_app.web.stack_traces import stack_trace
 from storage.mapping import (
     ExtensionLimitReached,
     MappingUnreadable,
@@ -83,6 +89,7 @@ class ErrorResponse:
 
 
 INVALID_TOKEN = "Send a valid access token for this API: Authorization: Bearer <access token>."  # noqa: S105
+MALFORMED_CREDENTIALS = "Send one Authorization header: Bearer, a blank, and the access token."
 INTERNAL_ERROR = ErrorResponse(
     ErrorName.INTERNAL_ERROR, "Something went wrong here. Report the requestId to the operator."
 )
@@ -100,8 +107,17 @@ def describe(error: BaseException, authority_host: str) -> ErrorResponse:
     return INTERNAL_ERROR
 
 
-def register_error_handlers(app: Quart, authority_host: str, *, stack_traces: bool) -> None:
-    """Answer every error with the one model. `stack_traces` (development only) adds where it was raised."""
+def reason_of(error: BaseException) -> Reason | None:
+    """Why a token was refused, if that is what the error says."""
+    return error.reason if isinstance(error, TokenRefused | TeamsTokenInvalid) else None
+
+
+def register_error_handlers(app: Quart, authority_host: str, *, told_more: bool) -> None:
+    """Answer every error with the one model.
+
+    `told_more` (development only) adds to a refused token the reason, and to an error of the service where it was
+    raised. That a token has expired is told always.
+    """
 
     async def answer(error: Exception) -> Response:
         try:
@@ -109,12 +125,15 @@ def register_error_handlers(app: Quart, authority_host: str, *, stack_traces: bo
         except Exception:
             logger.exception("an error could not be described")
             response = INTERNAL_ERROR
-        g.error = response.error.value
+        reason = reason_of(error)
+        g.error, g.reason = response.error.value, reason.value if reason else None
         if response is INTERNAL_ERROR:
             logger.error("unexpected error", exc_info=error)
         body = response.body(g.get("request_id", ""))
-        if stack_traces:
-            body["stack_trace"] = "".join(traceback.format_exception(error))
+        if reason is not None and (told_more or reason is Reason.EXPIRED):
+            body["reason"] = reason.value
+        if told_more and response.error.status >= 500:
+            body["stack_trace"] = stack_trace(error)
         return json_response(body, response.error.status, response.headers)
 
     app.register_error_handler(Exception, answer)
@@ -315,6 +334,9 @@ _Answer = Callable[[Any, str], ErrorResponse]
 
 _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     NoAccessToken: ErrorResponse(ErrorName.INVALID_TOKEN, INVALID_TOKEN, {"WWW-Authenticate": "Bearer"}),
+    MalformedCredentials: ErrorResponse(
+        ErrorName.INVALID_REQUEST, MALFORMED_CREDENTIALS, _challenge("invalid_request", MALFORMED_CREDENTIALS)
+    ),
     InvalidAccessToken: _INVALID_TOKEN,
     InsufficientScope: _insufficient_scope,
     InsufficientRole: ErrorResponse(ErrorName.INSUFFICIENT_ROLE, _ROLE, _challenge("insufficient_scope", _ROLE)),

@@ -66,7 +66,7 @@ def identify_requests(app: Quart) -> None:
         response.headers[REQUEST_ID_HEADER] = g.request_id
         served = current_request()
         if served is not None:
-            served.error = g.get("error")
+            served.error, served.reason = g.get("error"), g.get("reason")
         return response
 
 

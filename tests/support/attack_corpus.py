@@ -100,12 +100,16 @@ Request = Callable[[Forger], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One hostile request. `error` is the error's name in the answer, `None` where there is no body (HEAD)."""
+    """One hostile request. `error` is the error's name in the answer, `None` where there is no body (HEAD).
+
+    `reason` is why its token is refused, as the service tells its operators; `None` where none is looked at.
+    """
 
     name: str
     request: Request = field(repr=False)
     status: int = 401
     error: str | None = "invalid_token"
+    reason: str | None = None
 
 
 def changed_members(members: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,6 +326,11 @@ KEYS: dict[str, Token] = {
 HEADERS: dict[str, Token] = {
     "typ of an id token": header(typ="id+jwt"),
     "typ of a logout token": header(typ="logout+jwt"),
+    "typ of a logout token, in full": header(typ="application/logout+jwt"),
+    "typ of an event": header(typ="secevent+jwt"),
+    "typ of a DPoP proof": header(typ="dpop+jwt"),
+    "typ that is empty": header(typ=""),
+    "typ of another media type": header(typ="text/jwt"),
     "typ of a JWE": header(typ="JWE"),
     "typ that is a list": header(typ=["JWT"]),
     "cty: a token in a token": header(cty="JWT"),
@@ -434,6 +443,7 @@ CLAIMS: dict[str, Token] = {
     "claims that are no JSON": lambda f: f.genuine(claims=b"oid=alex"),
     "claims that are no UTF-8": lambda f: f.genuine(claims=json.dumps(f.claims()).encode()[:-1] + b',"x":"\xff"}'),
     "claims that nest deeply": raw_claim("x", "[" * DEEP + "]" * DEEP),
+    "claims of 101 levels": raw_claim("x", "[" * 100 + "]" * 100),
     "claims that nest deeply, of a stranger": lambda f: f.strange(claims=b'{"a":' * DEEP + b"1" + b"}" * DEEP),
     "claims of 17 KiB": lambda f: f.token(filler="x" * 17 * 1024),
     "claims of 60 KiB": lambda f: f.token(filler="x" * 45 * 1024),
@@ -450,6 +460,20 @@ KINDS: dict[str, Token] = {
     "an app-only token with the scope's name as role": lambda f: f.azure.entra.app_only_token(roles=["access_as_user"]),
     "an app-only token by idtyp": claims(idtyp="app"),
     "an idtyp that nobody knows": claims(idtyp="device"),
+    "an id token by its use": claims(token_use="id"),
+    "an id token by its type": claims(typ="ID"),
+    "a refresh token": claims(typ="Refresh"),
+    "an offline token": claims(typ="Offline"),
+    "a logout token": claims(typ="Logout"),
+    "a logout token by its event": claims(events={"http://schemas.openid.net/event/backchannel-logout": {}}),
+    "a refresh token by SimpleJWT's claim": claims(token_type="refresh"),
+    "an id token by ForgeRock's claim": claims(tokenName="id_token"),
+    "a token bound to a key (DPoP)": claims(cnf={"jkt": "x"}),
+    "a token bound to a certificate": claims(cnf={"x5t#S256": "x"}),
+    "a token bound to a key that says nothing of it": claims(cnf={}),
+    "a token bound to a key, by text": claims(cnf="x"),
+    "a token that says that it is DPoP": claims(typ="DPoP"),
+    "a user without an id": claims(oid="00000000-0000-0000-0000-000000000000"),
     "a managed identity's token": lambda f: f.azure.entra.managed_identity_token(f"api://{API.client_id}"),
     "a user of another tenant": lambda f: f.token("nestor"),
     "a user of another tenant, v1": lambda f: f.token("nestor", version=1),
@@ -504,18 +528,25 @@ FORMS: dict[str, Token] = {
     "parts in another order": reshaped(lambda a, b, c: f"{b}.{a}.{c}"),
     "trailing bytes": lambda f: f.token() + "AAAA",
     "a trailing letter": lambda f: f.token() + "A",
-    "a signature cut short": lambda f: f.token()[:-4],
+    "a signature cut short": lambda f: f.token()[:-6],
     "a signature with other bits": lambda f: f.token()[:-8] + "AAAAAAAA",
     "a signature with other unused bits": lambda f: with_other_unused_bits(f.token()),
     "a signature with padding": lambda f: f.token() + "==",
     "padding in every part": reshaped(lambda *parts: ".".join(part + "=" * (-len(part) % 4) for part in parts)),
     "the standard alphabet": with_standard_alphabet,
+    "upper case": lambda f: f.token().upper(),
+    "backwards": lambda f: f.token()[::-1],
+    "garbage": lambda _: "hello",
+    "16 KiB of letters": lambda _: "A" * 16 * 1024,
+    "63 KiB of letters": lambda _: "A" * 63 * 1024,
+    "16 000 dots": lambda _: "." * 16_000,
+}
+
+NO_TOKENS: dict[str, Token] = {
     "a blank inside": reshaped(lambda a, b, c: f"{a}.{b} .{c}"),
     "a line's end inside, encoded": lambda f: f.token().replace(".", "%0A.", 1),
     "percent-encoded dots": lambda f: f.token().replace(".", "%2E"),
     "quotation marks": lambda f: f'"{f.token()}"',
-    "upper case": lambda f: f.token().upper(),
-    "backwards": lambda f: f.token()[::-1],
     "full-width letters": lambda f: f.token().replace("A", "\uff21", 1),
     "a zero-width blank": lambda f: f.token() + "\u200b",
     "the JSON form of a signature": reshaped(
@@ -523,10 +554,6 @@ FORMS: dict[str, Token] = {
     ),
     "two tokens joined by a comma": lambda f: f"{f.token()},{f.token()}",
     "two tokens joined by a semicolon": lambda f: f"{f.token()};{f.token()}",
-    "garbage": lambda _: "hello",
-    "16 KiB of letters": lambda _: "A" * 16 * 1024,
-    "63 KiB of letters": lambda _: "A" * 63 * 1024,
-    "16 000 dots": lambda _: "." * 16_000,
 }
 
 
@@ -558,16 +585,7 @@ def line(text: str) -> Callable[[Forger], str]:
 
 CREDENTIALS: dict[str, Request] = {
     "no credentials": headers(),
-    "an empty header": headers("Authorization:"),
-    "a scheme alone": headers("Authorization: Bearer"),
-    "a scheme and a blank": headers("Authorization: Bearer "),
     "a token without a scheme": headers(line("Authorization: {token}")),
-    "two headers, the same token": headers(good, good),
-    "two headers, a good token first": headers(good, "Authorization: Bearer x"),
-    "two headers, a good token last": headers("Authorization: Bearer x", good),
-    "two headers of two users": headers(good, lambda f: bearer(f.token("megan"))),
-    "two headers, Basic and Bearer": headers("Authorization: Basic YTpi", good),
-    "two credentials joined by a comma": headers(line("Authorization: Bearer {token}, Bearer {token}")),
     "Basic and Bearer joined by a comma": headers(line("Authorization: Basic YTpi, Bearer {token}")),
     "Basic": headers("Authorization: Basic YTpi"),
     "Basic with a token": headers(
@@ -580,17 +598,6 @@ CREDENTIALS: dict[str, Request] = {
     "PoP": headers(line("Authorization: PoP {token}")),
     "HMAC": headers("Authorization: HMAC-SHA256 SignedHeaders=x-ms-date;host&Signature=AAAA"),
     "a scheme that begins like Bearer": headers(line("Authorization: BearerX {token}")),
-    "a scheme with a colon": headers(line("Authorization: Bearer:{token}")),
-    "a scheme with a comma": headers(line("Authorization: Bearer, {token}")),
-    "a tab instead of the blank": headers(line("Authorization: Bearer\t{token}")),
-    "a blank and a tab": headers(line("Authorization: Bearer \t{token}")),
-    "a no-break space instead of the blank": headers(lambda f: b"Authorization: Bearer\xa0" + f.token().encode()),
-    "something behind the token": headers(line("Authorization: Bearer {token} extra")),
-    "a parameter behind the token": headers(line('Authorization: Bearer {token}, realm="api"')),
-    "the token as a parameter": headers(line('Authorization: Bearer token="{token}"')),
-    "scheme twice": headers(line("Authorization: Bearer Bearer {token}")),
-    "Latin-1 behind the token": headers(lambda f: good(f).encode() + b"\xe9"),
-    "a token folded in the middle": headers(lambda f: good(f).replace(".", ".\r\n ", 1)),
     "X-Authorization": headers(line("X-Authorization: Bearer {token}")),
     "Proxy-Authorization": headers(line("Proxy-Authorization: Bearer {token}")),
     "authorization with an underscore": headers(line("HTTP_AUTHORIZATION: Bearer {token}")),
@@ -635,6 +642,29 @@ CREDENTIALS: dict[str, Request] = {
         "Origin: https://evil.example", "Access-Control-Request-Method: GET"
     ),
     "a debugging cookie": headers("Cookie: __wzd=1; debug=1", target="/api/user?__debugger__=yes&cmd=resource"),
+}
+
+MALFORMED_CREDENTIALS: dict[str, Request] = {
+    "an empty header": headers("Authorization:"),
+    "a scheme alone": headers("Authorization: Bearer"),
+    "a scheme and a blank": headers("Authorization: Bearer "),
+    "two headers, the same token": headers(good, good),
+    "two headers, a good token first": headers(good, "Authorization: Bearer x"),
+    "two headers, a good token last": headers("Authorization: Bearer x", good),
+    "two headers of two users": headers(good, lambda f: bearer(f.token("megan"))),
+    "two headers, Basic and Bearer": headers("Authorization: Basic YTpi", good),
+    "two credentials joined by a comma": headers(line("Authorization: Bearer {token}, Bearer {token}")),
+    "a scheme with a colon": headers(line("Authorization: Bearer:{token}")),
+    "a scheme with a comma": headers(line("Authorization: Bearer, {token}")),
+    "a tab instead of the blank": headers(line("Authorization: Bearer\t{token}")),
+    "a blank and a tab": headers(line("Authorization: Bearer \t{token}")),
+    "a no-break space instead of the blank": headers(lambda f: b"Authorization: Bearer\xa0" + f.token().encode()),
+    "something behind the token": headers(line("Authorization: Bearer {token} extra")),
+    "a parameter behind the token": headers(line('Authorization: Bearer {token}, realm="api"')),
+    "the token as a parameter": headers(line('Authorization: Bearer token="{token}"')),
+    "scheme twice": headers(line("Authorization: Bearer Bearer {token}")),
+    "Latin-1 behind the token": headers(lambda f: good(f).encode() + b"\xe9"),
+    "a token folded in the middle": headers(lambda f: good(f).replace(".", ".\r\n ", 1)),
 }
 
 NOT_FOUND, NOT_ALLOWED = (404, "not_found"), (405, "method_not_allowed")
@@ -776,32 +806,206 @@ SCOPES: dict[str, str] = {
 }
 
 
+REASONS: dict[str, str] = {
+    "algorithm": "algorithm",
+    "key": "key_unknown",
+    "header": "malformed",
+    "time": "malformed",
+    "claim": "malformed",
+    "kind": "application_token",
+    "issuer": "issuer",
+    "form": "malformed",
+    "scope": "scope",
+    "credentials": "missing",
+}
+"""Why the tokens of a group are refused, apart from those below."""
+
+OTHER_REASONS: dict[str, tuple[str, ...]] = {
+    "proof_missing": (
+        "kind: a token bound to a key (DPoP)",
+        "kind: a token bound to a certificate",
+        "kind: a token bound to a key that says nothing of it",
+        "kind: a token bound to a key, by text",
+        "kind: a token that says that it is DPoP",
+    ),
+    "signature": (
+        "algorithm: RS256 in the header, PS256 in truth",
+        "algorithm: RS256 in the header, SHA-1 in truth",
+        "algorithm: RS256 with a signature of zeros",
+        "algorithm: RS256 with a signature of one",
+        "key: a stranger's signature",
+        "key: a stranger's key in the header",
+        "key: a stranger's certificate in the header",
+        "key: jku at the attacker's server",
+        "key: x5u at the attacker's server",
+        "key: a key of personal accounts under the id of an organization's",
+        "claim: a changed object id",
+        "claim: the payload of another user's token",
+        "form: an empty signature",
+        "form: an empty payload",
+        "form: trailing bytes",
+        "form: a signature cut short",
+        "form: a trailing letter",
+        "form: a signature with other bits",
+    ),
+    "malformed": (
+        "algorithm: two algorithms",
+        "key: two key ids",
+    ),
+    "type": (
+        "header: typ of a logout token, in full",
+        "header: typ of an event",
+        "header: typ of a DPoP proof",
+        "header: typ that is empty",
+        "header: typ of another media type",
+        "header: typ of an id token",
+        "header: typ of a logout token",
+        "header: typ of a JWE",
+        "header: typ that is a list",
+        "header: cty: a token in a token",
+        "header: crit that names exp",
+        "header: crit that is empty",
+        "header: crit that names a header that is there",
+        "header: b64 false",
+        "header: b64 false and critical",
+        "header: b64 true and critical",
+        "header: zip, compressed",
+        "header: zip, not compressed",
+        "header: a compressed bomb",
+    ),
+    "algorithm": (
+        "header: a header that is empty",
+        "form: parts in another order",
+    ),
+    "key_unknown": (
+        "header: a header with a lone surrogate",
+        "kind: an access token of ACS itself",
+    ),
+    "expired": (
+        "time: expired",
+        "time: expired beyond the leeway",
+        "time: an expiry of zero",
+        "time: a negative expiry",
+        "time: an expiry that is true",
+    ),
+    "not_yet_valid": (
+        "time: issued in the future",
+        "time: not valid yet",
+    ),
+    "subject": (
+        "kind: a user without an id",
+        "claim: no object id",
+        "claim: an object id that is a number",
+        "claim: an object id that is a list",
+        "claim: an object id that is null",
+        "claim: an object id that is no GUID",
+        "claim: an object id with a line break",
+        "claim: an object id in full-width digits",
+        "claim: an object id that climbs",
+    ),
+    "tenant": (
+        "claim: no tenant",
+        "claim: a tenant that is a list",
+        "claim: a tenant by its domain",
+        "claim: the tenant common",
+        "kind: a user of another tenant",
+        "kind: a user of another tenant, v1",
+        "kind: another tenant's user who is a guest here, with the token of his own tenant",
+        "kind: a personal account",
+        "issuer: tenant of another issuer",
+        "issuer: issuer and tenant that are the template itself",
+    ),
+    "issuer": ("claim: a tenant in upper case",),
+    "audience": (
+        "claim: an audience that is a list",
+        "claim: this API among other audiences",
+        "claim: an audience that is an object",
+        "claim: no audience",
+        "claim: an empty audience",
+        "claim: another audience",
+        "claim: the client as audience",
+        "claim: the audience in upper case",
+        "claim: the audience with a slash",
+        "claim: an audience that begins like ours",
+        "kind: an id token",
+        "kind: a token for Microsoft Graph",
+        "kind: a token of the caller's for ACS (Teams)",
+    ),
+    "client": ("claim: a client that is a number",),
+    "not_an_access_token": (
+        "kind: an id token by its use",
+        "kind: an id token by its type",
+        "kind: a refresh token",
+        "kind: an offline token",
+        "kind: a logout token",
+        "kind: a logout token by its event",
+        "kind: a refresh token by SimpleJWT's claim",
+        "kind: an id token by ForgeRock's claim",
+        "kind: an id token for this API",
+    ),
+}
+"""Attacks that are refused for another reason than most of their group."""
+
+
+def reason(name: str) -> str:
+    """Why the token of this attack is refused."""
+    other = [reason for reason, names in OTHER_REASONS.items() if name in names]
+    return other[0] if other else REASONS[name.partition(":")[0]]
+
+
+def of_group(group: str, requests: Mapping[str, Request], *answer: Any) -> tuple[Attack, ...]:
+    """The attacks of a group, all with this answer: status and error, by default those of a token that is refused."""
+    status, error = answer or (401, "invalid_token")
+    names = {f"{group}: {name}": request for name, request in requests.items()}
+    return tuple(Attack(name, request, status, error, reason(name)) for name, request in names.items())
+
+
+def sent(tokens: Mapping[str, Token]) -> dict[str, Request]:
+    """Each token as anybody would send it."""
+    return {name: as_request(make) for name, make in tokens.items()}
+
+
+MALFORMED = (400, "invalid_request")
+
 ATTACKS: tuple[Attack, ...] = (
+    *of_group("algorithm", sent(ALGORITHMS)),
+    *of_group("key", sent(KEYS)),
+    *of_group("header", sent(HEADERS)),
+    *of_group("time", sent(TIMES)),
+    *of_group("claim", sent(CLAIMS)),
+    *of_group("kind", sent(KINDS)),
+    *of_group("issuer", sent(ISSUERS)),
+    *of_group("form", sent(FORMS)),
+    *of_group("form", sent(NO_TOKENS), *MALFORMED),
+    *of_group("scope", sent({name: claims(scp=scope) for name, scope in SCOPES.items()}), 403, "insufficient_scope"),
+    *of_group("credentials", CREDENTIALS),
     *(
-        Attack(f"{group}: {name}", as_request(make))
-        for group, tokens in {
-            "algorithm": ALGORITHMS,
-            "key": KEYS,
-            "header": HEADERS,
-            "time": TIMES,
-            "claim": CLAIMS,
-            "kind": KINDS,
-            "issuer": ISSUERS,
-            "form": FORMS,
-        }.items()
-        for name, make in tokens.items()
+        Attack(f"credentials: {name}", request, *MALFORMED, reason="malformed")
+        for name, request in MALFORMED_CREDENTIALS.items()
     ),
     *(
-        Attack(f"scope: {name}", as_request(claims(scp=scope)), 403, "insufficient_scope")
-        for name, scope in SCOPES.items()
-    ),
-    *(Attack(f"credentials: {name}", request) for name, request in CREDENTIALS.items()),
-    *(
-        Attack(f"{group}: {name}", request, *answer)
+        Attack(f"{group}: {name}", request, *answer, reason="missing" if answer[0] == 401 else None)
         for group, requests in {"route": ROUTES, "protocol": PROTOCOL}.items()
         for name, (request, answer) in requests.items()
     ),
 )
+
+TOKENS: dict[str, Token] = {
+    f"{group}: {name}": make
+    for group, tokens in {
+        "algorithm": ALGORITHMS,
+        "key": KEYS,
+        "header": HEADERS,
+        "time": TIMES,
+        "claim": CLAIMS,
+        "kind": KINDS,
+        "issuer": ISSUERS,
+        "form": FORMS,
+        "scope": {name: claims(scp=scope) for name, scope in SCOPES.items()},
+    }.items()
+    for name, make in tokens.items()
+}
+"""The hostile tokens themselves, each by the name of its attack."""
 
 CONTROLS: dict[str, Request] = {
     "v2 token": as_request(lambda f: f.token(version=2)),
@@ -818,6 +1022,19 @@ CONTROLS: dict[str, Request] = {
     "the scope among others": as_request(lambda f: f.token(scope="openid access_as_user profile")),
     "typ of an access token (RFC 9068)": as_request(header(typ="at+jwt")),
     "no typ": as_request(header(typ=None)),
+    "typ as RFC 9068 writes it in its example": as_request(header(typ="at+JWT")),
+    "typ of an access token in full": as_request(header(typ="application/at+jwt")),
+    "typ in lower case": as_request(header(typ="jwt")),
+    "typ in full": as_request(header(typ="application/JWT")),
+    "a text with 600 brackets": as_request(claims(note="[" * 600)),
+    "a text with quotation marks and brackets": as_request(claims(note='\\"[' * 300)),
+    "300 objects side by side": as_request(claims(note=[{}] * 300)),
+    "a hundred levels of nesting": as_request(raw_claim("note", "[" * 99 + "]" * 99)),
+    "what no rule asks about": as_request(claims(roles=[{"name": "x"}], jti=7, sub=7, groups=5)),
+    "members of null": as_request(
+        lambda f: f.genuine(claims={**f.claims(), "cnf": None, "events": None, "acct": None})
+    ),
+    "a token of the client's for the user, by its grant": as_request(claims(gty=["authorization_code"])),
     "expired within the leeway": as_request(lambda f: f.token(exp=int(time.time()) - 30)),
     "a token of 15 KiB": as_request(lambda f: f.token(filler="x" * 10 * 1024)),
     "a small body": headers(good, "Content-Length: 2", method="POST", body=b"{}"),

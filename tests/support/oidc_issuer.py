@@ -23,7 +23,8 @@ class OidcIssuer:
     """A running issuer at `url`, which calls itself `issuer` and describes itself at `path`.
 
     `claims` are in every token. `document` replaces members of the discovery document, `None` removes one. `extra`
-    are further members of each published key. While `down`, nothing but 503 is answered.
+    are further members of each published key; `key_set` stands for all that is published, or for the whole document.
+    While `down`, nothing but 503 is answered. `cache_control` is what each request for keys said.
     """
 
     url: str
@@ -33,6 +34,8 @@ class OidcIssuer:
     claims: dict[str, Any]
     document: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    key_set: list[Any] | dict[str, Any] | None = None
+    cache_control: list[str | None] = field(default_factory=list)
     key_id: str = "key-1"
     down: bool = False
     requests: Counter[str] = field(default_factory=Counter)
@@ -48,7 +51,9 @@ class OidcIssuer:
         merged = {name: value for name, value in {**times, **self.claims, **claims}.items() if value is not None}
         # Encoded as text, because PyJWT's own `encode` refuses to write an issuer that is no string.
         payload = json.dumps(merged).encode()
-        return jwt.api_jws.encode(payload, self.key, "RS256", {"kid": self.key_id, "typ": "JWT", **(header or {})})
+        members = {"kid": self.key_id, "typ": "JWT", **(header or {})}
+        kept = {name: value for name, value in members.items() if value is not None}
+        return jwt.api_jws.encode(payload, self.key, "RS256", kept)
 
     def application(self) -> web.Application:
         application = web.Application()
@@ -69,10 +74,18 @@ class OidcIssuer:
             }
             return web.json_response({name: value for name, value in document.items() if value is not None})
         if request.path == f"{self.path}/keys":
-            public = json.loads(RSAAlgorithm.to_jwk(self.key.public_key()))
-            numbers = {"kty": "RSA", "use": "sig", "n": public["n"], "e": public["e"]}
-            return web.json_response({"keys": [{"kid": self.key_id, **numbers, **self.extra}]})
+            self.cache_control.append(request.headers.get("Cache-Control"))
+            if self.key_set is None:
+                return web.json_response({"keys": [self.published(**self.extra)]})
+            return web.json_response({"keys": self.key_set} if isinstance(self.key_set, list) else self.key_set)
         return web.Response(status=404)
+
+    def published(self, key: rsa.RSAPrivateKey | None = None, **members: Any) -> dict[str, Any]:
+        """The entry of a key, by default the issuer's own, with these members; one given as `None` is left out."""
+        public = json.loads(RSAAlgorithm.to_jwk((key or self.key).public_key()))
+        numbers = {"kty": "RSA", "use": "sig", "n": public["n"], "e": public["e"]}
+        entry = {"kid": self.key_id, **numbers, **members}
+        return {name: value for name, value in entry.items() if value is not None}
 
 
 @asynccontextmanager

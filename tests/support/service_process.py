@@ -35,16 +35,25 @@ def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sq
     return child_environment(os.environ, {**settings_for(local_azure, directory, storage), **address})
 
 
-async def python(environment: Mapping[str, str], *arguments: str, directory: Path | None = None) -> Process:
-    """Start Python with these arguments, in the working directory `directory`."""
+async def python(
+    environment: Mapping[str, str], *arguments: str, directory: Path | None = None, stdin: bool = False
+) -> Process:
+    """Start Python with these arguments, in the working directory `directory`; with `stdin`, it can be written to."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, *arguments), env=environment, cwd=directory, stdout=PIPE, stderr=PIPE
+        *(sys.executable, *arguments),
+        env=environment,
+        cwd=directory,
+        stdin=PIPE if stdin else None,
+        stdout=PIPE,
+        stderr=PIPE,
     )
 
 
-async def acs_auth(environment: Mapping[str, str], *arguments: str, directory: Path | None = None) -> Process:
+async def acs_auth(
+    environment: Mapping[str, str], *arguments: str, directory: Path | None = None, stdin: bool = False
+) -> Process:
     """Start a command; `directory` is the working directory, where `.env` is looked for."""
-    return await python(environment, "-m", "quart_app.cli", *arguments, directory=directory)
+    return await python(environment, "-m", "quart_app.cli", *arguments, directory=directory, stdin=stdin)
 
 
 async def finished(process: Process, patience: float = PATIENCE_SECONDS) -> tuple[int | None, str, str]:

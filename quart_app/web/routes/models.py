@@ -5,6 +5,7 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from quart_app.auth.refusals import Reason
 from quart_app.web.error_names import ErrorName
 
 
@@ -47,7 +48,18 @@ class Error(TypedDict):
     ]
     message: Annotated[str, Field(description="What to do.")]
     requestId: Annotated[str, Field(description="Quote it when you report a problem.")]
-    stack_trace: NotRequired[Annotated[str, Field(description="Only in development.")]]
+    reason: NotRequired[
+        Annotated[
+            str,
+            Field(
+                description="Why the token was refused; outside of development only `expired` is told.",
+                json_schema_extra={"enum": [*map(str, Reason)]},
+            ),
+        ]
+    ]
+    stack_trace: NotRequired[
+        Annotated[str, Field(description="Where an error of the service was raised; only in development.")]
+    ]
 
 
 class Health(TypedDict):

@@ -21,8 +21,9 @@ from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.keys import new_rsa_key
 from quart_app.auth.access_tokens import AccessTokenValidator
-from quart_app.auth.entra_tokens import EntraTokens
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
+from quart_app.auth.entra_tokens import EntraTokens, entra_admission
+from quart_app.auth.refusals import InvalidAccessToken
+from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
 from tests.conftest import FakeClock
 
@@ -81,7 +82,6 @@ def with_header(**changed: Any) -> Forge:
 
 REFUSED: dict[str, Forge] = {
     "no token": lambda _: None,
-    "an empty token": lambda _: "",
     "not a token": lambda _: "hello",
     "two parts": lambda entra: entra.access_token("alex").rpartition(".")[0],
     "trailing bytes": lambda entra: entra.access_token("alex") + "A",
@@ -158,10 +158,24 @@ async def test_the_scheme_may_be_written_in_any_case(client: Client, local_azure
     assert (await client.get("/api/user", headers={"Authorization": f"{scheme} {token}"})).status_code == 404
 
 
-async def test_two_authorization_headers_are_refused(app: Quart, local_azure: LocalAzure) -> None:
+@pytest.mark.parametrize("given", [["Bearer {token}", "Bearer {token}"], ["Bearer "], ["Bearer"], ["Bearer {token} x"]])
+async def test_a_malformed_header_is_a_malformed_request(app: Quart, local_azure: LocalAzure, given: list[str]) -> None:
+    """RFC 6750, section 3.1. A malformed token is something else: 401."""
     token = local_azure.entra.access_token("alex")
-    headers = Headers([("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")])
-    assert (await app.test_client().get("/api/user", headers=headers)).status_code == 401
+    headers = Headers([("Authorization", value.format(token=token)) for value in given])
+    answer = await app.test_client().get("/api/user", headers=headers)
+    assert (answer.status_code, (await answer.get_json())["error"]) == (400, "invalid_request")
+    assert answer.headers["WWW-Authenticate"].startswith('Bearer error="invalid_request"')
+
+
+@pytest.mark.parametrize("given", ["Basic YTpi", "basic YTpi", "DPoP {token}", "Digest username=x", "Negotiate", None])
+async def test_credentials_of_another_scheme_get_a_challenge_without_an_error_code(
+    client: Client, local_azure: LocalAzure, given: str | None
+) -> None:
+    """RFC 6750, section 3.1: the client may not know that it must authenticate in this way."""
+    token = local_azure.entra.access_token("alex")
+    answer = await client.get("/api/user", headers={"Authorization": given.format(token=token)} if given else {})
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
 
 
 async def test_a_verified_token_is_remembered_until_it_expires_or_its_key_is_withdrawn(
@@ -175,13 +189,13 @@ async def test_a_verified_token_is_remembered_until_it_expires_or_its_key_is_wit
         verifications += 1
         return really_decode(*arguments, **keywords)
 
-    monkeypatch.setattr("quart_app.auth.signed_tokens.jwt.decode", counting)
+    monkeypatch.setattr("quart_app.auth.registered_claims.jwt.decode", counting)
     entra, clock = local_azure.entra, FakeClock(time.time())
     tenant = HOME_TENANT.tenant_id
     async with aiohttp.ClientSession() as session:
         keys = SigningKeys(session, [f"{entra.url}/{tenant}/v2.0/.well-known/openid-configuration"])
         signed_tokens = SignedTokens(keys, EntraTokens([tenant], entra.url))
-        validator = AccessTokenValidator(signed_tokens, [API.client_id], "access_as_user", clock)
+        validator = AccessTokenValidator(signed_tokens, [API.client_id], entra_admission("access_as_user"), clock)
         token = entra.access_token("alex", lifetime=600)
         callers = [await validator.validate(token) for _ in range(10)]
         assert callers == [callers[0]] * 10

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -53,6 +54,16 @@ class World:
     port: int
     forger: Forger
     attacker_requests: list[str]
+    log: Path
+
+    async def access_line(self, request_id: str) -> dict[str, Any]:
+        """The line that the service wrote for this request; it may be written after the answer."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                for line in reversed(self.log.read_text().splitlines()):
+                    if request_id in line and '"event": "request"' in line:
+                        return dict(json.loads(line))
+                await asyncio.sleep(0.01)
 
     async def send(self, request: bytes) -> Answer:
         """Write the bytes as they are; read until the service closes the connection."""
@@ -125,7 +136,7 @@ async def world(
     ):
         environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "10"}
         async with serving(environment) as service:
-            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen)
+            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen, service.log)
             for user in ("alex", "guest"):
                 created = await world.send(http(bearer(azure.entra.access_token(user)), method="POST"))
                 assert created.status == 201
@@ -135,7 +146,7 @@ async def world(
             service.process.terminate()
             _, written = await stopped(service)
     assert '"status": 401' in written, "the log was not read"
-    for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token"):
+    for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token="):
         assert unwanted not in written, unwanted
 
 
@@ -149,7 +160,7 @@ async def test_an_attack_gets_the_answer_it_must_get(
     record_property("attack", "accepted" if answer.status < 400 else "refused")
     assert (answer.status, answer.error) == (attack.status, attack.error)
     assert answer.count == 1
-    if answer.status in (401, 403):
+    if answer.status in (401, 403) or answer.error == "invalid_request":
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert answer.headers["cache-control"] == "no-store"
     told = "\n".join([*answer.headers.values(), answer.body.decode()])
@@ -157,6 +168,12 @@ async def test_an_attack_gets_the_answer_it_must_get(
     sent = re.findall(r"[A-Za-z0-9_-]{40,}", request.decode("latin-1"))
     assert not [part for part in sent if part in told]
     assert world.attacker_requests == []
+    if attack.reason == "missing":
+        assert answer.headers["www-authenticate"] == "Bearer"  # without an error code: RFC 6750, section 3.1
+    if attack.reason is not None:
+        line = await world.access_line(answer.headers["x-request-id"])
+        assert (line["reason"], line["error"]) == (attack.reason, attack.error or "invalid_token")
+        assert json.loads(answer.body or "{}").get("reason") == ("expired" if attack.reason == "expired" else None)
     assert await world.serves_a_good_caller()
 
 

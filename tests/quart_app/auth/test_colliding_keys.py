@@ -7,8 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from quart_app.auth.entra_tokens import EntraTokens
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
-from quart_app.auth.signing_keys import SigningKey, SigningKeys
+from quart_app.auth.key_sets import SigningKey
+from quart_app.auth.refusals import InvalidAccessToken
+from quart_app.auth.signed_tokens import SignedTokens
+from quart_app.auth.signing_keys import SigningKeys
 
 HOST = "https://login.microsoftonline.com"
 ONE, TWO = "7f2b5a10-3c4d-4e8f-9a61-0d5c8e2b7a11", "c3d9e6f4-81a2-4b57-8c0e-5f7a2d1b9e22"
@@ -43,7 +45,7 @@ class Published(SigningKeys):
     def __init__(self, *keys: SigningKey) -> None:
         self._published = keys
 
-    async def find(self, key_id: str, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
+    async def find(self, key_id: str | None, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
         return tuple(key for key in self._published if key not in beyond)
 
 

@@ -197,7 +197,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     "an application's own token by Auth0's subject": {"sub": f"{SPA}@clients"},
     "no expiry": {"exp": None},
     "expired": {"exp": 1_000_000_000},
-    "roles that are a number": {"roles": 7},
 }
 
 

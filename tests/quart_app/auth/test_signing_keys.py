@@ -2,7 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import aiohttp
 import jwt
@@ -10,7 +11,7 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.auth.signing_keys import SigningKeys, SigningKeysUnavailable
+from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
 from tests.conftest import FakeClock
 
 
@@ -129,6 +130,35 @@ async def test_while_keys_cannot_be_fetched_an_unknown_key_id_is_no_verdict(
     local_azure.entra.faults.clear()
     clock.advance(10)
     assert await keys.find(wanted)
+
+
+async def test_after_an_empty_fetch_the_background_looks_again_soon_and_not_only_at_the_next_hour(
+    session: aiohttp.ClientSession, local_azure: LocalAzure
+) -> None:
+    tenant = local_azure.service_environment()["ENTRA_TENANT_ID"]
+    url = f"{local_azure.entra.url}/{tenant}/v2.0/.well-known/openid-configuration"
+    fetched: asyncio.Queue[None] = asyncio.Queue()
+
+    @contextmanager
+    def measure(_: str) -> Iterator[None]:
+        yield
+        fetched.put_nowait(None)
+
+    keys = SigningKeys(session, [url], RefreshSchedule(interval=3600, after_failure=0), measure=measure)
+    keys.start()
+    async with asyncio.timeout(10):
+        await keys.refresh()
+        while not fetched.empty():
+            fetched.get_nowait()
+        empty = Fault(status=200, body={"keys": []})
+        local_azure.entra.faults.script("keys_v2", empty, empty)
+        with pytest.raises(SigningKeysUnavailable):
+            await keys.find("unknown")  # whose fetch is told nothing
+        for _ in range(3):
+            await fetched.get()
+        await keys.refresh()
+    assert await keys.find(key_id(local_azure))
+    await keys.aclose()
 
 
 async def test_a_discovery_document_may_not_point_to_plain_http(keys: SigningKeys, local_azure: LocalAzure) -> None:

@@ -14,7 +14,8 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.app import create_app
 from quart_app.auth.entra_tokens import EntraTokens
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
+from quart_app.auth.refusals import InvalidAccessToken
+from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from quart_app.settings import load_settings
 from tests.conftest import FakeClock

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quart_app.auth.entra_tokens import EntraTokens
-from quart_app.auth.signed_tokens import InvalidAccessToken, SignedTokens
-from quart_app.auth.signing_keys import SigningKey, SigningKeys
+from quart_app.auth.key_sets import SigningKey
+from quart_app.auth.refusals import InvalidAccessToken
+from quart_app.auth.signed_tokens import SignedTokens
+from quart_app.auth.signing_keys import SigningKeys
 
 TENANT = "7f2b5a10-3c4d-4e8f-9a61-0d5c8e2b7a11"
 ISSUER = f"https://login.microsoftonline.com/{TENANT}/v2.0"
@@ -36,7 +38,7 @@ class OneKey(SigningKeys):
     def __init__(self, key: rsa.RSAPublicKey) -> None:
         self._one = SigningKey("one", key, ISSUER, None)
 
-    async def find(self, key_id: str, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
+    async def find(self, key_id: str | None, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
         return (self._one,)
 
 

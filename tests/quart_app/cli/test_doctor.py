@@ -261,7 +261,23 @@ async def test_missing_consent_shows_with_a_users_token(
     assert "consent to it as an administrator" in result.stdout
     result = await acs_auth("doctor", "--user-token", "-", typed="no token")
     assert result.exit_code == 1
-    assert "acs-auth token" in result.stdout
+    assert "The service does not accept the token" in result.stdout
+
+
+@pytest.mark.parametrize("store", ["sqlite", "cosmos", "graph"])
+async def test_a_users_token_is_judged_by_the_services_rules_whatever_the_store(
+    store: str, local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["STORAGE_BACKEND"] = store
+    entra = local_azure.entra
+    result = await acs_auth("doctor", "--user-token", "-", typed=entra.access_token("alex"))
+    assert (result.exit_code, "access token: The service accepts it." in result.stdout) == (0, True)
+    result = await acs_auth("doctor", "--user-token", "-", typed=entra.access_token("alex", aud="api://other"))
+    assert result.exit_code == 1
+    assert f'access token: aud: found "api://other"; expected one of {API.client_id}' in result.stdout
+    result = await acs_auth("doctor", "--user-token", "-", typed="garbage")
+    assert result.exit_code == 1
+    assert "failed   access token: form: found 7 characters, 0 dots" in result.stdout
 
 
 async def test_findings_hold_no_secret(local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth) -> None:
@@ -301,6 +317,12 @@ async def test_another_issuer_than_entra_id_is_asked_for_its_keys(
     result = await acs_auth("doctor")
     assert result.exit_code == 1
     assert "the document must name the issuer exactly" in result.stdout
+    assert f"names the issuer '{local_azure.entra.url}/{{tenantid}}/v2.0', not the configured one" in result.stdout
+    key_set = {"keys": [{"kty": "RSA", "kid": "x", "alg": "PS256"}, {"kty": "EC", "kid": "y"}]}
+    local_azure.entra.faults.script("keys_v2", Fault(status=200, body=key_set, times=None))
+    environment["OIDC_ISSUER"] = issuer
+    result = await acs_auth("doctor")
+    assert "it is for another algorithm than RS256 (alg); it is no RSA key (kty)" in result.stdout
 
 
 async def test_on_a_terminal_findings_are_a_table_in_colours(

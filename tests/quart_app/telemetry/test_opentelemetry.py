@@ -198,6 +198,31 @@ async def test_requests_are_counted_by_route_status_and_error(
     assert collected.total("http.server.active_requests") == 0
 
 
+async def test_refused_tokens_are_counted_by_reason_and_the_keys_age_can_be_watched(
+    client: Client, bearer: Bearer, collected: Collected, local_azure: LocalAzure
+) -> None:
+    entra = local_azure.entra
+    tokens = {
+        "audience": entra.access_token("alex", aud="api://other"),
+        "expired": entra.access_token("alex", exp=1_700_000_000),
+        "scope": entra.access_token("alex", scope="other"),
+        "malformed": "garbage",
+        "tenant": entra.access_token("nestor"),
+    }
+    for token in [*tokens.values(), entra.access_token("alex")]:
+        await client.get("/api/user", headers={"Authorization": f"Bearer {token}"})
+    await client.get("/api/user")
+    await client.get("/api/user", headers={"Authorization": "Bearer a b"})
+    teams = {"teams-user-aad-token": entra.teams_token("megan")}
+    await client.get("/api/token/teams", headers={**bearer("alex"), **teams})
+    refused = {attributes["reason"]: count for attributes, count in collected.points("acs_auth.tokens.refused")}
+    assert refused == {**dict.fromkeys(tokens, 1), "malformed": 2, "missing": 1, "subject": 1}
+    spans = [(span.attributes or {}).get("acs_auth.refusal_reason") for span in collected.spans]
+    assert [reason for reason in spans if reason] == [*tokens, "missing", "malformed", "subject"]
+    assert len(collected.points("acs_auth.signing_keys.age")) == 1
+    assert collected.total("acs_auth.signing_keys.age") < 60
+
+
 async def test_caches_identities_and_upstreams_are_counted(
     client: Client, bearer: Bearer, collected: Collected
 ) -> None:

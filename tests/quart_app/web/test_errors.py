@@ -10,10 +10,18 @@ import pytest
 from quart import Quart
 from quart.typing import TestClientProtocol as Client
 
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from local_azure.keys import new_rsa_key
+from quart_app.app import create_app
+from quart_app.auth.compact_jws import json_object
+from quart_app.settings import Settings, load_settings
 from quart_app.web import errors
 from quart_app.web.error_names import ErrorName, names_of
 from quart_app.web.errors import describe, register_error_handlers
+from quart_app.web.stack_traces import stack_trace
 from storage.mapping import StoreError, StoreThrottled
+from tests.quart_app.conftest import Bearer
 from tests.support.running_service import served
 
 ROOT = Path(__file__).parents[3]
@@ -67,9 +75,53 @@ async def test_an_error_while_describing_an_error_is_an_internal_error(monkeypat
 
     monkeypatch.setattr(errors, "describe", fail)
     app = Quart(__name__)
-    register_error_handlers(app, "", stack_traces=False)
+    register_error_handlers(app, "", told_more=False)
     answer = await app.test_client().get("/nothing")
     assert (answer.status_code, (await answer.get_json())["error"]) == (500, "internal_error")
+
+
+async def test_in_development_an_error_of_the_service_says_where_and_a_refused_token_why(
+    settings: Settings, bearer: Bearer, local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "development")
+    local_azure.acs.faults.script("create_identity", Fault(status=503, times=None))
+    token = local_azure.entra.access_token("alex", aud="api://other")
+    async with create_app(load_settings(None)) as app:
+        client = app.test_client()
+        failed = await (await client.post("/api/user", headers=bearer("alex"))).get_json()
+        assert (failed["code"], failed.get("reason")) == (503, None)
+        raised, first, *_ = failed["stack_trace"].splitlines()
+        assert raised.startswith("quart_app.acs.interface.AcsUnavailable")
+        assert first.startswith(str(ROOT / "quart_app"))
+        refused = await (await client.get("/api/user", headers={"Authorization": f"Bearer {token}"})).get_json()
+        assert (refused["code"], refused["reason"]) == (401, "audience")
+        missing = await (await client.get("/api/user", headers=bearer("alex"))).get_json()
+        for answer in (refused, missing):
+            assert "stack_trace" not in answer
+        assert "reason" not in missing
+
+
+async def test_in_production_only_that_a_token_has_expired_is_told(
+    client: Client, bearer: Bearer, local_azure: LocalAzure
+) -> None:
+    entra = local_azure.entra
+    for token, reason in ((entra.access_token("alex", exp=1), "expired"), (entra.access_token("alex", aud="x"), None)):
+        answer = await (await client.get("/api/user", headers={"Authorization": f"Bearer {token}"})).get_json()
+        assert (answer["error"], answer.get("reason")) == ("invalid_token", reason)
+    # Who has no key of ours learns nothing, expired or not.
+    forged = entra.sign({"exp": 1, "iat": 1, "iss": "x", "aud": "x"}, key=new_rsa_key())
+    answer = await (await client.get("/api/user", headers={"Authorization": f"Bearer {forged}"})).get_json()
+    assert "reason" not in answer
+
+
+def test_a_stack_trace_begins_with_the_services_own_frames() -> None:
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        json_object(b"{")
+    lines = stack_trace(caught.value).splitlines()
+    assert lines[0].startswith("json.decoder.JSONDecodeError")
+    assert lines[1].startswith(str(ROOT / "quart_app" / "auth" / "compact_jws.py"))
+    assert lines[2] == ""
+    assert lines[3].startswith("Traceback")
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ async def test_of_a_crowd_that_arrives_at_once_only_the_excess_is_refused() -> N
     limit = ConcurrencyLimit(10, public=10)
     app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
     app.before_request(limit.refuse)
-    register_error_handlers(app, "https://login.example", stack_traces=False)
+    register_error_handlers(app, "https://login.example", told_more=False)
 
     @app.get("/")
     async def view() -> str:
@@ -181,7 +181,7 @@ async def test_callers_unknown_ones_and_public_pages_are_counted_apart() -> None
     limit = ConcurrencyLimit(2, public=1)
     app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
     app.before_request(limit.refuse)
-    register_error_handlers(app, "https://login.example", stack_traces=False)
+    register_error_handlers(app, "https://login.example", told_more=False)
     opened, arrived = asyncio.Event(), asyncio.Queue[str]()
 
     @app.get("/api/<who>")
@@ -214,7 +214,7 @@ async def test_an_authenticated_caller_beyond_the_limit_is_refused_when_known() 
     app = Quart(__name__)
     limit = ConcurrencyLimit(1)
     app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
-    register_error_handlers(app, "https://login.example", stack_traces=False)
+    register_error_handlers(app, "https://login.example", told_more=False)
     opened, arrived = asyncio.Event(), asyncio.Event()
 
     @app.get("/api/known")
