@@ -9,10 +9,9 @@ param browserClientId string
 @description('The API\'s scopes, as applications.bicep made them')
 param scopes array
 param managedIdentityPrincipalId string
-param serviceUri string
 
-@description('Where the browser client returns to after sign-in, separated by commas')
-param browserRedirectUris string
+@description('Where the browser client returns to after sign-in')
+param redirectUris string[]
 
 @description('Ask for the delegated permission with which the graph store keeps mappings on the caller')
 param graphPermissions bool
@@ -40,7 +39,9 @@ resource api 'Microsoft.Graph/applications@v1.0' = {
       }
     ]
   }
-  requiredResourceAccess: graphPermissions ? [{ resourceAppId: graph, resourceAccess: [{ id: userReadWrite, type: 'Scope' }] }] : []
+  requiredResourceAccess: graphPermissions
+    ? [{ resourceAppId: graph, resourceAccess: [{ id: userReadWrite, type: 'Scope' }] }]
+    : []
 
   // In place of a client secret: the service's managed identity signs in as this application.
   resource managedIdentity 'federatedIdentityCredentials@v1.0' = {
@@ -61,7 +62,7 @@ resource browser 'Microsoft.Graph/applications@v1.0' = {
   uniqueName: '${uniqueNamePrefix}-browser'
   displayName: 'ACS authentication service: browser client'
   signInAudience: 'AzureADMyOrg'
-  spa: { redirectUris: concat(split(browserRedirectUris, ','), ['${serviceUri}/docs/oauth2-redirect.html']) }
+  spa: { redirectUris: redirectUris }
   requiredResourceAccess: [
     { resourceAppId: apiClientId, resourceAccess: [{ id: scopes[0].id, type: 'Scope' }] }
     {
