@@ -242,5 +242,4 @@ module reconcile 'modules/job.bicep' = if (!empty(configuration.jobs.reconcileSc
   }
 }
 
-output SERVICE_API_RESOURCE_EXISTS bool = true
 output id string = app.id

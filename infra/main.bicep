@@ -160,8 +160,8 @@ resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
     'acs-auth-cosmos-account-name': cosmosAccountName
     'acs-auth-cosmos-capacity': cosmosCapacity
     'acs-auth-cosmos-location': cosmosLocation
-    'acs-auth-private-network': string(flag('PRIVATE_NETWORK', privateNetwork))
-    'acs-auth-zone-redundant': string(flag('ZONE_REDUNDANT', zoneRedundant))
+    'acs-auth-private-network': toLower(string(flag('PRIVATE_NETWORK', privateNetwork)))
+    'acs-auth-zone-redundant': toLower(string(flag('ZONE_REDUNDANT', zoneRedundant)))
   })
 }
 

@@ -18,6 +18,7 @@ param graphPermissions bool
 
 var graph = '00000003-0000-0000-c000-000000000000'
 var userReadWrite = 'b4e74841-8e56-480b-be8b-910348b18b4c'
+// ACS's own service principal must be in the tenant before anybody can consent: Microsoft's, so it isn't written here.
 var acs = '1fd5118e-2576-4263-8130-9503064c837a'
 var teamsManageCalls = 'de8ec1df-066a-4817-bc5d-9a985b986262'
 var teamsManageChats = '6290af7f-b407-49f9-92d5-bf584fdc4019'
@@ -53,11 +54,6 @@ resource api 'Microsoft.Graph/applications@v1.0' = {
   }
 }
 
-// The tenant needs ACS's own service principal before anybody can consent to its permissions.
-resource acsPrincipal 'Microsoft.Graph/servicePrincipals@v1.0' = {
-  appId: acs
-}
-
 resource browser 'Microsoft.Graph/applications@v1.0' = {
   uniqueName: '${uniqueNamePrefix}-browser'
   displayName: 'ACS authentication service: browser client'
@@ -73,5 +69,4 @@ resource browser 'Microsoft.Graph/applications@v1.0' = {
       ]
     }
   ]
-  dependsOn: [acsPrincipal]
 }

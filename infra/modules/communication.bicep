@@ -34,14 +34,14 @@ resource service 'Microsoft.Communication/communicationServices@2025-09-01' exis
 }
 
 resource role 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(service.id, principalId, owner)
+  name: guid(toLower(service.id), principalId, owner)
   scope: service
   properties: { principalId: principalId, principalType: 'ServicePrincipal', roleDefinitionId: owner }
   dependsOn: [created]
 }
 
 resource operatorsRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(operatorsGroupId)) {
-  name: guid(service.id, operatorsGroupId, owner)
+  name: guid(toLower(service.id), operatorsGroupId, owner)
   scope: service
   properties: { principalId: operatorsGroupId, principalType: 'Group', roleDefinitionId: owner }
   dependsOn: [created]

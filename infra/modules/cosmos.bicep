@@ -93,7 +93,7 @@ resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/container
 // All of these are written one after the other: an account takes one write at a time and refuses a second one.
 resource mappingRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@2025-10-15' = {
   parent: account
-  name: guid(account.id, 'mappings')
+  name: guid(toLower(account.id), 'mappings')
   properties: {
     roleName: 'Identity mappings'
     type: 'CustomRole'
@@ -116,7 +116,7 @@ resource mappingRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@2
 
 resource metadataRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@2025-10-15' = {
   parent: account
-  name: guid(account.id, 'metadata')
+  name: guid(toLower(account.id), 'metadata')
   properties: {
     roleName: 'Account metadata'
     type: 'CustomRole'
@@ -134,7 +134,7 @@ resource metadataRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@
 resource mappingAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = [
   for each in principals: {
     parent: account
-    name: guid(mappingRole.id, each)
+    name: guid(toLower(mappingRole.id), each)
     properties: {
       principalId: each
       roleDefinitionId: mappingRole.id
@@ -148,7 +148,7 @@ resource mappingAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignm
 resource metadataAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = [
   for each in principals: {
     parent: account
-    name: guid(metadataRole.id, each)
+    name: guid(toLower(metadataRole.id), each)
     properties: {
       principalId: each
       roleDefinitionId: metadataRole.id

@@ -61,7 +61,7 @@ resource job 'Microsoft.App/jobs@2025-07-01' = {
 }
 
 resource operate 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(operatorsGroupId)) {
-  name: guid(job.id, operatorsGroupId, jobsOperator)
+  name: guid(toLower(job.id), operatorsGroupId, jobsOperator)
   scope: job
   properties: { principalId: operatorsGroupId, principalType: 'Group', roleDefinitionId: jobsOperator }
 }

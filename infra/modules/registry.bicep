@@ -22,7 +22,7 @@ resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' = {
 }
 
 resource pull 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(registry.id, pullPrincipalId, acrPull)
+  name: guid(toLower(registry.id), pullPrincipalId, acrPull)
   scope: registry
   properties: { principalId: pullPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: acrPull }
 }

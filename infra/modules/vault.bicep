@@ -57,7 +57,7 @@ resource sealKeysSecret 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (sea
 }
 
 resource read 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(vault.id, readerPrincipalId, secretsUser)
+  name: guid(toLower(vault.id), readerPrincipalId, secretsUser)
   scope: vault
   properties: { principalId: readerPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: secretsUser }
 }

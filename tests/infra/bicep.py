@@ -1,4 +1,4 @@
-"""Microsoft's Bicep compiler, run on a copy of `infra/`, without a network where the Graph extension's types lie beside."""
+"""Microsoft's Bicep compiler, run on a copy of `infra/`; offline where the Graph extension's types lie beside."""
 
 import json
 import os
@@ -63,7 +63,9 @@ class Bicep:
         arm = self.infra.parent / "arm"
         if not arm.exists():
             self._run("build", "--pattern", "**/*.bicep", "--outdir", arm)
-        return {str(path.relative_to(arm).with_suffix("")): json.loads(path.read_text()) for path in arm.rglob("*.json")}
+        return {
+            str(path.relative_to(arm).with_suffix("")): json.loads(path.read_text()) for path in arm.rglob("*.json")
+        }
 
     def parameters(self, file: str, environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         """What a parameter file gives with these environment variables, and what the compiler says against it."""
@@ -73,9 +75,9 @@ class Bicep:
         given = json.loads(json.loads(done.stdout)["parametersJson"])["parameters"]
         return {name: each["value"] for name, each in given.items()}, []
 
-    def snapshot(self, template: str, parameters: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-        """What Azure would be asked for; or nothing, and the sentence that refuses it."""
-        name = "snapshot-of"
+    def snapshot(self, template: str, parameters: Mapping[str, Any], name: str = "one") -> tuple[dict[str, Any], str]:
+        """What Azure would be asked for; or nothing, and the sentence that refuses it. Names may be used at once."""
+        name = f"snapshot-of-{name}"
         lines = "".join(f"param {key} = {_literal(value)}\n" for key, value in parameters.items())
         (self.infra / f"{name}.bicepparam").write_text(f"using './{template}.bicep'\n{lines}")
         made = self.infra / f"{name}.snapshot.json"
@@ -130,6 +132,11 @@ def _literal(value: object) -> str:
         case list():
             return "[\n" + "".join(f"{_literal(each)}\n" for each in value) + "]"
         case dict():
-            return "{\n" + "".join(f"{key}: {_literal(each)}\n" for key, each in value.items()) + "}"
+            return "{\n" + "".join(f"{_key(key)}: {_literal(each)}\n" for key, each in value.items()) + "}"
     text = str(value).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
     return f"'{text}'"
+
+
+def _key(name: str) -> str:
+    """A property's name, in quotes only where the linter wants them."""
+    return name if name.isidentifier() else _literal(name)

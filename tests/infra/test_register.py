@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.infra.contracts import PERMISSIONS, ROOT
+from tests.infra.bicep import ROOT
+from tests.infra.contracts import PERMISSIONS
 
 AZ = """
 import json, os, re, sys
