@@ -13,9 +13,6 @@ type Choices = {
   zoneRedundant: bool
   privateNetwork: bool
   internalIngress: bool
-  @description('True: the registrations are made by this deployment')
-  registrations: bool
-  apiClientId: string
   minReplicas: int
   maxReplicas: int
   oidcIssuer: string
@@ -51,9 +48,6 @@ func faults(given Choices) string[] =>
         : ''
       contains(map(given.cosmosReadRegions, each => region(each)), region(given.cosmosLocation))
         ? 'COSMOS_READ_REGIONS must not name ${given.cosmosLocation}, the region that is written to.'
-        : ''
-      !given.registrations && empty(given.apiClientId) && empty(given.oidcIssuer)
-        ? 'Set API_CLIENT_ID, the client id of the API\'s app registration, or CREATE_APP_REGISTRATIONS=true.'
         : ''
       !empty(given.oidcIssuer) && empty(given.oidcAudience)
         ? 'OIDC_ISSUER needs OIDC_AUDIENCE, the `aud` of access tokens for this API.'

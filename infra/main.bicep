@@ -118,13 +118,14 @@ var found = concat(
     zoneRedundant: flag('ZONE_REDUNDANT', zoneRedundant)
     privateNetwork: flag('PRIVATE_NETWORK', privateNetwork)
     internalIngress: flag('INTERNAL_INGRESS', internalIngress)
-    registrations: registrations
-    apiClientId: apiClientId
     minReplicas: number('MIN_REPLICAS', minReplicas)
     maxReplicas: number('MAX_REPLICAS', maxReplicas)
     oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
     oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
   }),
+  !registrations && !oidc && empty(apiClientId)
+    ? ['Set API_CLIENT_ID, the client id of the API\'s app registration, or CREATE_APP_REGISTRATIONS=true.']
+    : [],
   throughput >= 1000 && throughput % 1000 == 0 ? [] : ['COSMOS_MAX_THROUGHPUT must be a multiple of 1000.'],
   number('CONCURRENT_REQUESTS', concurrentRequests) > 0 ? [] : ['CONCURRENT_REQUESTS must be at least 1.'],
   contains(list('CORS_ALLOWED_ORIGINS', corsAllowedOrigins), '*')
@@ -192,8 +193,9 @@ module resources 'resources.bicep' = {
     zoneRedundant: flag('ZONE_REDUNDANT', zoneRedundant)
     privateNetwork: flag('PRIVATE_NETWORK', privateNetwork)
     internalIngress: flag('INTERNAL_INGRESS', internalIngress)
-    registrations: registrations
+    #disable-next-line what-if-short-circuiting // Entra ID draws the id; it is in no name
     apiClientId: registrations ? applications!.outputs.apiClientId : apiClientId
+    #disable-next-line what-if-short-circuiting // as above
     browserClientId: registrations ? applications!.outputs.browserClientId : browserClientId
     corsAllowedOrigins: join(list('CORS_ALLOWED_ORIGINS', corsAllowedOrigins), ',')
     minReplicas: number('MIN_REPLICAS', minReplicas)

@@ -83,9 +83,6 @@ param internalIngress bool = false
 @description('Client id of the API registration; not with another issuer (OIDC_ISSUER)')
 param apiClientId string = ''
 
-@description('True: apiClientId comes from registrations that this deployment makes')
-param registrations bool = false
-
 @description('Client id of the browser client registration: for /docs, and its Teams tokens may be exchanged')
 param browserClientId string = ''
 
@@ -128,8 +125,6 @@ var found = faults({
   zoneRedundant: zoneRedundant
   privateNetwork: privateNetwork
   internalIngress: internalIngress
-  registrations: registrations
-  apiClientId: registrations ? '' : apiClientId
   minReplicas: minReplicas
   maxReplicas: maxReplicas
   oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
@@ -147,15 +142,21 @@ var registryName = 'cr${checkedToken}'
 // A registry is made unless the image is in another one.
 var createRegistry = empty(containerImage) || startsWith(containerImage, '${registryName}.')
 var name = 'ca-api-${checkedToken}'
+var identityName = 'id-api-${checkedToken}'
 
 module identity 'modules/identity.bicep' = {
   name: 'identity'
-  params: { name: 'id-api-${checkedToken}', location: location, tags: tags }
+  params: { name: identityName, location: location, tags: tags }
 }
 
 module monitoring 'modules/monitoring.bicep' = {
   name: 'monitoring'
-  params: { token: checkedToken, location: location, tags: tags, alertEmail: alertEmail }
+  params: { token: checkedToken, location: location, tags: tags }
+}
+
+module operators 'modules/operators.bicep' = if (!empty(alertEmail)) {
+  name: 'operators'
+  params: { name: 'ag-${checkedToken}', tags: tags, email: alertEmail }
 }
 
 // The name is a function of subscription and environment: a later deployment finds the same ACS resource again.
@@ -167,6 +168,7 @@ module communication 'modules/communication.bicep' = {
     create: createAcs
     dataLocation: acsDataLocation
     tags: tags
+    identityName: identityName
     principalId: identity.outputs.principalId
     operatorsGroupId: operatorsGroupId
   }
@@ -182,6 +184,7 @@ module cosmos 'modules/cosmos.bicep' = if (storageBackend == 'cosmos') {
     readRegions: map(readRegions, each => region(each))
     zoneRedundant: zoneRedundant
     publicNetworkAccess: privateNetwork ? 'Disabled' : 'Enabled'
+    identityName: identityName
     principalId: identity.outputs.principalId
     operatorsGroupId: operatorsGroupId
     workspaceId: monitoring.outputs.workspaceId
@@ -195,6 +198,7 @@ module network 'modules/network.bicep' = if (privateNetwork) {
     token: checkedToken
     location: location
     tags: tags
+    cosmos: storageBackend == 'cosmos'
     cosmosAccountId: storageBackend == 'cosmos' ? cosmos!.outputs.id : ''
     cosmosAccountName: cosmosName
   }
@@ -202,7 +206,13 @@ module network 'modules/network.bicep' = if (privateNetwork) {
 
 module registry 'modules/registry.bicep' = if (createRegistry) {
   name: 'registry'
-  params: { name: registryName, location: location, tags: tags, pullPrincipalId: identity.outputs.principalId }
+  params: {
+    name: registryName
+    location: location
+    tags: tags
+    identityName: identityName
+    principalId: identity.outputs.principalId
+  }
 }
 
 module vault 'modules/vault.bicep' = {
@@ -212,7 +222,8 @@ module vault 'modules/vault.bicep' = {
     location: location
     tags: tags
     recover: recoverKeyVault
-    readerPrincipalId: identity.outputs.principalId
+    identityName: identityName
+    principalId: identity.outputs.principalId
     sealKeys: storageBackend == 'graph'
   }
 }
@@ -230,6 +241,7 @@ module containerEnvironment 'modules/environment.bicep' = {
   }
 }
 
+var actionGroupId = empty(alertEmail) ? '' : operators!.outputs.id
 var configuration = {
   name: name
   location: location
@@ -238,7 +250,7 @@ var configuration = {
   identityId: identity.outputs.id
   registryServer: createRegistry ? registry!.outputs.loginServer : ''
   insightsName: monitoring.outputs.insightsName
-  actionGroupId: monitoring.outputs.actionGroupId
+  actionGroupId: actionGroupId
   token: checkedToken
   minReplicas: minReplicas
   maxReplicas: maxReplicas
@@ -255,7 +267,9 @@ var configuration = {
       DOCS_CLIENT_ID: browserClientId
       // Callers come from Microsoft Entra ID or from another issuer. The managed identity is the service's own with both.
       ENTRA_AUTHORITY_HOST: oidc ? '' : authorityHost()
-      ENTRA_CLIENT_ID: oidc ? '' : apiClientId
+      ENTRA_CLIENT_ID: oidc
+        ? ''
+        : !empty(apiClientId) ? apiClientId : fail('Give apiClientId, the API\'s registration.')
       ENTRA_MANAGED_IDENTITY_CLIENT_ID: identity.outputs.clientId
       ENTRA_TENANT_ID: oidc ? '' : tenant().tenantId
       STORAGE_BACKEND: storageBackend
@@ -275,7 +289,12 @@ var configuration = {
 
 module api 'api.bicep' = if (!empty(containerImage)) {
   name: 'api'
-  params: { configuration: configuration, image: containerImage, exists: apiExists }
+  params: {
+    #disable-next-line what-if-short-circuiting // holds addresses that only Azure knows; a preview shows all but this
+    configuration: configuration
+    image: containerImage
+    exists: apiExists
+  }
 }
 
 module cosmosAlerts 'modules/alerts.bicep' = if (storageBackend == 'cosmos') {
@@ -285,7 +304,7 @@ module cosmosAlerts 'modules/alerts.bicep' = if (storageBackend == 'cosmos') {
     token: checkedToken
     tags: tags
     scopeId: cosmos!.outputs.id
-    actionGroupId: monitoring.outputs.actionGroupId
+    actionGroupId: actionGroupId
     alerts: [
       {
         name: 'throttled'

@@ -9,7 +9,8 @@ param create bool
 param dataLocation string
 param tags object
 
-@description('The service\'s identity')
+@description('The service\'s identity: its name, which is known before the deployment, and its principal id')
+param identityName string
 param principalId string
 
 @description('A group of operators who may do what the service does; empty: none')
@@ -34,7 +35,7 @@ resource service 'Microsoft.Communication/communicationServices@2025-09-01' exis
 }
 
 resource role 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(toLower(service.id), principalId, owner)
+  name: guid(toLower(service.id), identityName, owner)
   scope: service
   properties: { principalId: principalId, principalType: 'ServicePrincipal', roleDefinitionId: owner }
   dependsOn: [created]

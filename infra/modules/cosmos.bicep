@@ -15,7 +15,8 @@ param zoneRedundant bool
 @allowed(['Enabled', 'Disabled'])
 param publicNetworkAccess string
 
-@description('The service\'s identity')
+@description('The service\'s identity: its name, which is known before the deployment, and its principal id')
+param identityName string
 param principalId string
 
 @description('A group of operators who may do what the service does; empty: none')
@@ -30,7 +31,10 @@ var databaseName = 'acs-auth'
 var containerName = 'identity-mappings'
 var serverless = capacity == 'serverless'
 var regions = serverless ? [location] : concat([location], readRegions)
-var principals = concat([principalId], empty(operatorsGroupId) ? [] : [operatorsGroupId])
+var principals = concat(
+  [{ name: identityName, id: principalId }],
+  empty(operatorsGroupId) ? [] : [{ name: operatorsGroupId, id: operatorsGroupId }]
+)
 
 resource account 'Microsoft.DocumentDB/databaseAccounts@2025-10-15' = {
   name: name
@@ -134,9 +138,9 @@ resource metadataRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@
 resource mappingAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = [
   for each in principals: {
     parent: account
-    name: guid(toLower(mappingRole.id), each)
+    name: guid(toLower(mappingRole.id), each.name)
     properties: {
-      principalId: each
+      principalId: each.id
       roleDefinitionId: mappingRole.id
       scope: '${account.id}/dbs/${databaseName}/colls/${containerName}'
     }
@@ -148,9 +152,9 @@ resource mappingAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignm
 resource metadataAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = [
   for each in principals: {
     parent: account
-    name: guid(toLower(metadataRole.id), each)
+    name: guid(toLower(metadataRole.id), each.name)
     properties: {
-      principalId: each
+      principalId: each.id
       roleDefinitionId: metadataRole.id
       scope: account.id
     }

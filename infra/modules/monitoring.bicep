@@ -1,10 +1,7 @@
-// Logs, traces and metrics of the service, and who is told of alerts.
+// Logs, traces and metrics of the service.
 param token string
 param location string
 param tags object
-
-@description('Who is told of alerts; empty: nobody')
-param alertEmail string
 
 @minValue(30)
 @maxValue(730)
@@ -32,19 +29,5 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
   }
 }
 
-resource actions 'microsoft.insights/actionGroups@2023-01-01' = if (!empty(alertEmail)) {
-  name: 'ag-${token}'
-  location: 'global'
-  tags: tags
-  properties: {
-    enabled: true
-    groupShortName: 'acs-auth'
-    emailReceivers: [{ name: 'operators', emailAddress: alertEmail, useCommonAlertSchema: true }]
-  }
-}
-
 output workspaceId string = workspace.id
 output insightsName string = insights.name
-
-@description('Whom alerts tell; empty: nobody')
-output actionGroupId string = empty(alertEmail) ? '' : actions.id

@@ -3,7 +3,8 @@ param token string
 param location string
 param tags object
 
-@description('Empty: there is no Cosmos DB')
+@description('False: there is no Cosmos DB')
+param cosmos bool
 param cosmosAccountId string
 
 @description('The account\'s name, which its endpoint carries: an endpoint can\'t be turned to another account')
@@ -30,7 +31,7 @@ resource network 'Microsoft.Network/virtualNetworks@2024-07-01' = {
   }
 }
 
-resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = if (!empty(cosmosAccountId)) {
+resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = if (cosmos) {
   name: 'privatelink.documents.azure.com'
   location: 'global'
   tags: tags
@@ -43,7 +44,7 @@ resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = if (!empty(cosmos
   }
 }
 
-resource endpoint 'Microsoft.Network/privateEndpoints@2024-07-01' = if (!empty(cosmosAccountId)) {
+resource endpoint 'Microsoft.Network/privateEndpoints@2024-07-01' = if (cosmos) {
   name: 'pep-${cosmosAccountName}'
   location: location
   tags: tags

@@ -7,7 +7,10 @@ param tags object
 
 @description('True where a deleted vault of this name still exists: it comes back with its secrets')
 param recover bool
-param readerPrincipalId string
+
+@description('The service\'s identity: its name, which is known before the deployment, and its principal id')
+param identityName string
+param principalId string
 
 @description('True: the graph store is used, whose mappings are sealed')
 param sealKeys bool
@@ -57,9 +60,9 @@ resource sealKeysSecret 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (sea
 }
 
 resource read 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(toLower(vault.id), readerPrincipalId, secretsUser)
+  name: guid(toLower(vault.id), identityName, secretsUser)
   scope: vault
-  properties: { principalId: readerPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: secretsUser }
+  properties: { principalId: principalId, principalType: 'ServicePrincipal', roleDefinitionId: secretsUser }
 }
 
 output name string = vault.name

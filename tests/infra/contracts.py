@@ -17,7 +17,7 @@ Files = Mapping[str, str]
 """The deployment's files: path in the project, text."""
 Contract = Callable[[Files], Iterator[str]]
 
-REGISTER = "infra/entra/register.sh"
+REGISTER = "infra/entra/register.py"
 AZURE_DEV = ".github/workflows/azure-dev.yml"
 PERMISSIONS = {
     "userReadWrite": "b4e74841-8e56-480b-be8b-910348b18b4c",
@@ -64,12 +64,12 @@ def the_image_listens_and_is_probed_as_the_service_says(files: Files) -> Iterato
 def the_script_asks_for_what_the_service_accepts(files: Files) -> Iterator[str]:
     script = files[REGISTER]
     for name, guid in PERMISSIONS.items():
-        if f"\n{re.sub('[A-Z]', lambda found: '_' + found[0].lower(), name)}={guid}\n" not in script:
+        constant = re.sub("[A-Z]", lambda found: "_" + found[0], name).upper()
+        if f'\n{constant} = "{guid}"\n' not in script:
             yield name
-    if f"'{EntraSettings.model_fields['required_scope'].default}'" not in script:
+    if f'\nSCOPE = "{EntraSettings.model_fields["required_scope"].default}"\n' not in script:
         yield "the scope"
-    acs = _match(r"\nacs=(\S+)\n", script)
-    if acs not in TeamsSettings.model_fields["audiences"].default:
+    if _match(r'\nACS_APPLICATION = "(\S+)"\n', script) not in TeamsSettings.model_fields["audiences"].default:
         yield "the application id of ACS"
 
 

@@ -112,4 +112,9 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
             for name in one.keys() | other.keys()
         )
         return set().union(*found)
-    return set() if one == other else {path}
+    return set() if _alike(one) == _alike(other) else {path}
+
+
+def _alike(value: Any) -> Any:
+    """Ids of resources are the same in any case."""
+    return value.lower() if isinstance(value, str) and "/resourceGroups/" in value else value
