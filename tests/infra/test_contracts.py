@@ -46,8 +46,8 @@ MUTATIONS = [
     (
         "every_workflow_has_the_least_permissions",
         WORKFLOW,
-        "permissions:\n  contents: read\nenv",
-        "permissions: write-all\nenv",
+        "permissions:\n  contents: read\njobs",
+        "permissions: write-all\njobs",
     ),
     ("every_workflow_has_the_least_permissions", WORKFLOW, "packages: write # pushes the image", "packages: write"),
 ]

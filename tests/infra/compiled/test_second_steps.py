@@ -117,4 +117,6 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
 
 def _alike(value: Any) -> Any:
     """Ids of resources are the same in any case."""
+    if isinstance(value, list):
+        return [_alike(each) for each in value]
     return value.lower() if isinstance(value, str) and "/resourceGroups/" in value else value
