@@ -12,6 +12,9 @@ type Configuration = {
   tags: object
   environmentId: string
 
+  @description('True: Front Door only, by its private endpoint, reaches the environment')
+  onlyFrontDoor: bool
+
   @description('The user-assigned identity')
   identityId: string
 
@@ -93,7 +96,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
   name: configuration.name
   location: configuration.location
   // The service's name in azure.yaml, by which azd finds the app.
-  tags: union(configuration.tags, { 'azd-service-name': 'api' })
+  tags: union({ 'azd-service-name': 'api' }, configuration.tags)
   identity: {
     type: 'UserAssigned'
     userAssignedIdentities: { '${configuration.identityId}': {} }

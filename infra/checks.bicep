@@ -13,6 +13,7 @@ type Choices = {
   zoneRedundant: bool
   privateNetwork: bool
   internalIngress: bool
+  onlyFrontDoor: bool
   minReplicas: int
   maxReplicas: int
   oidcIssuer: string
@@ -32,6 +33,9 @@ func faults(given Choices) string[] =>
         : 'EXISTING_ACS_RESOURCE_ID must be /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Communication/communicationServices/NAME.'
       given.internalIngress && !given.privateNetwork
         ? 'INTERNAL_INGRESS=true needs PRIVATE_NETWORK=true: without a network of its own the service would be on the internet.'
+        : ''
+      given.onlyFrontDoor && given.privateNetwork
+        ? 'ONLY_FRONT_DOOR=true and PRIVATE_NETWORK=true are two ways to close the internet\'s door: choose one.'
         : ''
       given.zoneRedundant && !given.privateNetwork
         ? 'ZONE_REDUNDANT=true needs PRIVATE_NETWORK=true: without a network of its own the service stays in one zone.'

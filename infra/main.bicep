@@ -58,6 +58,9 @@ param privateNetwork string = 'false'
 @description('Take calls from the private network only; needs privateNetwork')
 param internalIngress string = 'false'
 
+@description('Take calls from Front Door only, by its private endpoint (front-door.bicep); not with privateNetwork')
+param onlyFrontDoor string = 'false'
+
 @description('Make and keep the app registrations; needs Application.ReadWrite.All')
 param createAppRegistrations string = 'true'
 
@@ -118,6 +121,7 @@ var found = concat(
     zoneRedundant: flag('ZONE_REDUNDANT', zoneRedundant)
     privateNetwork: flag('PRIVATE_NETWORK', privateNetwork)
     internalIngress: flag('INTERNAL_INGRESS', internalIngress)
+    onlyFrontDoor: flag('ONLY_FRONT_DOOR', onlyFrontDoor)
     minReplicas: number('MIN_REPLICAS', minReplicas)
     maxReplicas: number('MAX_REPLICAS', maxReplicas)
     oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
@@ -193,6 +197,7 @@ module resources 'resources.bicep' = {
     zoneRedundant: flag('ZONE_REDUNDANT', zoneRedundant)
     privateNetwork: flag('PRIVATE_NETWORK', privateNetwork)
     internalIngress: flag('INTERNAL_INGRESS', internalIngress)
+    onlyFrontDoor: flag('ONLY_FRONT_DOOR', onlyFrontDoor)
     #disable-next-line what-if-short-circuiting // Entra ID draws the id; it is in no name
     apiClientId: registrations ? applications!.outputs.apiClientId : apiClientId
     #disable-next-line what-if-short-circuiting // as above
@@ -243,6 +248,7 @@ output AZURE_CONTAINER_REGISTRY_ENDPOINT string = resources.outputs.registryServ
 output SERVICE_API_NAME string = resources.outputs.name
 output SERVICE_API_URI string = resources.outputs.uri
 output SERVICE_API_CONFIGURATION object = resources.outputs.configuration
+output DEPLOYED_ENVIRONMENT_ID string = resources.outputs.environmentId
 output DEPLOYED_ACS_RESOURCE_ID string = resources.outputs.acsResourceId
 output DEPLOYED_ACS_ENDPOINT string = resources.outputs.acsEndpoint
 output DEPLOYED_API_CLIENT_ID string = registrations ? applications!.outputs.apiClientId : apiClientId

@@ -80,6 +80,9 @@ param privateNetwork bool = false
 @description('Take calls from the private network only; needs privateNetwork')
 param internalIngress bool = false
 
+@description('Take calls from Front Door only, by its private endpoint (front-door.bicep); not with privateNetwork')
+param onlyFrontDoor bool = false
+
 @description('Client id of the API registration; not with another issuer (OIDC_ISSUER)')
 param apiClientId string = ''
 
@@ -125,6 +128,7 @@ var found = faults({
   zoneRedundant: zoneRedundant
   privateNetwork: privateNetwork
   internalIngress: internalIngress
+  onlyFrontDoor: onlyFrontDoor
   minReplicas: minReplicas
   maxReplicas: maxReplicas
   oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
@@ -238,6 +242,7 @@ module containerEnvironment 'modules/environment.bicep' = {
     infrastructureSubnetId: privateNetwork ? network!.outputs.infrastructureSubnetId : ''
     internal: internalIngress
     zoneRedundant: zoneRedundant
+    onlyFrontDoor: onlyFrontDoor
   }
 }
 
@@ -247,6 +252,7 @@ var configuration = {
   location: location
   tags: tags
   environmentId: containerEnvironment.outputs.id
+  onlyFrontDoor: onlyFrontDoor
   identityId: identity.outputs.id
   registryServer: createRegistry ? registry!.outputs.loginServer : ''
   insightsName: monitoring.outputs.insightsName
@@ -321,6 +327,7 @@ module cosmosAlerts 'modules/alerts.bicep' = if (storageBackend == 'cosmos') {
 
 output name string = name
 output uri string = 'https://${name}.${containerEnvironment.outputs.defaultDomain}'
+output environmentId string = containerEnvironment.outputs.id
 output acsResourceId string = resourceId(
   acsSubscription,
   acsGroup,

@@ -23,9 +23,10 @@ def postdeploy(environment: Environment, _: Azure) -> None:
 def smoke_test(environment: Environment, sending: Send, sleep: Callable[[float], None]) -> None:
     """Waits until the service is ready, then makes a round trip if `SMOKE_TEST_TOKEN` is set. Raises `Refused`."""
     uri = environment.get("SERVICE_API_URI")
-    if environment.get("INTERNAL_INGRESS").lower() in ("true", "1"):
-        say(f"Not checked: {uri} answers inside its network only.")
-        return
+    for switch, who in (("INTERNAL_INGRESS", "inside its network"), ("ONLY_FRONT_DOOR", "to Front Door")):
+        if environment.get(switch).lower() in ("true", "1"):
+            say(f"Not checked: {uri} answers {who} only.")
+            return
     answer: Answer = (0, "")
     for attempt in range(ATTEMPTS):
         if attempt:

@@ -13,6 +13,9 @@ param internal bool
 @description('Spread over availability zones; needs the subnet')
 param zoneRedundant bool
 
+@description('Take calls from Front Door only, by its private endpoint; not in a virtual network of its own')
+param onlyFrontDoor bool
+
 var privateNetwork = !empty(infrastructureSubnetId)
 
 resource environment 'Microsoft.App/managedEnvironments@2025-07-01' = {
@@ -23,6 +26,7 @@ resource environment 'Microsoft.App/managedEnvironments@2025-07-01' = {
     appLogsConfiguration: { destination: 'azure-monitor' }
     workloadProfiles: [{ name: 'Consumption', workloadProfileType: 'Consumption' }]
     zoneRedundant: privateNetwork && zoneRedundant
+    publicNetworkAccess: onlyFrontDoor ? 'Disabled' : 'Enabled'
     vnetConfiguration: privateNetwork ? { infrastructureSubnetId: infrastructureSubnetId, internal: internal } : null
   }
 }

@@ -314,9 +314,10 @@ class TestPostdeploy:
             smoke_test(Values(SERVICE_API_URI="https://s", SMOKE_TEST_TOKEN="t"), service, service.sleep)
         assert "secret" not in str(caught.value)
 
-    def test_what_cant_be_reached_from_here_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize("switch", ["INTERNAL_INGRESS", "ONLY_FRONT_DOOR"])
+    def test_what_cant_be_reached_from_here_is_said(self, switch: str, capsys: pytest.CaptureFixture[str]) -> None:
         service = Service([])
-        smoke_test(Values(SERVICE_API_URI="https://s", INTERNAL_INGRESS="TRUE"), service, service.sleep)
+        smoke_test(Values(SERVICE_API_URI="https://s", **{switch: "TRUE"}), service, service.sleep)
         assert "Not checked" in capsys.readouterr().err
 
 

@@ -30,11 +30,13 @@ OIDC = {
     "OIDC_AUDIENCE": "acs-auth",
     "OIDC_REQUIRED_SCOPE": "access_as_user",
 }
+ENVIRONMENTS = "/subscriptions/s/resourceGroups/rg-prod/providers/Microsoft.App/managedEnvironments"
 CONFIGURATION: dict[str, Any] = {
     "name": "ca-api-ig7zujg3x3jz4",
     "location": "westeurope",
     "tags": {"azd-env-name": "prod"},
-    "environmentId": "/subscriptions/s/resourceGroups/rg-prod/providers/Microsoft.App/managedEnvironments/cae",
+    "environmentId": f"{ENVIRONMENTS}/cae",
+    "onlyFrontDoor": False,
     "identityId": "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id",
     "registryServer": OWN_REGISTRY,
     "insightsName": "appi-ig7zujg3x3jz4",
@@ -80,6 +82,30 @@ PROFILES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
                 "RESOURCE_TAGS": "cost-center=42, owner=team-a,",
             }
         ),
+    ),
+    "second-region": (
+        "region",
+        {
+            "location": "North Europe",
+            "configuration": CONFIGURATION | {"onlyFrontDoor": True},
+            "image": f"{OWN_REGISTRY}/acs-auth:2",
+        },
+    ),
+    "front-door": (
+        "front-door",
+        {
+            "name": "afd-ig7zujg3x3jz4",
+            "tags": {"azd-env-name": "prod"},
+            "origins": [
+                {
+                    "location": location,
+                    "environmentId": f"{ENVIRONMENTS}/{location}",
+                    "hostName": f"ca-api.{location}.azurecontainerapps.io",
+                    "priority": priority,
+                }
+                for priority, location in enumerate(("westeurope", "northeurope"), start=1)
+            ],
+        },
     ),
     "azd-deploy": ("api", {"configuration": CONFIGURATION, "image": f"{OWN_REGISTRY}/acs-auth:2", "exists": False}),
     "azd-deploy-again": (

@@ -21,6 +21,10 @@ REFUSED = [
     ({"CONCURRENT_REQUESTS": "0"}, "CONCURRENT_REQUESTS must be at least 1."),
     ({"COSMOS_MAX_THROUGHPUT": "1500"}, "COSMOS_MAX_THROUGHPUT must be a multiple of 1000."),
     ({"INTERNAL_INGRESS": "true"}, "INTERNAL_INGRESS=true needs PRIVATE_NETWORK=true"),
+    (
+        {"ONLY_FRONT_DOOR": "true", "PRIVATE_NETWORK": "true"},
+        "ONLY_FRONT_DOOR=true and PRIVATE_NETWORK=true are two ways",
+    ),
     ({"ZONE_REDUNDANT": "true"}, "ZONE_REDUNDANT=true needs PRIVATE_NETWORK=true"),
     ({"MIN_REPLICAS": "20", "MAX_REPLICAS": "2"}, "MIN_REPLICAS (20) must not be more than MAX_REPLICAS (2)."),
     ({"COSMOS_READ_REGIONS": "northeurope"}, "COSMOS_READ_REGIONS needs COSMOS_CAPACITY=autoscale"),

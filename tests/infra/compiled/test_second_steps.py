@@ -76,6 +76,18 @@ def test_there_is_one_acs_resource_for_an_environment(location: str, name: str, 
     )
 
 
+def test_a_second_region_shares_what_must_be_one_and_has_names_of_its_own(deployments: dict[str, Deployment]) -> None:
+    first, second = deployments["azd-deploy"], deployments["second-region"]
+    names = {each["name"] for each in first.resources} & {each["name"] for each in second.resources}
+    assert names == set()
+    assert first.app is not None
+    assert second.app is not None
+    assert (first.app["tags"]["azd-service-name"], second.app["tags"]["azd-service-name"]) == ("api", "none")
+    assert first.app["identity"] == second.app["identity"]
+    assert [each["env"][2:] for each in first.containers] == [each["env"][2:] for each in second.containers]
+    assert second.one("Microsoft.App/managedEnvironments")["properties"]["publicNetworkAccess"] == "Disabled"
+
+
 def test_another_environment_has_another_one(bicep: Bicep) -> None:
     assert deployed(bicep, {"AZURE_ENV_NAME": "test"}).one(ACS)["name"] != "acs-ig7zujg3x3jz4"
 

@@ -1,12 +1,14 @@
 """Every template as Microsoft's compiler, linter and formatter see it."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.infra.bicep import Bicep, find_compiler
+from infra.hooks.preprovision import ACS_DATA_LOCATIONS
+from tests.infra.bicep import ROOT, Bicep, find_compiler
 
 
 def test_no_template_has_an_error_a_warning_or_another_format(bicep: Bicep) -> None:
@@ -77,6 +79,20 @@ def test_the_service_is_told_of_a_secret_after_it_may_read_it(bicep: Bicep) -> N
     """Container Apps reads a secret when the app is written, so role and secret come first: in the vault's module."""
     template = bicep.templates()["resources"]["resources"]
     assert {"vault", "registry"} <= set(template["api"]["dependsOn"])
+
+
+def test_the_portals_form_gives_parameters_of_the_template(bicep: Bicep) -> None:
+    given = json.loads((ROOT / "infra/portal.json").read_text())["parameters"]["outputs"]
+    parameters = bicep.templates()["resources"]["parameters"]
+    assert given.keys() - parameters.keys() == set()
+    switches = {name for name in given if parameters[name]["type"] == "bool"}
+    assert switches == {"privateNetwork", "internalIngress"}
+
+
+def test_the_portals_form_offers_each_place_for_data(bicep: Bicep) -> None:
+    """The same places as azd's hook."""
+    text = (bicep.infra / "portal.json").read_text()
+    assert re.findall(r'"label": "([^"]+)", "value": "\1"', text) == list(ACS_DATA_LOCATIONS)
 
 
 def unordered(writes: dict[str, Any]) -> list[tuple[str, str]]:
