@@ -169,6 +169,7 @@ def evaluated(bicep: Bicep) -> dict[str, Deployment]:
             raise RuntimeError(f"{name}: {text} {snapshot.get('diagnostics')}")
         return Deployment(snapshot)
 
+    bicep.templates()
     with ThreadPoolExecutor(max_workers=2) as pool:
         return dict(zip(PROFILES, pool.map(evaluate, PROFILES), strict=True))
 
