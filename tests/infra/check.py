@@ -19,7 +19,7 @@ def main() -> int:
         sys.stderr.write(f"NOT CHECKED: {MISSING}\n")
         return 0
     os.environ["INFRA"] = "1"
-    return pytest.main(["tests/infra", "--quiet", "--numprocesses=2", "--dist=loadfile", *sys.argv[1:]])
+    return pytest.main(["tests/infra/compiled", "--quiet", "--numprocesses=2", "--dist=loadfile", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
