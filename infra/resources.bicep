@@ -9,10 +9,15 @@ type ServiceSettings = {
   ACS_TOKEN_LIFETIME_MINUTES: string?
   ACS_TOKEN_REUSE_MINUTES: string?
   ACS_TOKEN_SCOPES: string?
+  CONSOLE: string?
   DOCS_SCOPES: string?
+  ENTRA_ALLOWED_CLIENTS: string?
   ENTRA_ALLOWED_TENANTS: string?
+  ENTRA_ALLOW_GUESTS: string?
   ENTRA_AUDIENCES: string?
   ENTRA_REQUIRED_SCOPE: string?
+  ENTRA_RESOLVE_SCOPE: string?
+  GRAPH_ACCEPT_UNSEALED_UNTIL: string?
   GRAPH_EXTENSION_NAME: string?
   MAX_CONCURRENT_REQUESTS: string?
   OIDC_AUDIENCE: string?
@@ -26,6 +31,7 @@ type ServiceSettings = {
   OTEL_TRACES_SAMPLER_ARG: string?
   RATE_LIMIT_REQUESTS_PER_MINUTE: string?
   REQUEST_DEADLINE_SECONDS: string?
+  SHUTDOWN_DELAY_SECONDS: string?
   TEAMS_AUDIENCES: string?
   TEAMS_CLIENT_IDS: string?
   TRUSTED_PROXY_HOPS: string?

@@ -1,6 +1,6 @@
 """After resources were made: what an administrator must still do, and the settings for local work."""
 
-from infra.hooks.azd import Azure, Environment, folder, run, say
+from infra.hooks.azd import Azure, Environment, Refused, folder, run, say
 
 ACS_APPLICATION = "1fd5118e-2576-4263-8130-9503064c837a"
 
@@ -20,7 +20,7 @@ def postprovision(environment: Environment, azure: Azure) -> None:
 
 
 def _tell_of_consent(environment: Environment, azure: Azure, api: str, browser: str) -> None:
-    if azure.principal(ACS_APPLICATION) is not True and not azure.add_principal(ACS_APPLICATION):
+    if not _acs_is_in_the_tenant(azure):
         say(
             "",
             "For Teams users an administrator must add ACS's own application to the tenant, once:",
@@ -36,6 +36,15 @@ def _tell_of_consent(environment: Environment, azure: Azure, api: str, browser: 
         say(
             "", "So that nobody is asked for Teams permissions:", f"  az ad app permission admin-consent --id {browser}"
         )
+
+
+def _acs_is_in_the_tenant(azure: Azure) -> bool:
+    """Whether ACS's own application is there, or could be added; false also if Microsoft Graph can't be asked."""
+    try:
+        return azure.principal(ACS_APPLICATION) is True or azure.add_principal(ACS_APPLICATION)
+    except Refused as error:
+        say(str(error))
+        return False
 
 
 def _write_settings(environment: Environment) -> None:

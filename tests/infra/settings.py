@@ -39,8 +39,15 @@ NOT_FOR_A_CONTAINER = {
     "SQLITE_PATH": "a container's disk does not last",
 }
 
+COMING = {
+    *("CONSOLE", "ENTRA_ALLOWED_CLIENTS", "ENTRA_ALLOW_GUESTS", "ENTRA_RESOLVE_SCOPE"),
+    *("GRAPH_ACCEPT_UNSEALED_UNTIL", "SHUTDOWN_DELAY_SECONDS"),
+}
+"""Parameters for settings that the service may not have yet. One that is not set reaches no container."""
+
 PREPARED = {"GRAPH_SEAL_KEYS": "made once in the key vault for the graph store; not yet a setting of the service"}
-"""What stands ready for a setting to come. It moves to `SECRET` when the service knows it."""
+"""What stands ready for a setting to come. It moves to `SECRET` when the service knows it, and to `secrets` of
+resources.bicep: a container with a variable that the service does not know would not start."""
 
 
 def unclassified() -> list[str]:

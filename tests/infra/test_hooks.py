@@ -248,6 +248,16 @@ class TestPostprovision:
         assert f"az ad sp create --id {ACS_APPLICATION}" in told
         assert "admin-consent --id api-id" not in told
 
+    def test_what_cant_be_asked_stops_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        class Unreachable(Subscription):
+            def principal(self, client_id: str) -> bool | None:
+                raise Refused("graph.microsoft.com can't be reached.")
+
+        postprovision(Values(**self.KNOWN), Unreachable())
+        told = capsys.readouterr().err
+        assert "can't be reached" in told
+        assert "az ad sp create" in told
+
     def test_settings_for_local_work_hold_no_secret_and_no_empty_value(self) -> None:
         postprovision(Values(**self.KNOWN), Subscription())
         assert Path(".azure/prod/service.env").read_text().splitlines() == [
