@@ -73,6 +73,7 @@ class AzdAzure:
         self._tenant = tenant
         self._resource_manager = resource_manager
         self._graph = graph
+        self._tokens: dict[str, str] = {}
 
     def get(self, path: str) -> dict[str, Any] | None:
         status, body = self._ask("GET", f"{self._resource_manager}{path}", RESOURCE_MANAGER)
@@ -125,11 +126,12 @@ class AzdAzure:
             raise Refused(f"{url.split('/')[2]} can't be reached: {error}.") from error
 
     def _token(self, resource: str) -> str:
-        tenant = ("--tenant-id", self._tenant) if self._tenant else ()
-        answer: dict[str, str] = json.loads(
-            _azd("auth", "token", "--output", "json", "--scope", f"{resource}/.default", *tenant)
-        )
-        return answer["token"]
+        """An access token; a hook is done long before one expires."""
+        if resource not in self._tokens:
+            tenant = ("--tenant-id", self._tenant) if self._tenant else ()
+            answer = _azd("auth", "token", "--output", "json", "--scope", f"{resource}/.default", *tenant)
+            self._tokens[resource] = json.loads(answer)["token"]
+        return self._tokens[resource]
 
 
 def run(hook: Callable[[Environment, Azure], None]) -> None:

@@ -78,10 +78,15 @@ def _ask_for_the_data_location(environment: Environment) -> None:
 
 
 def _missing_rights(environment: Environment, azure: Azure) -> Iterator[str]:
+    """What Azure would refuse half way. Where it does not tell, nobody is stopped."""
     scope = f"/subscriptions/{environment.get('AZURE_SUBSCRIPTION_ID')}"
-    permissions = azure.items(f"{scope}/providers/Microsoft.Authorization/permissions?api-version=2022-04-01")
+    try:
+        permissions = azure.items(f"{scope}/providers/Microsoft.Authorization/permissions?api-version=2022-04-01")
+    except Refused as error:
+        say(f"Your rights were not checked. {error}")
+        return
     missing = [right for right in RIGHTS if not any(_allows(each, right) for each in permissions)]
-    if missing:
+    if permissions and missing:
         yield (
             f"You may not do {' and '.join(missing)} on the subscription: it takes the role Owner, or Contributor and "
             "Role Based Access Control Administrator."
@@ -154,6 +159,10 @@ def _find_the_budget(environment: Environment, azure: Azure, tags: dict[str, str
 def _find_a_deleted_vault(environment: Environment, azure: Azure) -> None:
     """A deleted key vault keeps its name, and its secrets, for 90 days: it is brought back."""
     subscription = f"/subscriptions/{environment.get('AZURE_SUBSCRIPTION_ID')}"
+    provider = azure.get(f"{subscription}/providers/Microsoft.KeyVault?api-version=2021-04-01") or {}
+    if provider.get("registrationState") != "Registered":  # then there never was a vault, and nothing can be listed
+        environment.set("RECOVER_KEY_VAULT", "false")
+        return
     vaults = azure.items(f"{subscription}/providers/Microsoft.KeyVault/deletedVaults?api-version=2024-11-01")
     ours = f"{group_path(environment)}/".lower()
     deleted = any(each["properties"]["vaultId"].lower().startswith(ours) for each in vaults)

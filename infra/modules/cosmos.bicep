@@ -1,4 +1,4 @@
-// The mapping store: one container of small items, read and written by id. Entra ID alone opens it.
+// The mapping store: one container of small items, read and written by id. Only Entra ID opens it.
 @minLength(3)
 @maxLength(44)
 param name string

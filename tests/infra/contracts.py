@@ -18,7 +18,7 @@ Files = Mapping[str, str]
 Contract = Callable[[Files], Iterator[str]]
 
 REGISTER = "infra/entra/register.py"
-AZURE_DEV = ".github/workflows/azure-dev.yml"
+
 PERMISSIONS = {
     "userReadWrite": "b4e74841-8e56-480b-be8b-910348b18b4c",
     "teamsManageCalls": "de8ec1df-066a-4817-bc5d-9a985b986262",
@@ -127,7 +127,7 @@ def the_image_is_built_from_locks_by_any_builder(files: Files) -> Iterator[str]:
         yield "the build back end is not that of the lock"
     # Remote builds of Azure Container Registry have no BuildKit.
     yield from (
-        f"BuildKit alone knows {word}" for word in ("--mount", "--link", "<<", "# syntax=") if word in dockerfile
+        f"only BuildKit knows {word}" for word in ("--mount", "--link", "<<", "# syntax=") if word in dockerfile
     )
     uv, of_make = (
         _match(rf"\buv{sign}([\d.]+)", text) for sign, text in ((":", dockerfile), ("==", files["Makefile"]))

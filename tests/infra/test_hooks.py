@@ -173,6 +173,31 @@ class TestPreprovision:
         with pytest.raises(Refused, match="roleAssignments/write on the subscription: it takes the role Owner"):
             preprovision(Values(), Subscription([CONTRIBUTOR]))
 
+    def test_rights_that_cant_be_read_stop_nobody(self, capsys: pytest.CaptureFixture[str]) -> None:
+        class Silent(Subscription):
+            def items(self, path: str) -> list[dict[str, Any]]:
+                if "permissions" in path:
+                    raise Refused("Azure answered 403.")
+                return super().items(path)
+
+        preprovision(Values(), Silent())
+        assert "Your rights were not checked. Azure answered 403." in capsys.readouterr().err
+        nothing = Subscription()
+        nothing.lists = {}
+        preprovision(Values(), nothing)
+
+    def test_vaults_are_not_listed_before_there_can_be_one(self) -> None:
+        class New(Subscription):
+            def items(self, path: str) -> list[dict[str, Any]]:
+                assert "deletedVaults" not in path
+                return super().items(path)
+
+        subscription = New()
+        subscription.paths[f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.KeyVault"] = {}
+        values = Values()
+        preprovision(values, subscription)
+        assert values.get("RECOVER_KEY_VAULT") == "false"
+
     def test_missing_providers_are_registered(self, capsys: pytest.CaptureFixture[str]) -> None:
         subscription = Subscription()
         name = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.App"
@@ -410,6 +435,11 @@ class TestAzd:
         assert AzdAzure("tenant", address).get("/y") is None
         assert seen[0] == "GET /x?api-version=1 Bearer a-token"
         assert "--scope https://management.azure.com/.default --tenant-id tenant" in self.calls.read_text()
+
+    def test_azd_is_asked_for_a_token_once(self, server: tuple[str, dict[str, tuple[int, Any]], list[str]]) -> None:
+        azure = AzdAzure("", server[0])
+        assert (azure.get("/x"), azure.get("/y")) == (None, None)
+        assert len(self.calls.read_text().splitlines()) == 1
 
     def test_a_list_is_read_to_its_end(self, server: tuple[str, dict[str, tuple[int, Any]], list[str]]) -> None:
         address, answers, _ = server
