@@ -38,7 +38,7 @@ WORKDIR /nonexistent
 USER 10001:10001
 EXPOSE 5000
 STOPSIGNAL SIGTERM
-# For Docker alone; Container Apps asks the probes of infra/modules/api.bicep.
+# For Docker alone; Container Apps asks the probes of infra/api.bicep.
 HEALTHCHECK --interval=30s --timeout=3s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/health/live', timeout=2)"]
 ENTRYPOINT ["acs-auth"]

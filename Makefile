@@ -57,6 +57,10 @@ check: $(VENV)/.installed ## Check lint, format, types and the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: infra
+infra: $(VENV)/.installed ## Build and check the Bicep templates (BICEP=/path/to/bicep; ARGS=--write-snapshots keeps what they deploy)
+	@$(BIN)/python -m tests.infra.check $(ARGS)
+
 .PHONY: format
 format: $(VENV)/.installed ## Correct what can be corrected: import order, simple lint, format
 	$(BIN)/ruff check --fix

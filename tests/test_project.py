@@ -166,10 +166,11 @@ def test_the_production_wheel_holds_the_service_and_neither_stand_ins_nor_their_
 @pytest.mark.parametrize(
     ("refused", "steps", "status"),
     [
-        ("", ["check", "test", "browser"], 0),
+        ("", ["check", "infra", "test", "browser"], 0),
         ("check", ["check"], 2),
-        ("test", ["check", "test"], 2),
-        ("browser", ["check", "test", "browser"], 2),
+        ("infra", ["check", "infra"], 2),
+        ("test", ["check", "infra", "test"], 2),
+        ("browser", ["check", "infra", "test", "browser"], 2),
     ],
 )
 def test_ci_checks_and_tests_and_fails_when_one_of_them_does(

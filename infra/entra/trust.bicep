@@ -9,16 +9,16 @@ param browserClientId string
 @description('The API\'s scopes, as applications.bicep made them')
 param scopes array
 param managedIdentityPrincipalId string
-param serviceUri string
 
-@description('Where the browser client returns to after sign-in, separated by commas')
-param browserRedirectUris string
+@description('Where the browser client returns to after sign-in')
+param redirectUris string[]
 
 @description('Ask for the delegated permission with which the graph store keeps mappings on the caller')
 param graphPermissions bool
 
 var graph = '00000003-0000-0000-c000-000000000000'
 var userReadWrite = 'b4e74841-8e56-480b-be8b-910348b18b4c'
+// ACS's own service principal must be in the tenant before anybody can consent: Microsoft's, so it isn't written here.
 var acs = '1fd5118e-2576-4263-8130-9503064c837a'
 var teamsManageCalls = 'de8ec1df-066a-4817-bc5d-9a985b986262'
 var teamsManageChats = '6290af7f-b407-49f9-92d5-bf584fdc4019'
@@ -40,7 +40,9 @@ resource api 'Microsoft.Graph/applications@v1.0' = {
       }
     ]
   }
-  requiredResourceAccess: graphPermissions ? [{ resourceAppId: graph, resourceAccess: [{ id: userReadWrite, type: 'Scope' }] }] : []
+  requiredResourceAccess: graphPermissions
+    ? [{ resourceAppId: graph, resourceAccess: [{ id: userReadWrite, type: 'Scope' }] }]
+    : []
 
   // In place of a client secret: the service's managed identity signs in as this application.
   resource managedIdentity 'federatedIdentityCredentials@v1.0' = {
@@ -52,16 +54,11 @@ resource api 'Microsoft.Graph/applications@v1.0' = {
   }
 }
 
-// The tenant needs ACS's own service principal before anybody can consent to its permissions.
-resource acsPrincipal 'Microsoft.Graph/servicePrincipals@v1.0' = {
-  appId: acs
-}
-
 resource browser 'Microsoft.Graph/applications@v1.0' = {
   uniqueName: '${uniqueNamePrefix}-browser'
   displayName: 'ACS authentication service: browser client'
   signInAudience: 'AzureADMyOrg'
-  spa: { redirectUris: concat(split(browserRedirectUris, ','), ['${serviceUri}/docs/oauth2-redirect.html']) }
+  spa: { redirectUris: redirectUris }
   requiredResourceAccess: [
     { resourceAppId: apiClientId, resourceAccess: [{ id: scopes[0].id, type: 'Scope' }] }
     {
@@ -72,5 +69,4 @@ resource browser 'Microsoft.Graph/applications@v1.0' = {
       ]
     }
   ]
-  dependsOn: [acsPrincipal]
 }

@@ -3,13 +3,22 @@ param name string
 param amount int
 param email string
 
-module budget 'br/public:avm/res/consumption/budget/rg-scope:0.1.0' = {
-  name: 'monthly-budget'
-  params: {
-    name: name
+@description('The first day of the month in which the budget was made, as 2026-11-01. Azure refuses another one later')
+param startDate string
+
+resource budget 'Microsoft.Consumption/budgets@2023-11-01' = {
+  name: name
+  properties: {
+    category: 'Cost'
     amount: amount
-    contactEmails: [email]
-    thresholds: [50, 90, 100]
-    enableTelemetry: false
+    timeGrain: 'Monthly'
+    timePeriod: { startDate: startDate }
+    notifications: toObject([50, 90, 100], percent => 'actual-${percent}', percent => {
+      enabled: true
+      operator: 'GreaterThanOrEqualTo'
+      threshold: percent
+      thresholdType: 'Actual'
+      contactEmails: [email]
+    })
   }
 }

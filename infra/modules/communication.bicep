@@ -8,7 +8,13 @@ param create bool
 @description('Where data at rest is kept; it cannot be changed later')
 param dataLocation string
 param tags object
+
+@description('The service\'s identity: its name, which is known before the deployment, and its principal id')
+param identityName string
 param principalId string
+
+@description('A group of operators who may do what the service does; empty: none')
+param operatorsGroupId string
 
 // Communication and Email Service Owner. ACS has no narrower built-in role, and whether it honours custom ones is
 // contested: https://learn.microsoft.com/azure/communication-services/concepts/authentication
@@ -29,9 +35,16 @@ resource service 'Microsoft.Communication/communicationServices@2025-09-01' exis
 }
 
 resource role 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(service.id, principalId, owner)
+  name: guid(toLower(service.id), identityName, owner)
   scope: service
   properties: { principalId: principalId, principalType: 'ServicePrincipal', roleDefinitionId: owner }
+  dependsOn: [created]
+}
+
+resource operatorsRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(operatorsGroupId)) {
+  name: guid(toLower(service.id), operatorsGroupId, owner)
+  scope: service
+  properties: { principalId: operatorsGroupId, principalType: 'Group', roleDefinitionId: owner }
   dependsOn: [created]
 }
 

@@ -1,4 +1,4 @@
-// The mapping store: one container of small items, read and written by id. Entra ID alone opens it.
+// The mapping store: one container of small items, read and written by id. Only Entra ID opens it.
 @minLength(3)
 @maxLength(44)
 param name string
@@ -9,22 +9,32 @@ param tags object
 param capacity string
 
 @description('For autoscale: regions to read from and to fail over to')
-param readRegions string[] = []
-param zoneRedundant bool = false
+param readRegions string[]
+param zoneRedundant bool
 
 @allowed(['Enabled', 'Disabled'])
-param publicNetworkAccess string = 'Enabled'
+param publicNetworkAccess string
+
+@description('The service\'s identity: its name, which is known before the deployment, and its principal id')
+param identityName string
 param principalId string
+
+@description('A group of operators who may do what the service does; empty: none')
+param operatorsGroupId string
 param workspaceId string
 
 @description('For autoscale: the most RU/s; a tenth of it is the least that is billed')
 @minValue(1000)
-param maxThroughput int = 1000
+param maxThroughput int
 
 var databaseName = 'acs-auth'
 var containerName = 'identity-mappings'
 var serverless = capacity == 'serverless'
 var regions = serverless ? [location] : concat([location], readRegions)
+var principals = concat(
+  [{ name: identityName, id: principalId }],
+  empty(operatorsGroupId) ? [] : [{ name: operatorsGroupId, id: operatorsGroupId }]
+)
 
 resource account 'Microsoft.DocumentDB/databaseAccounts@2025-10-15' = {
   name: name
@@ -37,12 +47,15 @@ resource account 'Microsoft.DocumentDB/databaseAccounts@2025-10-15' = {
     // Every replica of the service sees at once what another one wrote; writes go to one region.
     consistencyPolicy: { defaultConsistencyLevel: 'Strong' }
     enableMultipleWriteLocations: false
-    locations: [for (region, index) in regions: {
-      locationName: trim(region)
-      failoverPriority: index
-      isZoneRedundant: zoneRedundant
-    }]
-    enableAutomaticFailover: length(regions) > 1
+    locations: [
+      for (region, index) in regions: {
+        locationName: region
+        failoverPriority: index
+        isZoneRedundant: zoneRedundant
+      }
+    ]
+    // Not by the number of regions: Azure refuses a change of the regions together with another one.
+    enableAutomaticFailover: !serverless
     disableLocalAuth: true
     disableKeyBasedMetadataWriteAccess: true
     minimalTlsVersion: 'Tls12'
@@ -81,9 +94,10 @@ resource container 'Microsoft.DocumentDB/databaseAccounts/sqlDatabases/container
 
 // Two roles of our own, since the built-in contributor may do more, and the client reads the account's properties first:
 // https://learn.microsoft.com/azure/cosmos-db/nosql/reference-data-plane-security
+// All of these are written one after the other: an account takes one write at a time and refuses a second one.
 resource mappingRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@2025-10-15' = {
   parent: account
-  name: guid(account.id, 'mappings')
+  name: guid(toLower(account.id), 'mappings')
   properties: {
     roleName: 'Identity mappings'
     type: 'CustomRole'
@@ -101,11 +115,12 @@ resource mappingRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@2
       }
     ]
   }
+  dependsOn: [container]
 }
 
 resource metadataRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@2025-10-15' = {
   parent: account
-  name: guid(account.id, 'metadata')
+  name: guid(toLower(account.id), 'metadata')
   properties: {
     roleName: 'Account metadata'
     type: 'CustomRole'
@@ -116,30 +131,38 @@ resource metadataRole 'Microsoft.DocumentDB/databaseAccounts/sqlRoleDefinitions@
       }
     ]
   }
+  dependsOn: [mappingRole]
 }
 
-resource mappingAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = {
-  parent: account
-  name: guid(mappingRole.id, principalId)
-  properties: {
-    principalId: principalId
-    roleDefinitionId: mappingRole.id
-    scope: '${account.id}/dbs/${databaseName}/colls/${containerName}'
+@batchSize(1)
+resource mappingAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = [
+  for each in principals: {
+    parent: account
+    name: guid(toLower(mappingRole.id), each.name)
+    properties: {
+      principalId: each.id
+      roleDefinitionId: mappingRole.id
+      scope: '${account.id}/dbs/${databaseName}/colls/${containerName}'
+    }
+    dependsOn: [metadataRole]
   }
-  dependsOn: [container]
-}
+]
 
-resource metadataAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = {
-  parent: account
-  name: guid(metadataRole.id, principalId)
-  properties: {
-    principalId: principalId
-    roleDefinitionId: metadataRole.id
-    scope: account.id
+@batchSize(1)
+resource metadataAssignment 'Microsoft.DocumentDB/databaseAccounts/sqlRoleAssignments@2025-10-15' = [
+  for each in principals: {
+    parent: account
+    name: guid(toLower(metadataRole.id), each.name)
+    properties: {
+      principalId: each.id
+      roleDefinitionId: metadataRole.id
+      scope: account.id
+    }
+    dependsOn: [mappingAssignment]
   }
-}
+]
 
-// Not DataPlaneRequests: that log names items, whose ids name people.
+// Not DataPlaneRequests: that log names items, whose ids name people. The portal has the metrics, unpaid.
 resource diagnostics 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   name: 'to-workspace'
   scope: account
@@ -147,10 +170,10 @@ resource diagnostics 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' 
     workspaceId: workspaceId
     logAnalyticsDestinationType: 'Dedicated'
     logs: [{ category: 'ControlPlaneRequests', enabled: true }]
-    metrics: [{ category: 'Requests', enabled: true }]
   }
 }
 
+// What comes after this module finds the account ready: it holds the last write as well.
 output id string = account.id
 output endpoint string = account.properties.documentEndpoint
 output databaseName string = databaseName

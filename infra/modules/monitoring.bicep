@@ -1,4 +1,4 @@
-// Logs, and traces and metrics of the service.
+// Logs, traces and metrics of the service.
 param token string
 param location string
 param tags object

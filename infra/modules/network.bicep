@@ -3,49 +3,62 @@ param token string
 param location string
 param tags object
 
-@description('Empty: there is no Cosmos DB')
+@description('False: there is no Cosmos DB')
+param cosmos bool
 param cosmosAccountId string
 
-module virtualNetwork 'br/public:avm/res/network/virtual-network:0.7.1' = {
-  name: 'virtual-network'
-  params: {
-    name: 'vnet-${token}'
-    location: location
-    tags: tags
-    enableTelemetry: false
-    addressPrefixes: ['10.0.0.0/16']
+@description('The account\'s name, which its endpoint carries: an endpoint can\'t be turned to another account')
+param cosmosAccountName string
+
+var subnets = { apps: 'apps', endpoints: 'endpoints' }
+
+resource network 'Microsoft.Network/virtualNetworks@2024-07-01' = {
+  name: 'vnet-${token}'
+  location: location
+  tags: tags
+  properties: {
+    addressSpace: { addressPrefixes: ['10.0.0.0/16'] }
     subnets: [
-      { name: 'apps', addressPrefix: '10.0.0.0/23', delegation: 'Microsoft.App/environments' }
-      { name: 'endpoints', addressPrefix: '10.0.2.0/27' }
+      {
+        name: subnets.apps
+        properties: {
+          addressPrefix: '10.0.0.0/23'
+          delegations: [{ name: 'environments', properties: { serviceName: 'Microsoft.App/environments' } }]
+        }
+      }
+      { name: subnets.endpoints, properties: { addressPrefix: '10.0.2.0/27' } }
     ]
   }
 }
 
-module cosmosZone 'br/public:avm/res/network/private-dns-zone:0.8.0' = if (!empty(cosmosAccountId)) {
-  name: 'cosmos-zone'
-  params: {
-    name: 'privatelink.documents.azure.com'
+resource zone 'Microsoft.Network/privateDnsZones@2024-06-01' = if (cosmos) {
+  name: 'privatelink.documents.azure.com'
+  location: 'global'
+  tags: tags
+
+  resource link 'virtualNetworkLinks' = {
+    name: network.name
+    location: 'global'
     tags: tags
-    enableTelemetry: false
-    virtualNetworkLinks: [{ virtualNetworkResourceId: virtualNetwork.outputs.resourceId }]
+    properties: { virtualNetwork: { id: network.id }, registrationEnabled: false }
   }
 }
 
-module cosmosEndpoint 'br/public:avm/res/network/private-endpoint:0.11.1' = if (!empty(cosmosAccountId)) {
-  name: 'cosmos-endpoint'
-  params: {
-    name: 'pep-cosmos-${token}'
-    location: location
-    tags: tags
-    enableTelemetry: false
-    subnetResourceId: virtualNetwork.outputs.subnetResourceIds[1]
+resource endpoint 'Microsoft.Network/privateEndpoints@2024-07-01' = if (cosmos) {
+  name: 'pep-${cosmosAccountName}'
+  location: location
+  tags: tags
+  properties: {
+    subnet: { id: '${network.id}/subnets/${subnets.endpoints}' }
     privateLinkServiceConnections: [
       { name: 'cosmos', properties: { privateLinkServiceId: cosmosAccountId, groupIds: ['Sql'] } }
     ]
-    privateDnsZoneGroup: {
-      privateDnsZoneGroupConfigs: [{ privateDnsZoneResourceId: cosmosZone!.outputs.resourceId }]
-    }
+  }
+
+  resource zones 'privateDnsZoneGroups' = {
+    name: 'default'
+    properties: { privateDnsZoneConfigs: [{ name: 'cosmos', properties: { privateDnsZoneId: zone.id } }] }
   }
 }
 
-output infrastructureSubnetId string = virtualNetwork.outputs.subnetResourceIds[0]
+output infrastructureSubnetId string = '${network.id}/subnets/${subnets.apps}'

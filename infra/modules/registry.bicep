@@ -4,7 +4,9 @@
 param name string
 param location string
 param tags object
-param pullPrincipalId string
+@description('The service\'s identity: its name, which is known before the deployment, and its principal id')
+param identityName string
+param principalId string
 
 // AcrPull
 var acrPull = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '7f951dda-4ed3-4680-a7ca-43fe172d538d')
@@ -22,9 +24,9 @@ resource registry 'Microsoft.ContainerRegistry/registries@2025-04-01' = {
 }
 
 resource pull 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(registry.id, pullPrincipalId, acrPull)
+  name: guid(toLower(registry.id), identityName, acrPull)
   scope: registry
-  properties: { principalId: pullPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: acrPull }
+  properties: { principalId: principalId, principalType: 'ServicePrincipal', roleDefinitionId: acrPull }
 }
 
 output loginServer string = registry.properties.loginServer

@@ -1,153 +1,152 @@
-"""Reads Bicep into plain values, as far as contracts with the code need it. What is not a literal stays text."""
+"""Microsoft's Bicep compiler, run on a copy of `infra/`; offline where the Graph extension's types lie beside."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-import tree_sitter
-import tree_sitter_bicep
-
-_PARSER = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bicep.language()))
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """Anything that is computed: a reference, a call, an interpolated string."""
-
-    text: str
-
-
-Value: TypeAlias = "str | int | bool | Expression | list[Value] | dict[str, Value] | None"
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A resource or a module: its type or path, and its body."""
-
-    kind: str
-    existing: bool
-    body: dict[str, Value]
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT.parent / "shared"
+GRAPH_TYPES = TOOLS / "types" / "msgraph-v1.0-1.0.0.tgz"
+MISSING = (
+    "infra/ was not built, linted or checked: there is no Bicep compiler. "
+    "Install it (az bicep install), or name it: make infra BICEP=/path/to/bicep"
+)
+SUBSCRIPTION, TENANT = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
+DIAGNOSTIC = re.compile(r" : (Error|Warning|Info) ")
 
 
-class Template:
-    """One Bicep file. `parameters` holds the defaults, `Expression("")` where there is none."""
+def find_compiler() -> str | None:
+    """`$BICEP`, the one on the path, the Azure CLI's, or the one beside the project; `None` where there is none.
 
-    def __init__(self, text: str) -> None:
-        self.parameters: dict[str, Value] = {}
-        self.variables: dict[str, Value] = {}
-        self.resources: dict[str, Block] = {}
-        self.modules: dict[str, Block] = {}
-        self.outputs: dict[str, Value] = {}
-        self.calls: set[str] = set()
-        root = _PARSER.parse(text.encode()).root_node
-        for node in _walk(root):
-            self._note(node)
+    Raises `FileNotFoundError` if `$BICEP` names no program: who names one wants the check.
+    """
+    if named := os.environ.get("BICEP"):
+        if not shutil.which(named):
+            raise FileNotFoundError(f"BICEP={named} is not a program.")
+        return named
+    candidates = ("bicep", str(Path.home() / ".azure" / "bin" / "bicep"), str(TOOLS / "tools" / "bicep"))
+    return next((found for each in candidates if (found := shutil.which(each))), None)
 
-    def resource(self, kind: str) -> dict[str, Value]:
-        """The body of the only resource of this type, not counting existing ones. Raises `KeyError`."""
-        found = [
-            each.body for each in self.resources.values() if each.kind.startswith(f"{kind}@") and not each.existing
+
+class Bicep:
+    """The compiler on a copy of `infra/` in `directory`; the original is never written to."""
+
+    def __init__(self, compiler: str, directory: Path) -> None:
+        self._compiler = compiler
+        self.infra = directory / "infra"
+        shutil.copytree(ROOT / "infra", self.infra, copy_function=shutil.copyfile)
+        if GRAPH_TYPES.exists():
+            self._take_graph_types(directory)
+
+    def findings(self) -> list[str]:
+        """What the compiler, its linter and its formatter have to say about any file; a warning is a finding."""
+        built = self._build()
+        found = self._diagnostics(built)
+        if built.returncode and not found:
+            raise RuntimeError(built.stderr)
+        before = {path: path.read_text() for path in sorted(self.infra.rglob("*.bicep"))}
+        self._run("format", "--pattern", "**/*.bicep")
+        found += [
+            f"{path.relative_to(self.infra)}: not as `bicep format` writes it"
+            for path, text in before.items()
+            if path.read_text() != text
         ]
-        if len(found) != 1:
-            raise KeyError(f"{len(found)} resources of type {kind}")
-        return found[0]
+        return found
 
-    def resolved(self, value: Value) -> Value:
-        """The value with each variable's name replaced by what the variable holds."""
-        match value:
-            case Expression(text) if text in self.variables:
-                return self.resolved(self.variables[text])
-            case Expression(text) if text.startswith("string(") and text.removeprefix("string(")[:-1] in self.variables:
-                return str(self.resolved(self.variables[text.removeprefix("string(")[:-1]]))
-            case list():
-                return [self.resolved(each) for each in value]
-            case dict():
-                return {name: self.resolved(each) for name, each in value.items()}
-        return value
+    def templates(self) -> dict[str, dict[str, Any]]:
+        """Every file compiled: its path in `infra/` without the suffix, and the ARM template."""
+        if not self._arm.exists():
+            self._build()
+        paths = sorted(self._arm.rglob("*.json"))
+        return {str(path.relative_to(self._arm).with_suffix("")): json.loads(path.read_text()) for path in paths}
 
-    def _note(self, node: tree_sitter.Node) -> None:
-        named = node.named_children
-        match node.type:
-            # The grammar does not know this one statement.
-            case "ERROR" if _text(node).startswith("extension "):
-                return
-            case "ERROR":
-                raise SyntaxError(f"line {node.start_point[0] + 1}: {_text(node)[:60]}")
-            case "parameter_declaration":
-                has_default = named[-1].type != "type"
-                self.parameters[_text(named[0])] = _value(named[-1]) if has_default else Expression("")
-            case "variable_declaration":
-                self.variables[_text(named[0])] = _value(named[-1])
-            case "output_declaration":
-                self.outputs[_text(named[0])] = _value(named[-1])
-            case "resource_declaration" | "module_declaration":
-                into = self.resources if node.type.startswith("resource") else self.modules
-                existing = any(child.type == "existing" for child in node.children)
-                body = _value(_body(named[-1]))
-                assert isinstance(body, dict)
-                into[_text(named[0])] = Block(_text(named[1]).strip("'"), existing, body)
-            case "call_expression":
-                self.calls.add(_text(named[0]).rpartition(".")[2])
+    def parameters(self, file: str, environment: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+        """What a parameter file gives with these environment variables, and what the compiler says against it."""
+        done = self._run("build-params", file, "--stdout", environment=environment)
+        if done.returncode:
+            return {}, self._diagnostics(done)
+        given = json.loads(json.loads(done.stdout)["parametersJson"])["parameters"]
+        return {name: each["value"] for name, each in given.items()}, []
+
+    def snapshot(self, template: str, parameters: Mapping[str, Any], name: str = "one") -> tuple[dict[str, Any], str]:
+        """What Azure would be asked for; or nothing, and the sentence that refuses it. Names may be used at once.
+
+        The compiled template is evaluated, which takes half the time.
+        """
+        if not self._arm.exists():
+            self._build()
+        name = f"snapshot-of-{name}"
+        lines = "".join(f"param {key} = {_literal(value)}\n" for key, value in parameters.items())
+        (self.infra / f"{name}.bicepparam").write_text(f"using '../arm/{template}.json'\n{lines}")
+        made = self.infra / f"{name}.snapshot.json"
+        made.unlink(missing_ok=True)
+        group = [] if template == "main" else ["--resource-group", "rg-prod"]
+        done = self._run(
+            *("snapshot", f"{name}.bicepparam", "--subscription-id", SUBSCRIPTION, "--tenant-id", TENANT),
+            *("--location", "westeurope", "--deployment-name", "deployment", *group),
+        )
+        (self.infra / f"{name}.bicepparam").unlink()
+        text = re.sub(r"\s+", " ", done.stdout + done.stderr)
+        if not made.exists():
+            return {}, text
+        snapshot: dict[str, Any] = json.loads(made.read_text())
+        made.unlink()
+        return snapshot, text
+
+    @property
+    def _arm(self) -> Path:
+        return self.infra.parent / "arm"
+
+    def _build(self) -> subprocess.CompletedProcess[str]:
+        return self._run("build", "--pattern", "**/*.bicep", "--outdir", self._arm)
+
+    def _take_graph_types(self, directory: Path) -> None:
+        """Takes the Graph extension from the file beside the project, so that nothing is downloaded."""
+        shutil.copyfile(GRAPH_TYPES, directory / GRAPH_TYPES.name)
+        config = self.infra / "bicepconfig.json"
+        text = re.sub(r'"br:[^"]*/microsoftgraph/[^"]*"', f'"../{GRAPH_TYPES.name}"', config.read_text())
+        config.write_text(text)
+        only = self.infra / "only-the-extension.bicep"
+        only.write_text("extension microsoftGraphV1\n")
+        self._run("restore", only.name)
+        only.unlink()
+
+    def _run(
+        self, *arguments: object, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self._compiler, *map(str, arguments)],
+            cwd=self.infra,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def _diagnostics(self, done: subprocess.CompletedProcess[str]) -> list[str]:
+        lines = [line.replace(f"{self.infra}/", "") for line in done.stderr.splitlines() if DIAGNOSTIC.search(line)]
+        return list(dict.fromkeys(lines))
 
 
-def texts(value: Value) -> Iterator[str]:
-    """Every text within a value, of literals and of expressions."""
+def _literal(value: object) -> str:
+    """A value as Bicep writes it."""
     match value:
-        case str():
-            yield value
-        case Expression(text):
-            yield text
+        case bool() | int():
+            return json.dumps(value)
         case list():
-            for each in value:
-                yield from texts(each)
+            return "[\n" + "".join(f"{_literal(each)}\n" for each in value) + "]"
         case dict():
-            for each in value.values():
-                yield from texts(each)
+            return "{\n" + "".join(f"{_key(key)}: {_literal(each)}\n" for key, each in value.items()) + "}"
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return f"'{text}'"
 
 
-def at(value: Value, *path: str | int) -> Value:
-    """What is found by following names and indices. Raises `KeyError`, saying how far it came."""
-    for done, step in enumerate(path):
-        if isinstance(value, Mapping) and step in value:
-            value = value[str(step)]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        else:
-            raise KeyError("/".join(map(str, path[: done + 1])))
-    return value
-
-
-def _walk(node: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
-
-
-def _text(node: tree_sitter.Node) -> str:
-    return (node.text or b"").decode()
-
-
-def _body(node: tree_sitter.Node) -> tree_sitter.Node:
-    """What a condition or a loop contains."""
-    while node.type in ("if_statement", "for_statement"):
-        node = node.named_children[-1]
-    return node
-
-
-def _value(node: tree_sitter.Node) -> Value:
-    text = _text(node)
-    match node.type:
-        case "string" if not any(child.type == "interpolation" for child in node.children):
-            return text[1:-1].replace("\\'", "'")
-        case "number":
-            return int(text)
-        case "boolean":
-            return text == "true"
-        case "null":
-            return None
-        case "array":
-            return [_value(child) for child in node.named_children if child.type != "comment"]
-        case "object":
-            pairs = [child.named_children for child in node.named_children if child.type == "object_property"]
-            return {_text(pair[0]).strip("'"): _value(pair[-1]) for pair in pairs if len(pair) > 1}
-    return Expression(text)
+def _key(name: str) -> str:
+    """A property's name, in quotes only where the linter wants them."""
+    return name if name.isidentifier() else _literal(name)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.infra.contracts import ROOT
+from tests.infra.bicep import ROOT
 
 VARIABLE = "AZURE_YAML_SCHEMA"
 AZURE_YAML = (ROOT / "azure.yaml").read_text()
