@@ -20,7 +20,7 @@ from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.clouds import ENTRA
 from quart_app.credentials import MANAGED_IDENTITY, managed_identity, uses_managed_identity
-from quart_app.identities import IdentityService, TokenCache
+from quart_app.identities import IdentityService, TokenCache, TokenPolicy
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
@@ -172,7 +172,11 @@ def _wire(
     )
     teams = settings.teams
     teams_tokens = TeamsTokenValidator(signed_tokens, teams.client_ids, teams.audiences) if accepted.is_entra else None
-    answers = TokenAnswers(identities, TeamsExchange(acs, teams_tokens))
+    answers = TokenAnswers(
+        identities,
+        TokenPolicy(settings.acs.token_scopes, settings.acs.token_lifetime_minutes),
+        TeamsExchange(acs, teams_tokens),
+    )
     app.asgi_app = stacked(  # type: ignore[assignment,method-assign]
         app.asgi_app,
         # The outermost first: each sees the request before, and the answer after, those below it.
@@ -220,7 +224,7 @@ def _admission_checks(settings: Settings, concurrency: ConcurrencyLimit) -> Iter
 
 
 def _token_cache(acs: AcsSettings) -> TokenCache | None:
-    return TokenCache(acs.token_reuse_minutes * 60, acs.token_scopes) if acs.token_reuse_minutes else None
+    return TokenCache(acs.token_reuse_minutes * 60) if acs.token_reuse_minutes else None
 
 
 async def _refuse_large_bodies() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
@@ -84,6 +85,7 @@ class IdentityService:
     pending_limit    so many identities may be on their way at once, pending ones included; more are not minted
     flight_seconds   how long a creation or a deletion may take, whatever deadline its callers have
     reconcile_seconds  the deadline of each thing that is done in the background
+    now              the time of a sign-out, in UTC
     on_lookup        called each time `issue_token` looks for a mapping in memory: whether it was there
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
     """
@@ -104,9 +106,11 @@ class IdentityService:
         close_seconds: float = 5.0,
         reconciler: ReconcilerOptions | None = None,
         on_lookup: Callable[[bool], None] = lambda hit: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._on_lookup = on_lookup
+        self._now = now
         self._acs = acs
         self._token_cache = token_cache
         self._retry = retry or RetryPolicy(attempts=1)
@@ -117,6 +121,7 @@ class IdentityService:
         self._close_seconds = close_seconds
         self._flights: SingleFlight[UserKey, Identity] = SingleFlight()
         self._deletions: SingleFlight[tuple[UserKey, bool], None] = SingleFlight()
+        self._sign_outs: SingleFlight[object, None] = SingleFlight()
         self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
         self._pending: dict[UserKey, _Minted] = {}
         self._orphans: set[str] = set()
@@ -147,12 +152,15 @@ class IdentityService:
 
     async def find(self, user: UserKey) -> str:
         """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
+        return (await self._find(user)).acs_user_id
+
+    async def _find(self, user: UserKey) -> IdentityMapping:
         mapping = await self._read(user)
         if mapping is None or mapping.deleting:
             self._cache.pop(user, None)
             raise IdentityNotFound
         self._cache[user] = mapping.acs_user_id
-        return mapping.acs_user_id
+        return mapping
 
     async def get_or_create(self, user: UserKey) -> Identity:
         """The user's identity, minted if there is none.
@@ -186,8 +194,27 @@ class IdentityService:
             raise StoreUnavailable
         flight.result()
 
-    async def issue_token(self, user: UserKey, *, fresh: bool = False, keep: bool = True) -> IssuedToken:
+    async def sign_out(self, user: UserKey) -> None:
+        """Revoke every ACS access token of the user, on every device; the identity stays.
+
+        The mapping gets a mark, by which no replica answers a token again that it kept from before. A token that is
+        issued at the same time is either revoked or not, as if it had been asked for before or after. It runs on when
+        the caller is cancelled. Raises `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`, `StoreError`,
+        `AcsError`; after an error, repeating the call is safe.
+        """
+        # Each call is a flight of its own: whoever joined one that has revoked already would keep newer tokens.
+        flight, _ = self._sign_outs.join(object(), lambda: self._run_sign_out(user))
+        await asyncio.wait({flight}, timeout=remaining())
+        if not flight.done() or flight.cancelled():
+            raise StoreUnavailable
+        flight.result()
+
+    async def issue_token(
+        self, user: UserKey, request: TokenRequest | None = None, *, fresh: bool = False, keep: bool = True
+    ) -> IssuedToken:
         """An ACS access token for the user's identity: newly issued, or a kept one unless `fresh` is asked for.
+
+        `request` says what it is good for, by default everything that the deployment allows.
 
         To issue one, the mapping may come from memory, because ACS refuses an identity that was deleted meanwhile: then
         the store is read again, and the call repeated once if it holds another identity. To answer a kept one, ACS is
@@ -196,26 +223,27 @@ class IdentityService:
         `StoreError`, `AcsError`.
         """
         if self._token_cache is None:
-            return await self._issue_token(user)
+            return await self._issue_token(user, request)
+        # Read before the token is issued: one that a later sign-out revokes is kept with a version from before it.
+        mapping = await self._find(user)
         if not fresh:
-            acs_user_id = await self.find(user)
-            token = self._token_cache.find(acs_user_id)
+            token = self._token_cache.find(mapping.acs_user_id, request, mapping.version)
             if token is not None:
-                return IssuedToken(acs_user_id, token)
-        issued = await self._issue_token(user)
-        if keep:
-            self._token_cache.keep(issued.acs_user_id, issued.token)
+                return IssuedToken(mapping.acs_user_id, token)
+        issued = await self._issue_token(user, request)
+        if keep and issued.acs_user_id == mapping.acs_user_id:
+            self._token_cache.keep(issued.acs_user_id, request, mapping.version, issued.token)
         else:
             self._token_cache.drop(issued.acs_user_id)
         return issued
 
-    async def _issue_token(self, user: UserKey) -> IssuedToken:
+    async def _issue_token(self, user: UserKey, request: TokenRequest | None) -> IssuedToken:
         remembered = self._cache.get(user)
         self._on_lookup(remembered is not None)
         acs_user_id = remembered or await self.find(user)
         for _ in range(_ROUNDS):
             try:
-                return IssuedToken(acs_user_id, await self._issue(acs_user_id))
+                return IssuedToken(acs_user_id, await self._issue(acs_user_id, request))
             except (MappedIdentityGone, MappedIdentityNotOwned):
                 # What the advice of these errors deletes must be what ACS refused: only the store, read again, can say.
                 refused, acs_user_id = acs_user_id, await self.find(user)
@@ -252,7 +280,11 @@ class IdentityService:
         An identity that is certainly not mapped is deleted, for nobody will know of it. One whose mapping may have been
         written stays, and is reported. Neither the store nor the client is closed.
         """
-        await asyncio.gather(self._flights.aclose(self._close_seconds), self._deletions.aclose(self._close_seconds))
+        await asyncio.gather(
+            self._flights.aclose(self._close_seconds),
+            self._deletions.aclose(self._close_seconds),
+            self._sign_outs.aclose(self._close_seconds),
+        )
         await self._reconciler.aclose()
         if not (self._pending or self._orphans or self._unfinished):
             return
@@ -310,6 +342,43 @@ class IdentityService:
         finally:
             self._cache.pop(user, None)
             self._wake_reconciler(user)
+
+    async def _run_sign_out(self, user: UserKey) -> None:
+        with own_deadline(self._flight_seconds):
+            async with self._alone_with(user):
+                await self._sign_out(user)
+
+    async def _sign_out(self, user: UserKey) -> None:
+        mapping: IdentityMapping | None = await self._find(user)
+        for _ in range(_ROUNDS):
+            if mapping is None or mapping.deleting:
+                raise IdentityNotFound
+            if mapping.unsealed:
+                # Its user may have written it, and the identity may be anybody's.
+                raise MappingUnreadable(
+                    UnreadableMapping(user, mapping.version, Unreadable.UNSEALED, users_may_write=True)
+                )
+            revoked = mapping.acs_user_id
+            await self._revoke(revoked)
+            # The mark comes second: a replica that reads it knows that every token from before is revoked.
+            while mapping is not None and mapping.acs_user_id == revoked and not mapping.deleting:
+                try:
+                    await self._store.change(mapping, signed_out_at=self._now())
+                except MappingChanged:
+                    mapping = await self._read(user)
+                else:
+                    return
+        raise StoreUnavailable
+
+    async def _revoke(self, acs_user_id: str) -> None:
+        if self._token_cache is not None:
+            self._token_cache.drop(acs_user_id)
+        try:
+            await self._acs.revoke_tokens(acs_user_id)
+        except IdentityGone as error:
+            raise MappedIdentityGone from error
+        except IdentityNotOwned as error:
+            raise MappedIdentityNotOwned from error
 
     async def _create_alone(self, user: UserKey) -> Identity:
         async with self._alone_with(user):
@@ -507,9 +576,9 @@ class IdentityService:
         with contextlib.suppress(IdentityNotFound, ExtensionLimitReached, MappingUnreadable):
             await self._establish(user, mint=False)
 
-    async def _issue(self, acs_user_id: str) -> AcsToken:
+    async def _issue(self, acs_user_id: str, request: TokenRequest | None) -> AcsToken:
         try:
-            return await self._acs.issue_token(acs_user_id)
+            return await self._acs.issue_token(acs_user_id, request)
         except (IdentityGone, IdentityNotOwned) as error:
             if self._token_cache is not None:
                 self._token_cache.drop(acs_user_id)

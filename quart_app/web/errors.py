@@ -46,6 +46,7 @@ from quart_app.auth.step_up import StepUpNotPossible, StepUpRequired
 from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOffered, TeamsTokenInvalid
 from quart_app.credentials import ManagedIdentityError, ManagedIdentityThrottled, ManagedIdentityUnavailable
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowed
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
 from quart_app.web.limits import TooBusy, TooManyRequests
@@ -353,6 +354,8 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
         ErrorName.IDENTITY_GONE,
         "The caller's ACS identity no longer exists in ACS. Call DELETE /api/user, then POST /api/user for a new one.",
     ),
+    ScopeNotAllowed: lambda error, _: ErrorResponse(ErrorName.SCOPE_NOT_ALLOWED, str(error)),
+    LifetimeNotAllowed: lambda error, _: ErrorResponse(ErrorName.LIFETIME_NOT_ALLOWED, str(error)),
     StepUpRequired: _claims_challenge,
     HTTPException: _framework_refusal,
     TeamsTokenInvalid: _teams_token,

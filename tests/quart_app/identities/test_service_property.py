@@ -17,7 +17,7 @@ from typing import TypeVar
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from quart_app.acs.interface import AcsError, AcsThrottled, AcsToken, AcsUnavailable
+from quart_app.acs.interface import AcsError, AcsThrottled, AcsToken, AcsUnavailable, TokenRequest
 from quart_app.identities import IdentityError, IdentityService
 from storage.guarded import GuardedStore
 from storage.mapping import (
@@ -217,7 +217,7 @@ class StormyCommunication:
     async def delete_identity(self, acs_user_id: str) -> None:
         await self._call(lambda: self._inner.delete_identity(acs_user_id))
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
         return await self._call(lambda: self._inner.issue_token(acs_user_id))
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
