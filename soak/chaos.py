@@ -27,6 +27,7 @@ from soak.deployment import STORES, Answer, Deployment, ask, deployed
 SLACK_SECONDS = 15.0
 """By so much an answer may miss its deadline: a busy machine is no defect of the service."""
 
+RETURNS = 20
 PATIENCE_SECONDS = 300
 DRAWN_AHEAD = 60_000
 """Faults are drawn for so many calls of each upstream, more than a run sends."""
@@ -126,7 +127,7 @@ class _Chaos:
             if deployment.store == "graph":
                 # The background can't act for a user: whoever left something open comes back to where it was.
                 for service, user in ((service, user) for service in services for user in deployment.users):
-                    await self._send(session, _Call(service, "POST", "/api/user", user), in_trouble=False)
+                    await self._return(session, _Call(service, "POST", "/api/user", user))
             else:
                 await self._settled_alone()
             for service in services:
@@ -176,28 +177,36 @@ class _Chaos:
 
         async def work() -> None:
             for call in left:
-                await self._send(session, call, in_trouble=True)
+                await self._send(session, call)
 
         await asyncio.gather(*(work() for _ in range(self._plan.concurrency)))
 
-    async def _send(self, session: aiohttp.ClientSession, call: "_Call", *, in_trouble: bool) -> None:
+    async def _return(self, session: aiohttp.ClientSession, call: "_Call") -> None:
+        """Repeat a call as it is told to: it may join work that was begun in trouble and ends as that does."""
+        for _ in range(RETURNS):
+            answer = await self._send(session, call)
+            if answer is None or answer.status != 503:
+                return
+            await asyncio.sleep(float(answer.headers.get("Retry-After", 1)))
+        self._outcome.broken.append(f"{call} is still refused after all faults")
+
+    async def _send(self, session: aiohttp.ClientSession, call: "_Call") -> Answer | None:
         started = time.monotonic()
         try:
             answer = await ask(session, call.method, call.service.url + call.path, self._deployment.bearer(call.user))
         except (aiohttp.ClientError, TimeoutError) as error:
             self._outcome.broken.append(f"{call} was not answered: {type(error).__name__}")
-            return
+            return None
         seconds = time.monotonic() - started
         self._outcome.times.append(seconds)
         self._outcome.answers[f"{answer.status} {answer.error or ''}".strip()] += 1
         if seconds > self._plan.deadline_seconds + SLACK_SECONDS:
             self._outcome.broken.append(f"{call} took {seconds:.1f} s")
         self._outcome.broken += [f"{call}: {told}" for told in departures(answer)]
-        if not in_trouble and answer.status >= 500:
-            self._outcome.broken.append(f"{call} after all faults: {answer.status} {answer.error}")
         if answer.status in (200, 201) and answer.body is not None and call.path == "/api/user":
             self._told[call.user].add(answer.body["acsUserIdentity"])
             self._created[call.user] += answer.status == 201
+        return answer
 
     async def _settled_alone(self) -> None:
         started = time.monotonic()
