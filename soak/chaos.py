@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,8 +272,11 @@ class _Drawn:
     before: int
 
 
-def departures(answer: Answer) -> list[str]:
-    """Where an answer departs from the error contract (docs/errors.md), or tells of what must not happen in trouble."""
+def departures(answer: Answer, also: Collection[str] = ()) -> list[str]:
+    """Where an answer departs from the error contract (docs/errors.md), or tells of what must not happen in trouble.
+
+    `also` are more names that may be told.
+    """
     if answer.status < 400:
         return []
     told = f"{answer.status} {answer.error}"
@@ -285,7 +288,7 @@ def departures(answer: Answer) -> list[str]:
         departed.append(f"{told} is not a name of the contract")
     if answer.status in (429, 503) and "Retry-After" not in answer.headers:
         departed.append(f"{told} has no Retry-After")
-    if answer.error not in _IN_TROUBLE:
+    if answer.error not in (*_IN_TROUBLE, *also):
         departed.append(f"{told} is no answer to trouble of an upstream")
     return departed
 

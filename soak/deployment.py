@@ -54,11 +54,16 @@ class Deployment:
     def __init__(self, azure: LocalAzure, directory: Path, store: str, users: int) -> None:
         self.azure = azure
         self.store = store
-        self.users = [_user(number) for number in range(users)]
+        self.users: list[User] = []
         self.logs: list[Path] = []
         self._directory = directory
         self._tokens: dict[User, str] = {}
-        azure.entra.users = {user.alias: user for user in self.users}  # type: ignore[assignment]
+        self.become([user_numbered(number) for number in range(users)])
+
+    def become(self, users: list[User]) -> None:
+        """Let these be the directory's users, and nobody else."""
+        self.users = users
+        self.azure.entra.users = {user.alias: user for user in users}  # type: ignore[assignment]
 
     @property
     def database(self) -> Path:
@@ -161,7 +166,8 @@ async def ask(session: aiohttp.ClientSession, method: str, url: str, headers: Ma
         return Answer(response.status, body, response.headers)
 
 
-def _user(number: int) -> User:
+def user_numbered(number: int) -> User:
+    """A user of the home tenant whom nobody else names."""
     object_id = f"a1e5c0de-0000-4000-8000-{number:012d}"
     tenant = HOME_TENANT.tenant_id
     return User(f"user-{number}", tenant, object_id, "Somebody", f"user-{number}@contoso.localhost", tenant)
