@@ -162,7 +162,7 @@ async def test_a_call_can_be_carried_out_and_never_answered(
 ) -> None:
     faults = local_azure.acs.faults
     faults.script("create_identity", Fault(hang=True, drop_answer=True))
-    waiting = asyncio.create_task(patient.create_user())
+    waiting = asyncio.ensure_future(patient.create_user())
     await faults.kept_back("create_identity")
     assert len(local_azure.acs.live_identities()) == 1
     assert not waiting.done()
