@@ -82,7 +82,7 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     if description.headers:
         operation["parameters"] = [
             {"name": header.name, "in": "header", "required": True, "description": header.description}
-            | {"schema": {"type": "string"}}
+            | {"schema": {"type": "string", "pattern": r"\S"}}  # an empty one counts as missing
             for header in description.headers
         ]
     if public:
