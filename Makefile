@@ -5,7 +5,7 @@
 #   PYTHON            the interpreter to set up with; otherwise the first suitable one of PYTHONS
 #   VENV              where the environment is (several can be kept, one for each Python)
 #   CHROMIUM          for make browser, a Chromium that is not /usr/bin/chromium
-#   ARGS              more arguments for run, test, bench and lock
+#   ARGS              more arguments for run, test, bench, soak and lock
 #   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
 
 PYTHON ?=
@@ -49,6 +49,10 @@ browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microso
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
 	@$(BIN)/python -m benchmark $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.installed ## Prove in the long run what the tests prove in short (ARGS="crash"; without, it lists the proofs)
+	@$(BIN)/python -m soak $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed ## Check lint, format, types and the layers
