@@ -16,9 +16,7 @@ from benchmark.processes import Child
 from soak._callers import Answer, Connections, Sample, percentile, request, running
 
 USERS = 100
-GOOD_CONNECTIONS = 500
 BUSY_CONNECTIONS = 64
-ANONYMOUS_CONNECTIONS = 600
 RETURNS_AT_MOST = 3
 SERVED_AT_LEAST = 0.95
 GROWTH_AT_MOST = 64.0  # MiB
@@ -74,7 +72,7 @@ async def _awaited(call: Callable[[], Awaitable[None]]) -> None:
     await call()
 
 
-async def measure(child: Child, tokens: list[str], seconds: float, draw: random.Random) -> bool:
+async def measure(child: Child, tokens: list[str], seconds: float, connections: int, draw: random.Random) -> bool:
     """Print the figures; whether all held."""
     good_requests = [request(child, "GET", "/api/token", token) for token in tokens]
     create = Connections(child.url, 8)
@@ -88,8 +86,8 @@ async def measure(child: Child, tokens: list[str], seconds: float, draw: random.
     print(f"sustainable {sustainable:.0f}/s, before: {before}", flush=True)
 
     good, anonymous = Callers("good"), Callers("anonymous")
-    good_connections = Connections(child.url, GOOD_CONNECTIONS)
-    anonymous_connections = Connections(child.url, ANONYMOUS_CONNECTIONS)
+    good_connections = Connections(child.url, connections)
+    anonymous_connections = Connections(child.url, connections)
     begun = time.perf_counter()
 
     async def good_call() -> None:
@@ -186,13 +184,14 @@ def main(arguments: Sequence[str]) -> int:
     """See `--help`."""
     parser = argparse.ArgumentParser(prog="soak overload", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long anonymous callers flood")
+    parser.add_argument("--connections", type=int, default=600, help="of good callers, and as many of anonymous ones")
     parser.add_argument("--seed", type=int, default=1, help="draws who sends what")
     given = parser.parse_args(arguments)
     print(f"seed {given.seed}")
 
     async def run(directory: Path) -> bool:
         async with running(directory, USERS) as (child, tokens):
-            return await measure(child, tokens, given.seconds, random.Random(given.seed))
+            return await measure(child, tokens, given.seconds, given.connections, random.Random(given.seed))
 
     with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return 0 if runner.run(run(Path(directory))) else 1
