@@ -81,7 +81,7 @@ def room_tests(path: str) -> list[str]:
 
 def survives(copy: Path, python: str, tests: list[str], keyword: str) -> bool:
     """Whether all tests pass in the copy; what does not end in time is noticed."""
-    command = [python, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    command = ["nice", python, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     if keyword:
         command += ["-k", keyword]
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -115,7 +115,7 @@ def main() -> int:
     """See `--help`."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.partition("\n")[0])
     parser.add_argument("paths", nargs="*", help="files to change (default: all of the service)")
-    parser.add_argument("--python", default=sys.executable, help="runs the tests")
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the tests")
     parser.add_argument("--number", type=int, default=300, help="how many to draw; 0 takes all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
@@ -144,7 +144,7 @@ def main() -> int:
                 if time.monotonic() > until:
                     return "not begun"
                 (copy / mutant.path).write_text(changed)
-                survived = survives(copy, given.python, room_tests(mutant.path), given.keyword)
+                survived = survives(copy, str(given.python.absolute()), room_tests(mutant.path), given.keyword)
             finally:
                 shutil.copy2(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)
