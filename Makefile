@@ -49,7 +49,7 @@ coverage: $(VENV)/.installed ## Run the tests and print which branches they miss
 
 .PHONY: mutants
 mutants: $(VENV)/.installed $(VENV)-mutants/.packages ## Change the code here and there and see whether the tests notice (ARGS="--help" for more)
-	@$(VENV)-mutants/bin/python -m tests.support.mutants --python "$(abspath $(BIN))/python" $(ARGS)
+	@$(VENV)-mutants/bin/python -P tests/support/mutants.py --python "$(abspath $(BIN))/python" $(ARGS)
 
 .PHONY: browser
 browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microsoft's own packages, in about two minutes
