@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msal
@@ -71,7 +72,11 @@ class HttpClient:
     ) -> bytes:
         """The body of a successful answer."""
         given = {name: value for name, value in (headers or {}).items() if value is not None}
-        asking = self._ask(method, url, params=params or None, data=data or None, headers=given)
+        body = None
+        if data:  # MSAL gives some values as bytes
+            body = urlencode({name: value for name, value in data.items() if value is not None}).encode()
+            given["Content-Type"] = "application/x-www-form-urlencoded"
+        asking = self._ask(method, url, params=params or None, data=body, headers=given)
         return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
 
     async def _ask(self, method: str, url: str, **parts: Any) -> bytes:
