@@ -59,6 +59,8 @@ async def opened(
         if not await _done_before_the_signal(opening, stopping):
             opening.cancel()
             await asyncio.wait({opening}, timeout=_CANCEL_SECONDS)
+            if opening.done() and not opening.cancelled():
+                opening.exception()  # retrieved, so that asyncio does not report it
             return None
         try:
             return opening.result()

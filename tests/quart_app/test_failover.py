@@ -201,3 +201,32 @@ async def test_a_mint_does_not_meet_a_kept_connection_that_is_cut_by_now(local_a
         finally:
             await client.aclose()
     assert len(local_azure.acs.live_identities()) == 8
+
+
+async def test_on_behalf_of_gets_past_a_first_address_that_answers_nothing(
+    local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = port_of(local_azure.entra.url)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as silent, socket.socket() as waiting, socket.socket() as refused:
+        silent.bind(("127.0.0.2", port))
+        silent.listen(0)
+        for filling in (waiting, refused):  # its backlog is full, so whoever comes next gets no answer
+            filling.setblocking(False)
+            filling.connect_ex(("127.0.0.2", port))
+
+        async def addresses(*_: object, **__: object) -> list[object]:
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+                for address in ("127.0.0.2", "127.0.0.1")
+            ]
+
+        monkeypatch.setattr(loop, "getaddrinfo", addresses)
+        client = HttpClient(5, 4)
+        path = f"/{HOME_TENANT.tenant_id}/v2.0/.well-known/openid-configuration"
+        began = time.monotonic()
+        try:
+            await asyncio.to_thread(client.get, f"https://localhost:{port}{path}")
+        finally:
+            await client.aclose()
+    assert time.monotonic() - began < 1.5
