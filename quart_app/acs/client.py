@@ -101,21 +101,16 @@ class SdkAcsClient:
         self._clock = clock
         self._credential_advice = KEY_ADVICE if options.connection_string is not None else IDENTITY_ADVICE
         self._session = new_http_session(options.connections)
-        transport = AioHttpTransport(
-            session=self._session,
-            session_owner=False,
-            connection_timeout=options.connect_seconds,
-            read_timeout=options.read_seconds,
-        )
-        # The SDK's own way to sign requests has no public name.
-        signing = _client(options, transport=transport)._identity_service_client._config.authentication_policy  # noqa: SLF001
-        self._client = _client(options, transport=transport, policies=[_ReadJson(), signing])
+        # A mint is not repeated once it may have been made, so it never meets a kept connection that is cut by now.
+        self._minting_session = new_http_session(options.connections, keep=False)
+        self._client = _lean_client(options, self._session)
+        self._minting = _lean_client(options, self._minting_session)
 
     async def create_identity(self) -> str:
         """See `AcsClient.create_identity`."""
 
         async def create() -> str:
-            created = await self._client.create_user(read_timeout=self._mint_seconds)
+            created = await self._minting.create_user(read_timeout=self._mint_seconds)
             return acs_user_id(created.properties["id"])
 
         return await self._call(create, _about_service, seconds=self._mint_seconds)
@@ -150,7 +145,9 @@ class SdkAcsClient:
     async def aclose(self) -> None:
         """See `AcsClient.aclose`."""
         await self._client.close()
+        await self._minting.close()
         await self._session.close()
+        await self._minting_session.close()
 
     async def _call(
         self,
@@ -214,6 +211,18 @@ class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         if response.http_response.status_code in (200, 201):
             response.context[ContentDecodePolicy.CONTEXT_NAME] = json.loads(response.http_response.content)
         return response
+
+
+def _lean_client(options: AcsOptions, session: aiohttp.ClientSession) -> CommunicationIdentityClient:
+    transport = AioHttpTransport(
+        session=session,
+        session_owner=False,
+        connection_timeout=options.connect_seconds,
+        read_timeout=options.read_seconds,
+    )
+    # The SDK's own way to sign requests has no public name.
+    signing = _client(options, transport=transport)._identity_service_client._config.authentication_policy  # noqa: SLF001
+    return _client(options, transport=transport, policies=[_ReadJson(), signing])
 
 
 def _client(options: AcsOptions, **keywords: Any) -> CommunicationIdentityClient:

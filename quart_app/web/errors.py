@@ -164,6 +164,15 @@ def refusal_by_the_server(status: int) -> tuple[list[tuple[bytes, bytes]], bytes
     return headers, as_json({**response.body(""), "code": status}).encode()
 
 
+def refusal_while_starting() -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the 503 that is answered until the application is open."""
+    name = ErrorName.SERVICE_UNAVAILABLE
+    response = ErrorResponse(name, "The service is starting. Repeat the request after the time in Retry-After.")
+    retry_after = str(math.ceil(DEFAULT_RETRY_AFTER_SECONDS)).encode()
+    headers = [(b"content-type", b"application/json"), (b"retry-after", retry_after), *SECURITY_HEADERS]
+    return headers, as_json({**response.body(""), "code": name.status}).encode()
+
+
 def _unavailable(what: str) -> "_Answer":
     def answer(error: Any, _: str) -> ErrorResponse:
         seconds = getattr(error, "retry_after", None) or DEFAULT_RETRY_AFTER_SECONDS
