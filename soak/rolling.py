@@ -191,7 +191,7 @@ def main(arguments: list[str]) -> int:
     outcomes = asyncio.run(replace_all(delay))
     failed = outcomes.total() - outcomes["served"]
     told = ", ".join(f"{name}: {count}" for name, count in sorted(outcomes.items()))
-    print(f"SHUTDOWN_DELAY_SECONDS={delay:g}: {failed} of {outcomes.total()} requests failed ({told})")  # noqa: T201
+    print(f"SHUTDOWN_DELAY_SECONDS={delay:g}: {failed} of {outcomes.total()} requests failed ({told})")
     return int(failed > 0)
 
 

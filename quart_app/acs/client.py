@@ -180,11 +180,10 @@ class SdkAcsClient:
             advice = row.advice if row else UNKNOWN_ADVICE
             if isinstance(meant, AcsCredentialsRejected):
                 advice = self._credential_advice
-            if describe is _about_identity:
-                meant = _unproven(answer, meant)
-        else:
-            advice = None
-        return meant.because(Cause(answer.status, plain(answer.code), plain(answer.headers.get("MS-CV")), advice))
+            cause = _cause(answer, advice)
+            meant = meant.because(cause)
+            return _unproven(answer, meant).because(cause) if describe is _about_identity else meant
+        return meant.because(_cause(answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +296,17 @@ def _about_identity(answer: _Answer) -> AcsError | None:
     return None
 
 
+def _cause(answer: _Answer, advice: str | None = None) -> Cause:
+    return Cause(answer.status, plain(answer.code), plain(answer.headers.get("MS-CV")), advice)
+
+
 def _unproven(answer: _Answer, otherwise: AcsError) -> AcsError:
-    """An answer about an identity that may mean that it is gone: for `acs.absence` to say."""
-    if answer.code is None or not 400 <= answer.status < 500 or isinstance(otherwise, Throttled | Unavailable):
+    """An answer about an identity that may mean that it is gone: for `acs.absence` to say.
+
+    401 speaks of the service's own credential (RFC 9110, 15.5.2), never of the identity.
+    """
+    if answer.code is None or answer.status == 401 or not 400 <= answer.status < 500:
+        return otherwise
+    if isinstance(otherwise, Throttled | Unavailable):
         return otherwise
     return IdentityRefused(Answered(answer.status, answer.code), otherwise)
