@@ -7,10 +7,8 @@ started, and each user repeats the call, or makes the opposite one, or does noth
 
 import argparse
 import asyncio
-import contextlib
 import random
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -488,6 +486,4 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     print(f"seed {seed}")
-    with contextlib.suppress(KeyboardInterrupt):
-        return 0 if asyncio.run(_run(options.store or STORES, options.rounds, seed)) else 1
-    return sys.exit(130)
+    return 0 if asyncio.run(_run(options.store or STORES, options.rounds, seed)) else 1
