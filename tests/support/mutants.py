@@ -138,7 +138,7 @@ def main() -> int:
         def judge(mutant: Mutant) -> str:
             changed = mutated(mutant)
             if changed is None:
-                return "the same program"
+                return "the same program or none"
             copy = copies.get()
             try:
                 if time.monotonic() > until:
