@@ -96,6 +96,14 @@ class StoreMisconfigured(StoreError):
     """The store can't work until an operator changes something; the message says what."""
 
 
+class WritesRefused(StoreMisconfigured):
+    """The store takes no write from anybody until an operator changes something; this one was not carried out."""
+
+
+class StorageFull(WritesRefused):
+    """There is no room for another write; this one was not carried out."""
+
+
 class StoreAccessDenied(StoreError):
     """The store refused the access token of the user whose mapping it is, or wants more than the sign-in proves.
 

@@ -40,6 +40,7 @@ from quart_app.web.limits import TooBusy, TooManyRequests
 from quart_app.web.security_headers import SECURITY_HEADERS
 from storage.mapping import (
     ExtensionLimitReached,
+    StorageFull,
     StoreAccessDenied,
     StoreError,
     StoreMisconfigured,
@@ -50,6 +51,8 @@ from storage.mapping import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER_SECONDS = 5.0
+STORAGE_FULL_RETRY_AFTER_SECONDS = 30
+"""So long a refused write is remembered (`identities.refused_writes`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,11 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     StoreMisconfigured: ErrorResponse(
         ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
         "The mapping store refused this service; the operator must look at its set-up.",
+    ),
+    StorageFull: ErrorResponse(
+        ErrorName.STORAGE_FULL,
+        "The mapping store has no room for another write; the operator must make some.",
+        {"Retry-After": str(STORAGE_FULL_RETRY_AFTER_SECONDS)},
     ),
     StoreThrottled: _unavailable("The mapping store is busy."),
     StoreUnavailable: _unavailable("The mapping store can't be reached."),

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -59,6 +60,23 @@ async def test_a_store_that_cannot_be_opened_stops_the_start(environment: dict[s
     status, _, err = await finished(await acs_auth(environment, "serve"))
     assert status == 1
     assert "mapping store" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["damaged", "a pipe", "a device"])
+async def test_a_mappings_file_that_cannot_be_used_stops_the_start_in_one_sentence(
+    environment: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "mappings.sqlite"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path = Path("/dev/null")
+    else:
+        path.write_bytes(b"SQLite format 3\0" + b"\xff" * 8192)
+    status, _, err = await finished(await acs_auth(environment | {"SQLITE_PATH": str(path)}, "serve"))
+    assert status == 1
+    assert f"The SQLite file {path} can't be used." in err
     assert "Traceback" not in err
 
 
