@@ -24,6 +24,7 @@ from quart_app.identities import IdentityService, TokenCache
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.stores import open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
+from quart_app.telemetry.logs import dropped_lines
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
 from quart_app.web.errors import RefusedWebsocket, register_error_handlers
@@ -110,6 +111,7 @@ def _observe(telemetry: Telemetry, identities: IdentityService, readiness: Readi
         "Surplus ACS identities that could not be deleted yet",
         lambda: identities.orphans,
     )
+    telemetry.gauge("acs_auth.log.dropped", "{line}", "Log lines that nobody read in time", dropped_lines)
     telemetry.gauge("acs_auth.ready", "1", "Whether the service is ready: 1 or 0", lambda: int(readiness.ready))
 
 
