@@ -206,3 +206,22 @@ async def test_a_certificate_that_cannot_work_stops_the_start(
     status, _, err = await finished(await acs_auth(environment, command))
     assert status == 2
     assert "is encrypted" in err
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+async def test_a_missing_ca_bundle_stops_the_start(environment: dict[str, str], command: str) -> None:
+    environment |= {"REQUESTS_CA_BUNDLE": "/nope.pem", "STORAGE_BACKEND": "graph"}
+    status, _, err = await finished(await acs_auth(environment, command))
+    assert status == 2
+    assert "REQUESTS_CA_BUNDLE names no file: /nope.pem." in err
+
+
+@pytest.mark.parametrize("missing", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+async def test_one_of_the_two_variables_for_ca_bundles_is_enough_for_all_upstreams(
+    environment: dict[str, str], local_azure: LocalAzure, missing: str
+) -> None:
+    del environment[missing]
+    headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
+    async with serving(environment | {"STORAGE_BACKEND": "graph"}) as (_, url), aiohttp.ClientSession() as session:
+        async with session.post(f"{url}/api/user", headers=headers) as answer:
+            assert answer.status == 201

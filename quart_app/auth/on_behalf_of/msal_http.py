@@ -11,6 +11,7 @@ import msal
 import requests
 
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfThrottled, OnBehalfOfUnavailable
+from upstream import certificate_authorities
 from upstream.retry_after import retry_after
 
 
@@ -20,6 +21,7 @@ class HttpClient:
     def __init__(self, timeout: float, connections: int, *, keep_alive: bool = True) -> None:
         self._timeout = timeout
         self._session = requests.Session()
+        self._session.verify = certificate_authorities.for_requests()
         if not keep_alive:
             self._session.headers["Connection"] = "close"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -53,7 +55,7 @@ class HttpClient:
                 timeout=self._timeout,
                 allow_redirects=False,
             )
-        except requests.RequestException as error:
+        except OSError as error:  # requests' own errors are such, and so is that a CA bundle went away
             raise OnBehalfOfUnavailable from error
         if response.status_code == 429:
             raise OnBehalfOfThrottled(retry_after(response.headers))
