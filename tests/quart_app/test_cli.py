@@ -220,8 +220,12 @@ async def test_a_missing_ca_bundle_stops_the_start(environment: dict[str, str], 
 async def test_one_of_the_two_variables_for_ca_bundles_is_enough_for_all_upstreams(
     environment: dict[str, str], local_azure: LocalAzure, missing: str
 ) -> None:
-    del environment[missing]
+    for name in (missing, "SSL_CERT_DIR", "CURL_CA_BUNDLE"):
+        environment.pop(name, None)
     headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
-    async with serving(environment | {"STORAGE_BACKEND": "graph"}) as (_, url), aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/api/user", headers=headers) as answer:
-            assert answer.status == 201
+    async with (
+        serving(environment | {"STORAGE_BACKEND": "graph"}) as (_, url),
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/api/user", headers=headers) as answer,
+    ):
+        assert answer.status == 201
