@@ -32,9 +32,9 @@ def unusable_bundles(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def for_aiohttp() -> ssl.SSLContext | bool:
-    """What aiohttp trusts: what OpenSSL does, and if only requests' variables are set, what they name as well."""
+    """What aiohttp trusts: what OpenSSL does, and without `SSL_CERT_FILE` what requests' variables name as well."""
     bundle = _first(_REQUESTS)
-    return True if bundle is None or _first(_OPENSSL) else _context(bundle)
+    return True if bundle is None or os.environ.get("SSL_CERT_FILE") else _context(bundle)
 
 
 def for_requests() -> str | bool:

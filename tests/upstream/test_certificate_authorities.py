@@ -66,6 +66,7 @@ async def test_one_variable_of_requests_is_enough_for_aiohttp(
     environment: pytest.MonkeyPatch, local_azure: LocalAzure, bundle: str, name: str
 ) -> None:
     environment.setenv(name, bundle)
+    environment.setenv("SSL_CERT_DIR", "/etc/ssl/certs")  # as some images do
     url = f"{local_azure.service_environment()['ENTRA_AUTHORITY_HOST']}/common/v2.0/.well-known/openid-configuration"
     async with new_http_session() as session, session.get(url) as answer:
         assert answer.status == 200
