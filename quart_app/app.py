@@ -25,6 +25,7 @@ from quart_app.identities import IdentityService, TokenCache
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
+from quart_app.telemetry.logs import dropped_lines
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
 from quart_app.web.errors import RefusedWebsocket, register_error_handlers
@@ -148,6 +149,7 @@ def _observe(
         "Whether mappings without a seal are accepted (GRAPH_ACCEPT_UNSEALED_UNTIL): 1 or 0",
         lambda: int(accepts_unsealed(settings)),
     )
+    telemetry.gauge("acs_auth.log.dropped", "{line}", "Log lines that nobody read in time", dropped_lines)
     telemetry.gauge("acs_auth.ready", "1", "Whether the service is ready: 1 or 0", lambda: int(readiness.ready))
 
 

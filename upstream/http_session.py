@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from upstream import certificate_authorities
+
 MAXIMUM_AGE_SECONDS = 60.0
 """How long a connection is used at most, so that it does not outlive the address that its name leads to."""
 
@@ -72,17 +74,18 @@ def new_http_session(
 ) -> aiohttp.ClientSession:
     """A session of at most `connections` connections; whoever made it closes it.
 
-    Certificates are those that the environment named (`SSL_CERT_FILE`) when aiohttp was imported: reading the system's
-    takes tens of milliseconds, and aiohttp has done so. No cookies are kept. With `trust_env` aiohttp looks for proxies
-    and a netrc file in a thread on every call, so it is used only where a proxy is set. A compressed body is unpacked
-    only if `unpack`: azure-core's pipeline does it itself.
+    Which certificates are trusted is settled by the environment (`upstream.certificate_authorities`), mostly when
+    aiohttp is imported: reading the system's takes tens of milliseconds, and aiohttp has done so. No cookies are kept.
+    With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call, so it is used only where a
+    proxy is set. A compressed body is unpacked only if `unpack`: azure-core's pipeline does it itself.
 
     local  for what is on this machine: never asked through a proxy, and no netrc file is read
     keep   whether a connection is used again, for `MAXIMUM_AGE_SECONDS`; else each request gets a fresh one, for
            requests that can't be repeated when a kept connection turns out to be cut
     """
+    trusted = certificate_authorities.for_aiohttp()
     return aiohttp.ClientSession(
-        connector=AgingConnector(MAXIMUM_AGE_SECONDS, monotonic, limit=connections, force_close=not keep),
+        connector=AgingConnector(MAXIMUM_AGE_SECONDS, monotonic, limit=connections, force_close=not keep, ssl=trusted),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=not local and bool(getproxies().keys() - {"no"}),
         auto_decompress=unpack,

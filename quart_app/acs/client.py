@@ -37,7 +37,7 @@ from quart_app.acs.interface import (
     IdentityRefused,
     UnexpectedAnswer,
 )
-from quart_app.acs.refusals import IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
+from quart_app.acs.refusals import CREDENTIAL_REFUSED, IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
 from quart_app.settings import AcsConnectionString
 from upstream.errors import Cause, Throttled, Unavailable, UpstreamError, plain
 from upstream.http_session import new_http_session
@@ -303,9 +303,9 @@ def _cause(answer: _Answer, advice: str | None = None) -> Cause:
 def _unproven(answer: _Answer, otherwise: AcsError) -> AcsError:
     """An answer about an identity that may mean that it is gone: for `acs.absence` to say.
 
-    401 speaks of the service's own credential (RFC 9110, 15.5.2), never of the identity.
+    The status is no guide: ACS answers 401 about the service's own credential and about an identity.
     """
-    if answer.code is None or answer.status == 401 or not 400 <= answer.status < 500:
+    if answer.code is None or answer.code == CREDENTIAL_REFUSED or not 400 <= answer.status < 500:
         return otherwise
     if isinstance(otherwise, Throttled | Unavailable):
         return otherwise

@@ -14,6 +14,7 @@ from cachetools import TTLCache
 from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
+from quart_app.identities.refused_writes import RefusedWrites
 from quart_app.identities.token_cache import TokenCache
 from storage.mapping import (
     ExtensionLimitReached,
@@ -115,6 +116,7 @@ class IdentityService:
         self._token_cache = token_cache
         self._retry = retry or RetryPolicy(attempts=1)
         self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
+        self._refused_writes = RefusedWrites(timer)
         self._pending_limit = pending_limit
         self._flight_seconds = flight_seconds
         self._reconcile_seconds = reconcile_seconds
@@ -362,6 +364,7 @@ class IdentityService:
     async def _mint(self, user: UserKey) -> "_Minted":
         if len(self._pending) + len(self._orphans) >= self._pending_limit:
             raise StoreUnavailable
+        self._refused_writes.stop_minting()
         minted = self._pending[user] = _Minted(await self._acs.create_identity())
         return minted
 
@@ -384,6 +387,7 @@ class IdentityService:
             self._note(error.unreadable)
             raise
         except StoreError as error:
+            self._refused_writes.learn(error)
             if not repeated and not isinstance(error, StoreUnavailable):
                 minted.in_doubt = was_in_doubt  # a refusal: nothing was written
             try:
@@ -397,6 +401,7 @@ class IdentityService:
             if isinstance(error, ExtensionLimitReached):
                 await self._discard(user)
             raise
+        self._refused_writes.forget()
         minted.in_doubt = was_in_doubt or repeated
         return mapping
 

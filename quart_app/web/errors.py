@@ -54,9 +54,9 @@ from quart_app.web.stack_traces import stack_trace
 from storage.mapping import (
     ExtensionLimitReached,
     MappingUnreadable,
+    StorageFull,
     StoreAccessDenied,
     StoreError,
-    StoreFull,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
@@ -68,6 +68,8 @@ from storage.mapping import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER_SECONDS = 5.0
+STORAGE_FULL_RETRY_AFTER_SECONDS = 30
+"""So long a refused write is remembered (`identities.refused_writes`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,10 +423,10 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
         ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
         "The mapping store refused this service; the operator must look at its set-up.",
     ),
-    StoreFull: ErrorResponse(
+    StorageFull: ErrorResponse(
         ErrorName.STORAGE_FULL,
-        "The disk of the mapping store is full; the operator must free some space. Repeat the request later.",
-        {"Retry-After": "60"},
+        "The mapping store has no room for another write; the operator must make some.",
+        {"Retry-After": str(STORAGE_FULL_RETRY_AFTER_SECONDS)},
     ),
     StoreThrottled: _unavailable("The mapping store is busy."),
     StoreUnavailable: _unavailable("The mapping store can't be reached."),

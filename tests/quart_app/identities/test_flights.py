@@ -8,7 +8,7 @@ from tenacity import wait_none
 
 from quart_app.acs.interface import AcsUnavailable, IdentityGone
 from quart_app.identities import IdentityNotFound, MappedIdentityGone
-from storage.mapping import StoreFull, StoreThrottled, StoreUnavailable
+from storage.mapping import StoreMisconfigured, StoreThrottled, StoreUnavailable
 from tests.quart_app.identities.test_service import ALICE, BOB, World, a_world, passing
 from tests.support import virtual_time
 from tests.support.scripted import FailAfter, FailBefore, Gate, Hang
@@ -151,9 +151,9 @@ class TestCreation:
 class TestClosing:
     async def test_what_is_certainly_unmapped_is_deleted(self, world: World) -> None:
         service = world.process()
-        world.store.script("create", FailBefore(StoreFull("The disk is full.")), None)
+        world.store.script("create", FailBefore(StoreMisconfigured("The table is gone.")), None)
         for user in (ALICE, BOB):
-            with pytest.raises(StoreFull):
+            with pytest.raises(StoreMisconfigured):
                 await service.get_or_create(user)
         assert service.pending == len(world.acs.live) == 2
         await service.aclose()

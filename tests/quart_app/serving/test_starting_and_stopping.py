@@ -11,24 +11,7 @@ import pytest
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.service_process import ServiceProcess
-from tests.support.service_process import PATIENCE_SECONDS, environment_for, serving, stopped
-
-BRIEFLY_STARTED = (
-    "-c",
-    """
-import sys
-from quart_app.telemetry.logs import configure_logging
-from quart_app.serving.server import StartUpFailed, run
-from quart_app.settings import load_settings
-
-settings = load_settings(None)
-configure_logging(settings.server.environment)
-try:
-    run(settings, starting_seconds=0.5)
-except StartUpFailed as error:
-    sys.exit(str(error))
-""",
-)
+from tests.support.service_process import BRIEFLY_STARTED, PATIENCE_SECONDS, environment_for, serving, stopped
 
 
 @pytest.fixture
