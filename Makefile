@@ -5,7 +5,7 @@
 #   PYTHON            the interpreter to set up with; otherwise the first suitable one of PYTHONS
 #   VENV              where the environment is (several can be kept, one for each Python)
 #   CHROMIUM          for make browser, a Chromium that is not /usr/bin/chromium
-#   ARGS              more arguments for run, test, bench and lock
+#   ARGS              more arguments for run, test, coverage, mutants, bench, soak and lock
 #   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
 
 PYTHON ?=
@@ -40,6 +40,17 @@ run: $(VENV)/.installed ## Start the service and its local stand-ins, and show o
 test: $(VENV)/.installed ## Run the tests, one process per core (ARGS="-k token -n 0" for some of them in one process)
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
+.PHONY: coverage
+coverage: $(VENV)/.installed ## Run the tests and print which branches they miss, child processes included (ARGS as for test)
+	@rm -rf .coverage && mkdir .coverage
+	@$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+.PHONY: mutants
+mutants: $(VENV)/.installed $(VENV)-mutants/.packages ## Change the code here and there and see whether the tests notice (ARGS="--help" for more)
+	@$(VENV)-mutants/bin/python -P tests/support/mutants.py --python "$(abspath $(BIN))/python" $(ARGS)
+
 .PHONY: browser
 browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microsoft's own packages, in about two minutes
 	@$(BROWSER_TOOLS)
@@ -49,6 +60,10 @@ browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microso
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
 	@$(BIN)/python -m benchmark $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.installed ## Prove in the long run what the tests prove in short (ARGS="crash"; without, it lists the proofs)
+	@$(BIN)/python -m soak $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed ## Check lint, format, types and the layers
@@ -74,7 +89,7 @@ lock: $(VENV)-lock/bin/uv ## Lock pyproject.toml's dependencies into requirement
 .PHONY: clean
 clean: ## Remove the environment and all caches; what `make run` stored stays
 	rm -rf clients/web/node_modules clients/web/build clients/web/dist
-	rm -rf $(VENV) $(VENV)-lock dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lock $(VENV)-mutants .coverage dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NPM_CI = npm ci --ignore-scripts --no-audit --no-fund
@@ -109,3 +124,9 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml local_azure/pyproject.toml
 $(VENV)-lock/bin/uv:
 	$(call make-venv,$(VENV)-lock)
 	@$(VENV)-lock/$(PIP_INSTALL) --only-binary=:all: uv==0.13.9
+
+# Apart from $(VENV), too: cosmic-ray brings much that nothing else needs, and one package of it that has no wheel.
+$(VENV)-mutants/.packages:
+	$(call make-venv,$(VENV)-mutants)
+	@$(VENV)-mutants/$(PIP_INSTALL) --only-binary=:all: --no-binary=yattag cosmic-ray==8.7.0
+	@touch $@

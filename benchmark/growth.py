@@ -57,7 +57,12 @@ async def _fill(path: Path, count: int) -> None:
     draw = random.Random(count)
     now = datetime.now(UTC).isoformat()
     rows = (
-        (HOME_TENANT.tenant_id, str(uuid.UUID(int=draw.getrandbits(128))), f"8:acs:{draw.getrandbits(280):070x}", now)
+        (
+            HOME_TENANT.tenant_id,
+            str(uuid.UUID(int=draw.getrandbits(128))),
+            f"8:acs:{uuid.UUID(int=draw.getrandbits(128))}_{uuid.UUID(int=draw.getrandbits(128))}",
+            now,
+        )
         for _ in range(count)
     )
     with closing(sqlite3.connect(path)) as database, database:
@@ -78,7 +83,7 @@ async def _alone(path: Path, mappings: int, object_ids: list[str]) -> Size:
         for _ in range(STORE_CALLS):
             user = UserKey("bench", str(uuid.uuid4()))
             started = time.perf_counter()
-            created = await store.create(user, "8:acs:bench")
+            created = await store.create(user, f"8:acs:{uuid.UUID(int=0)}_bench")
             create.append(time.perf_counter() - started)
             await store.remove(created)
     finally:

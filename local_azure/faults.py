@@ -19,6 +19,7 @@ UNKNOWN = "unknown"
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault. Parts combine: `delay` (seconds) and `until` are waited first, then at most one of the others happens.
+    Only `hang` and `drop_answer` go together: do the operation, commit it, then never answer.
 
     until         an event of a test in the same process
     status        answer with this status, `headers` and `body` instead of the operation; nothing of the stand-in's own
@@ -63,7 +64,8 @@ class Faults:
 
     An operation is a route's name, `UNKNOWN`, or `*` for every one.
     Faults of one operation are used up in the order in which they were scripted. `operations` gives the names that
-    exist, once there is an application.
+    exist, once there is an application. `counts` says how often each operation was called, `committed` how often one
+    was carried out whose answer is kept back.
     """
 
     def __init__(self) -> None:
@@ -73,6 +75,7 @@ class Faults:
         self._called = asyncio.Event()
         self.calls: deque[Call] = deque(maxlen=10_000)
         self.counts: Counter[str] = Counter()
+        self.committed: Counter[str] = Counter()
 
     def script(self, operation: str, *faults: Fault) -> None:
         """Add faults for the next calls of `operation`. Raises `UnknownOperation`: that fault would never happen."""
@@ -87,6 +90,12 @@ class Faults:
     async def arrived(self, operation: str, count: int = 1) -> None:
         """Return when `operation` has been called `count` times since the start."""
         while self.counts[operation] < count:
+            self._called.clear()
+            await self._called.wait()
+
+    async def kept_back(self, operation: str, count: int = 1) -> None:
+        """Return when so many calls of `operation` have been carried out since the start without being answered."""
+        while self.committed[operation] < count:
             self._called.clear()
             await self._called.wait()
 
@@ -131,10 +140,12 @@ class Faults:
             await asyncio.sleep(fault.delay)
         if fault.until is not None:
             await fault.until.wait()
-        if fault.hang:
-            await self._closing.wait()
         if fault.drop_answer:
             await handler(request)
+            self.committed[request.match_info.route.name or UNKNOWN] += 1
+            self._called.set()
+        if fault.hang:
+            await self._closing.wait()
         if fault.reset or fault.hang or fault.drop_answer:
             return _reset(request)
         if fault.status is not None:

@@ -1,5 +1,6 @@
 """The application: builds every part once, wires them, and closes them in order."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -24,6 +25,7 @@ from quart_app.identities import IdentityService, TokenCache, TokenPolicy
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
+from quart_app.telemetry.logs import dropped_lines
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
 from quart_app.web.errors import RefusedWebsocket, register_error_handlers
@@ -48,11 +50,14 @@ MAXIMUM_BODY_BYTES = 16 * 1024
 
 
 @asynccontextmanager
-async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> AsyncIterator[Quart]:
+async def create_app(
+    settings: Settings, telemetry: Telemetry | None = None, stop: asyncio.Event | None = None
+) -> AsyncIterator[Quart]:
     """Build the application with every part open; leaving the context closes them, the last opened first.
 
-    `telemetry` receives events; by default it is what the settings ask for. Raises `StoreMisconfigured`,
-    `StoreUnavailable` and `ManagedIdentityError` when the store can't be opened.
+    Once `stop` is set it is not ready, and every answer ends its connection. `telemetry` receives events; by default it
+    is what the settings ask for. Raises `StoreMisconfigured`, `StoreUnavailable` and `ManagedIdentityError` when the
+    store can't be opened.
     """
     # Traces are made by `telemetry`. The SDKs' own would hold URLs with ids, and are looked for at each call.
     azure_settings.tracing_enabled = False
@@ -90,12 +95,15 @@ async def create_app(settings: Settings, telemetry: Telemetry | None = None) -> 
             on_lookup=telemetry.cache("mapping"),
         )
         stack.push_async_callback(identities.aclose)
-        readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping})
+        stop = stop or asyncio.Event()
+        readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping}, stop=stop)
         stack.push_async_callback(readiness.aclose)
         _observe(settings, telemetry, keys, identities, readiness)
         keys.start()
         readiness.start()
-        yield _wire(settings, accepted, keys, acs, identities, readiness, telemetry)
+        app = _wire(settings, accepted, keys, acs, identities, readiness, telemetry)
+        _close_connections_after(stop, app)
+        yield app
 
 
 def _observe(
@@ -141,6 +149,7 @@ def _observe(
         "Whether mappings without a seal are accepted (GRAPH_ACCEPT_UNSEALED_UNTIL): 1 or 0",
         lambda: int(accepts_unsealed(settings)),
     )
+    telemetry.gauge("acs_auth.log.dropped", "{line}", "Log lines that nobody read in time", dropped_lines)
     telemetry.gauge("acs_auth.ready", "1", "Whether the service is ready: 1 or 0", lambda: int(readiness.ready))
 
 
@@ -239,3 +248,13 @@ async def _close_after_ambiguous_framing(response: Response) -> Response:
     if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
         response.headers["Connection"] = "close"
     return response
+
+
+def _close_connections_after(stop: asyncio.Event, app: Quart) -> None:
+    """While stopping, tell HTTP/1 clients that their connection ends, so that no request is sent on it any more."""
+
+    @app.after_request
+    async def close(response: Response) -> Response:
+        if stop.is_set() and request.http_version.startswith("1"):
+            response.headers["Connection"] = "close"
+        return response

@@ -110,7 +110,7 @@ async def managed_identity(
     from azure.core.pipeline.transport import AioHttpTransport
     from azure.identity.aio import ManagedIdentityCredential
 
-    async with new_http_session(connections=4) as session:
+    async with new_http_session(connections=4, local=True) as session:
         transport = AioHttpTransport(
             session=session, session_owner=False, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
         )

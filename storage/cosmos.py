@@ -41,7 +41,7 @@ from storage.mapping import (
 )
 from storage.paging import Paged
 from upstream.errors import Cause, UpstreamError, plain
-from upstream.http_session import new_http_session
+from upstream.http_session import drop_connections, new_http_session
 from upstream.refusals import UNKNOWN_ADVICE, Blame, Refusal
 from upstream.retry_after import retry_after
 
@@ -87,13 +87,13 @@ async def open_cosmos_store(
             return str(policy.get("defaultConsistencyLevel", "unknown")), dict(await container.read())
 
         try:
-            consistency, properties = await _translated(options, connect, options.opening_timeout)
+            consistency, properties = await _translated(options, session, connect, options.opening_timeout)
         except _NotFound:
             raise StoreMisconfigured(_missing(options)) from None
         except _Answer as answer:
             raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
         _check_container(options, properties)
-        return CosmosMappingStore(options, container, resources.pop_all(), consistency, now)
+        return CosmosMappingStore(options, container, session, resources.pop_all(), consistency, now)
 
 
 class CosmosMappingStore:
@@ -111,6 +111,7 @@ class CosmosMappingStore:
         self,
         options: CosmosOptions,
         container: ContainerProxy,
+        session: aiohttp.ClientSession,
         resources: AsyncExitStack,
         consistency: str,
         now: Callable[[], datetime],
@@ -119,6 +120,7 @@ class CosmosMappingStore:
         self.warnings: tuple[str, ...] = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
         self._options = options
         self._container = container
+        self._session = session
         self._resources = resources
         self._now = now
         self._closed = False
@@ -227,7 +229,7 @@ class CosmosMappingStore:
         if self._closed:
             raise StoreUnavailable
         try:
-            return await _translated(self._options, operation, self._options.call_timeout)
+            return await _translated(self._options, self._session, operation, self._options.call_timeout)
         except _Answer as answer:
             if isinstance(answer, expected):
                 raise
@@ -314,7 +316,9 @@ async def _create_if_missing(client: CosmosClient, options: CosmosOptions) -> No
         )
 
 
-async def _translated(options: CosmosOptions, operation: Callable[[], Awaitable[T]], seconds: float) -> T:
+async def _translated(
+    options: CosmosOptions, session: aiohttp.ClientSession, operation: Callable[[], Awaitable[T]], seconds: float
+) -> T:
     # Neither the SDK's errors nor their texts go on: an answer may quote the signed path, and with it a user's id. What
     # an operator needs is added as a note, which a logged traceback shows.
     try:
@@ -325,6 +329,8 @@ async def _translated(options: CosmosOptions, operation: Callable[[], Awaitable[
     except TimeoutError:
         raise _unanswered("TimeoutError", f"Cosmos DB did not answer within {seconds} s.") from None
     except CosmosHttpResponseError as error:
+        if (error.status_code, error.sub_status) in cosmos_refusals.MOVED:
+            drop_connections(session)  # before the repeat: they lead to the region that no longer takes writes
         raise _noted(_translate(options, error), _described(error)) from None
     except ClientAuthenticationError as error:
         status = getattr(error.response, "status_code", None)

@@ -71,6 +71,9 @@ NOT_ITS_OWN = Refusal(
     _STATUSES,
 )
 
+MOVED = frozenset({(403, 3), (403, 1008)})
+"""Statuses with sub-statuses that prove that another region takes the writes now."""
+
 NOTHING_DONE = frozenset({429, 449})
 """Passing trouble with these statuses proves that nothing was written."""
 

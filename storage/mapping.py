@@ -169,10 +169,6 @@ class StoreMisconfigured(StoreError):
     """The store can't work until an operator changes something; the message says what."""
 
 
-class StoreFull(StoreError):
-    """The store has no room for another mapping; nothing was written. The message says what to do."""
-
-
 class StoreUnexpectedAnswer(StoreError):
     """The store answered in its own form, with a code that this service does not know."""
 
@@ -191,6 +187,14 @@ class StoreUserNotFound(StoreError):
 
     def __init__(self) -> None:
         super().__init__("The user does not exist in the directory.")
+
+
+class WritesRefused(StoreMisconfigured):
+    """The store takes no write from anybody until an operator changes something; this one was not carried out."""
+
+
+class StorageFull(WritesRefused):
+    """There is no room for another write; this one was not carried out."""
 
 
 class StoreAccessDenied(StoreError):

@@ -23,12 +23,13 @@ from storage.mapping import (
     MappingChanged,
     MappingExists,
     MappingUnreadable,
-    StoreFull,
+    StorageFull,
     StoreMisconfigured,
     StoreUnavailable,
     Unreadable,
     UnreadableMapping,
     UserKey,
+    WritesRefused,
     changed_mapping,
 )
 from storage.paging import Paged
@@ -43,12 +44,15 @@ async def open_sqlite_store(
 ) -> "SqliteMappingStore":
     """Open the file, creating it (mode 0600, in an existing directory) and its schema when missing.
 
+    A file that is there is read whole once, so that a damaged one is found before it is used (0.3 s for 130,000
+    mappings), and written to, so that one that is read-only or on a full disk is.
+
     `now` gives the creation time of a mapping, in UTC. `busy_timeout` is how many seconds one call waits for another
     process's write to end. Raises `StoreMisconfigured`, naming the path and the remedy, when the path can't be used,
     and `StoreUnavailable` when another process keeps the file locked.
     """
     # A worker thread, not the event loop: this waits for the disk and for other processes.
-    await asyncio.to_thread(_prepare, path, busy_timeout)
+    warnings = await asyncio.to_thread(_prepare, path, busy_timeout)
     with _translated(path):
         writer = await _connect(path, busy_timeout)
         try:
@@ -59,8 +63,13 @@ async def open_sqlite_store(
         except BaseException:
             await writer.close()
             raise
-    warnings = await asyncio.to_thread(_warnings, path)
-    return SqliteMappingStore(path, reader, writer, now, warnings)
+    store = SqliteMappingStore(path, reader, writer, now, warnings)
+    try:
+        await store.ping()  # opens the files, which SQLite does only now
+    except BaseException:
+        await store.aclose()
+        raise
+    return store
 
 
 class SqliteMappingStore:
@@ -87,6 +96,7 @@ class SqliteMappingStore:
         self._reader = reader
         self._writer = writer
         self._now = now
+        self._files: dict[Path, tuple[int, int]] = {}
         self._writing = asyncio.Lock()
         self._closed = False
 
@@ -162,6 +172,8 @@ class SqliteMappingStore:
     async def ping(self) -> None:
         """See `MappingStore.ping`."""
         await self._read("SELECT 1 FROM mappings LIMIT 1")
+        if not self._files:
+            self._files = {path: _identity(path) for path in (self._path, _beside(self._path, "-wal"))}
 
     async def aclose(self) -> None:
         """See `MappingStore.aclose`. Calls under way are finished first."""
@@ -180,7 +192,7 @@ class SqliteMappingStore:
         )
 
     async def _read(self, statement: str, *parameters: Any) -> list[Any]:
-        self._refuse_when_closed()
+        self._refuse_when_unusable()
         with _translated(self._path):
             # All rows are fetched in the same step: a cancelled call leaves no half-read statement behind.
             return list(await self._reader.execute_fetchall(statement, parameters))
@@ -188,13 +200,27 @@ class SqliteMappingStore:
     async def _write(self, statement: str, *parameters: Any) -> aiosqlite.Cursor:
         # The lock keeps waiting calls out of the connection's queue: one that is cancelled meanwhile never writes.
         async with self._writing:
-            self._refuse_when_closed()
-            with _translated(self._path):
+            self._refuse_when_unusable()
+            with _translated(self._path, writing=True):
                 return await self._writer.execute(statement, parameters)
 
-    def _refuse_when_closed(self) -> None:
+    def _refuse_when_unusable(self) -> None:
+        """Whether the store is closed, or its files are no longer those that it opened.
+
+        What is written to a file that was removed or replaced is lost with this process.
+        """
         if self._closed:
             raise StoreUnavailable
+        for path, opened in self._files.items():
+            try:
+                same = _identity(path) == opened
+            except OSError:
+                same = False
+            if not same:
+                raise WritesRefused(
+                    f"The SQLite file {path} was removed or replaced while it was in use. Restart the service; next "
+                    "time, stop it first."
+                )
 
 
 _APPLICATION_ID = 0x61637361  # "acsa": marks the file as ours, https://www.sqlite.org/pragma.html#pragma_application_id
@@ -223,6 +249,8 @@ _SAME = "number = ? AND CAST(revision AS TEXT) = ?"
 _FIRST_REVISION = 1
 _PAGE_SIZE = 500
 _CREATE_ATTEMPTS = 10
+_CHECKPOINT_SECONDS = 5.0
+"""Longer than it takes SQLite to move a -wal's content into the file."""
 _SWITCH_TO_WAL_PAUSE = 0.01  # seconds
 _TRANSIENT = {
     sqlite3.SQLITE_BUSY,
@@ -237,6 +265,7 @@ _REMEDIES = {
     sqlite3.SQLITE_PERM: "Let this process write to the file and its directory.",
     sqlite3.SQLITE_NOTADB: "It is not an SQLite database: move it away or choose another path.",
     sqlite3.SQLITE_CORRUPT: "It is damaged: restore it from a backup.",
+    sqlite3.SQLITE_FULL: "The disk is full: free some space.",
 }
 
 
@@ -252,24 +281,56 @@ def _uri(path: Path) -> str:
     return path.absolute().as_uri() + "?mode=rw"
 
 
-def _warnings(path: Path) -> tuple[str, ...]:
-    """What is weak about a file that was there before: this store makes its own with mode 0600."""
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _left_over(path: Path) -> Iterator[str]:
+    """That the file was changed after its -wal was last written to, which is what restoring a backup looks like.
+
+    It is no proof: a tool that moved the -wal's content into the file, or chmod, leaves the same. SQLite itself moves
+    the content right after it has written it.
+    """
+    wal = _beside(path, "-wal")
+    try:
+        changed, written = path.stat().st_ctime, wal.stat()
+    except OSError:
+        return
+    if written.st_size and changed > written.st_mtime + _CHECKPOINT_SECONDS:
+        yield (
+            f"The SQLite file {path} was changed after {wal}, which a process left that was killed. If you restored "
+            "the file from a backup, that may be undone now: stop the service, remove the -wal and -shm files, and "
+            "restore it again."
+        )
+
+
+def _readable_by_others(path: Path) -> Iterator[str]:
+    """That is weak of a file that was there before: this store makes its own with mode 0600."""
     mode = path.stat().st_mode
     if not mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return ()
-    return (
+        return
+    yield (
         f"The SQLite file {path} has mode {stat.S_IMODE(mode):04o}: other accounts of this machine may use it, and it "
-        f"holds user ids. Run chmod 600 {path}.",
+        f"holds user ids. Run chmod 600 {path}."
     )
 
 
-def _prepare(path: Path, busy_timeout: float) -> None:
+def _prepare(path: Path, busy_timeout: float) -> tuple[str, ...]:
+    """Bring about that the file is there and can be used; what is weak about it."""
+    warnings = [*_left_over(path)]
+    _refuse_what_is_no_database(path)
     try:
         path.touch(mode=0o600, exist_ok=False)  # SQLite gives its -wal and -shm files the same mode.
     except FileExistsError:
         pass
     except OSError as error:
         raise _misconfigured(path, _REMEDIES[sqlite3.SQLITE_CANTOPEN]) from error
+    _refuse_damage(path, busy_timeout)
     with (
         _translated(path),
         closing(sqlite3.connect(_uri(path), uri=True, timeout=busy_timeout, isolation_level=None)) as database,
@@ -283,6 +344,46 @@ def _prepare(path: Path, busy_timeout: float) -> None:
             database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
+    return (*warnings, *_readable_by_others(path))
+
+
+def _refuse_what_is_no_database(path: Path) -> None:
+    """Before it is opened, which would hold up this process for ever if it is a pipe."""
+    if path.exists() and not path.is_file():
+        raise _misconfigured(path, "It is not a plain file: choose another path.")
+    wal = _beside(path, "-wal")
+    if not _size(path) and _size(wal):  # SQLite would remove it, and begin with nothing
+        raise _misconfigured(
+            path, f"It is missing or empty, though {wal} holds a part of it: restore both, or remove the -wal file."
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _refuse_damage(path: Path, busy_timeout: float) -> None:
+    """Read the whole file, without writing: what stands in a -wal that belongs to another file must not get into it."""
+    if not _size(path):
+        return
+    uri = path.absolute().as_uri() + "?mode=ro"
+    with _translated(path), closing(sqlite3.connect(uri, uri=True, timeout=busy_timeout)) as database:
+        # https://www.sqlite.org/pragma.html#pragma_integrity_check
+        if database.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+            raise _misconfigured(path, _damaged(path))
+
+
+def _damaged(path: Path) -> str:
+    wal = _beside(path, "-wal")
+    if not _size(wal):
+        return _REMEDIES[sqlite3.SQLITE_CORRUPT]
+    return (
+        f"It is damaged, or {wal} belongs to an earlier file in its place: remove the -wal and -shm files beside it, "
+        "and restore it from a backup."
+    )
 
 
 def _create_schema(path: Path, database: sqlite3.Connection) -> None:
@@ -292,7 +393,7 @@ def _create_schema(path: Path, database: sqlite3.Connection) -> None:
     if (application, version, tables) == (0, 0, 0):
         database.execute(_SCHEMA)
         database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        version = _SCHEMA_VERSION
     elif application != _APPLICATION_ID:
         raise _misconfigured(path, "It is another application's database: choose another path.")
     elif version > _SCHEMA_VERSION:
@@ -300,10 +401,10 @@ def _create_schema(path: Path, database: sqlite3.Connection) -> None:
             path,
             f"A newer release wrote it (schema {version}; this one knows {_SCHEMA_VERSION}): run that release.",
         )
-    else:
-        for earlier in range(version, _SCHEMA_VERSION):
-            database.execute(_MIGRATIONS[earlier])
-        database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+    for earlier in range(version, _SCHEMA_VERSION):
+        database.execute(_MIGRATIONS[earlier])
+    # Always: without a write, SQLite takes a file that it may only read for one that it may write.
+    database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
 
 def _switch_to_wal(database: sqlite3.Connection, busy_timeout: float) -> None:
@@ -321,26 +422,29 @@ def _switch_to_wal(database: sqlite3.Connection, busy_timeout: float) -> None:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def _translated(path: Path, *, writing: bool = False) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
         code = _primary_code(error)
         if code in _TRANSIENT:
             raise StoreUnavailable from error
-        if code == sqlite3.SQLITE_FULL:
-            raise StoreFull(f"The disk that holds the SQLite file {path} is full: free some space.") from error
         remedy = _REMEDIES.get(code, "Check the file, or choose another path.")
-        raise _misconfigured(path, remedy) from error
+        if code == sqlite3.SQLITE_CORRUPT:
+            remedy = _damaged(path)
+        kind = StorageFull if code == sqlite3.SQLITE_FULL else WritesRefused if writing else StoreMisconfigured
+        raise _misconfigured(path, remedy, kind) from error
 
 
-def _misconfigured(path: Path, remedy: str) -> StoreMisconfigured:
-    return StoreMisconfigured(f"The SQLite file {path} can't be used. {remedy}")
+def _misconfigured(path: Path, remedy: str, kind: type[StoreMisconfigured] = StoreMisconfigured) -> StoreMisconfigured:
+    return kind(f"The SQLite file {path} can't be used. {remedy}")
 
 
 def _primary_code(error: sqlite3.Error) -> int:
     # Extended result codes keep the primary one in their lowest byte: https://www.sqlite.org/rescode.html
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the -shm file
+        return sqlite3.SQLITE_FULL
     return code & 0xFF
 
 

@@ -1,22 +1,93 @@
 """How HTTP sessions are made here: one connection pool per client, nothing looked up per call, nothing sent twice."""
 
+import math
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
 from urllib.request import getproxies
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from upstream import certificate_authorities
+
+MAXIMUM_AGE_SECONDS = 60.0
+"""How long a connection is used at most, so that it does not outlive the address that its name leads to."""
 
 
-def new_http_session(connections: int = 100, *, unpack: bool = False) -> aiohttp.ClientSession:
+class AgingConnector(aiohttp.TCPConnector):
+    """Keeps no connection longer than `maximum_age` seconds, however busy it is. aiohttp itself knows no such age.
+
+    It reaches into aiohttp 3, so its version is capped. `clock` is in seconds.
+    """
+
+    def __init__(self, maximum_age: float, clock: Callable[[], float], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._maximum_age = maximum_age
+        self._clock = clock
+        self._made_at: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
+        self._usable_since = -math.inf
+
+    def drop_connections(self) -> None:
+        """Use no connection again that was made until now, and ask again where names lead: an upstream has moved.
+
+        Idle ones are closed at once, the others when their answer has been read.
+        """
+        self._usable_since = self._clock()
+        self._retire_idle()
+        self.clear_dns_cache()
+
+    async def connect(self, *arguments: Any, **keywords: Any) -> Any:
+        """See `aiohttp.BaseConnector.connect`."""
+        self._retire_idle()
+        return await super().connect(*arguments, **keywords)
+
+    async def _create_connection(self, *arguments: Any, **keywords: Any) -> ResponseHandler:
+        begun_at = self._clock()  # the address was chosen after that
+        protocol = await super()._create_connection(*arguments, **keywords)
+        self._made_at[protocol] = begun_at
+        return protocol
+
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        super()._release(key, protocol, should_close=should_close or self._is_retired(protocol))
+
+    def _retire_idle(self) -> None:
+        for idle in self._conns.values():
+            for protocol, _ in idle:
+                if self._is_retired(protocol):
+                    protocol.close()  # the connector passes over closed ones
+
+    def _is_retired(self, protocol: ResponseHandler) -> bool:
+        made_at = self._made_at.get(protocol, -math.inf)
+        return made_at <= self._usable_since or self._clock() - made_at > self._maximum_age
+
+
+def drop_connections(session: aiohttp.ClientSession) -> None:
+    """Use no present connection of this session again: an answer proved that the upstream has moved."""
+    if isinstance(session.connector, AgingConnector):
+        session.connector.drop_connections()
+
+
+def new_http_session(
+    connections: int = 100, *, unpack: bool = False, local: bool = False, keep: bool = True
+) -> aiohttp.ClientSession:
     """A session of at most `connections` connections; whoever made it closes it.
 
-    Certificates are those that the environment named (`SSL_CERT_FILE`) when aiohttp was imported: reading the system's
-    takes tens of milliseconds, and aiohttp has done so. No cookies are kept. With `trust_env` aiohttp looks for proxies
-    and a netrc file in a thread on every call, so it is used only where a proxy is set. A compressed body is unpacked
-    only if `unpack`: azure-core's pipeline does it itself.
+    Which certificates are trusted is settled by the environment (`upstream.certificate_authorities`), mostly when
+    aiohttp is imported: reading the system's takes tens of milliseconds, and aiohttp has done so. No cookies are kept.
+    With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call, so it is used only where a
+    proxy is set. A compressed body is unpacked only if `unpack`: azure-core's pipeline does it itself.
+
+    local  for what is on this machine: never asked through a proxy, and no netrc file is read
+    keep   whether a connection is used again, for `MAXIMUM_AGE_SECONDS`; else each request gets a fresh one, for
+           requests that can't be repeated when a kept connection turns out to be cut
     """
+    trusted = certificate_authorities.for_aiohttp()
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
+        connector=AgingConnector(MAXIMUM_AGE_SECONDS, monotonic, limit=connections, force_close=not keep, ssl=trusted),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=bool(getproxies().keys() - {"no"}),
+        trust_env=not local and bool(getproxies().keys() - {"no"}),
         auto_decompress=unpack,
         middlewares=(_send_once,),
     )

@@ -38,7 +38,7 @@ from quart_app.acs.interface import (
     TokenRequest,
     UnexpectedAnswer,
 )
-from quart_app.acs.refusals import IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
+from quart_app.acs.refusals import CREDENTIAL_REFUSED, IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
 from quart_app.settings import AcsConnectionString
 from upstream.errors import Cause, Throttled, Unavailable, UpstreamError, plain
 from upstream.http_session import new_http_session
@@ -100,21 +100,16 @@ class SdkAcsClient:
         self._clock = clock
         self._credential_advice = KEY_ADVICE if options.connection_string is not None else IDENTITY_ADVICE
         self._session = new_http_session(options.connections)
-        transport = AioHttpTransport(
-            session=self._session,
-            session_owner=False,
-            connection_timeout=options.connect_seconds,
-            read_timeout=options.read_seconds,
-        )
-        # The SDK's own way to sign requests has no public name.
-        signing = _client(options, transport=transport)._identity_service_client._config.authentication_policy  # noqa: SLF001
-        self._client = _client(options, transport=transport, policies=[_ReadJson(), signing])
+        # A mint is not repeated once it may have been made, so it never meets a kept connection that is cut by now.
+        self._minting_session = new_http_session(options.connections, keep=False)
+        self._client = _lean_client(options, self._session)
+        self._minting = _lean_client(options, self._minting_session)
 
     async def create_identity(self) -> str:
         """See `AcsClient.create_identity`."""
 
         async def create() -> str:
-            created = await self._client.create_user(read_timeout=self._mint_seconds)
+            created = await self._minting.create_user(read_timeout=self._mint_seconds)
             return acs_user_id(created.properties["id"])
 
         return await self._call(create, _about_service, seconds=self._mint_seconds)
@@ -156,7 +151,9 @@ class SdkAcsClient:
     async def aclose(self) -> None:
         """See `AcsClient.aclose`."""
         await self._client.close()
+        await self._minting.close()
         await self._session.close()
+        await self._minting_session.close()
 
     async def _call(
         self,
@@ -189,11 +186,10 @@ class SdkAcsClient:
             advice = row.advice if row else UNKNOWN_ADVICE
             if isinstance(meant, AcsCredentialsRejected):
                 advice = self._credential_advice
-            if describe is _about_identity:
-                meant = _unproven(answer, meant)
-        else:
-            advice = None
-        return meant.because(Cause(answer.status, plain(answer.code), plain(answer.headers.get("MS-CV")), advice))
+            cause = _cause(answer, advice)
+            meant = meant.because(cause)
+            return _unproven(answer, meant).because(cause) if describe is _about_identity else meant
+        return meant.because(_cause(answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +221,18 @@ class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
 def _lifetime(minutes: int) -> timedelta | None:
     # ACS's own default is not named: the SDK writes a number by compiling an expression each time.
     return timedelta(minutes=minutes) if minutes != _DEFAULT_LIFETIME_MINUTES else None
+
+
+def _lean_client(options: AcsOptions, session: aiohttp.ClientSession) -> CommunicationIdentityClient:
+    transport = AioHttpTransport(
+        session=session,
+        session_owner=False,
+        connection_timeout=options.connect_seconds,
+        read_timeout=options.read_seconds,
+    )
+    # The SDK's own way to sign requests has no public name.
+    signing = _client(options, transport=transport)._identity_service_client._config.authentication_policy  # noqa: SLF001
+    return _client(options, transport=transport, policies=[_ReadJson(), signing])
 
 
 def _client(options: AcsOptions, **keywords: Any) -> CommunicationIdentityClient:
@@ -299,8 +307,17 @@ def _about_identity(answer: _Answer) -> AcsError | None:
     return None
 
 
+def _cause(answer: _Answer, advice: str | None = None) -> Cause:
+    return Cause(answer.status, plain(answer.code), plain(answer.headers.get("MS-CV")), advice)
+
+
 def _unproven(answer: _Answer, otherwise: AcsError) -> AcsError:
-    """An answer about an identity that may mean that it is gone: for `acs.absence` to say."""
-    if answer.code is None or not 400 <= answer.status < 500 or isinstance(otherwise, Throttled | Unavailable):
+    """An answer about an identity that may mean that it is gone: for `acs.absence` to say.
+
+    The status is no guide: ACS answers 401 about the service's own credential and about an identity.
+    """
+    if answer.code is None or answer.code == CREDENTIAL_REFUSED or not 400 <= answer.status < 500:
+        return otherwise
+    if isinstance(otherwise, Throttled | Unavailable):
         return otherwise
     return IdentityRefused(Answered(answer.status, answer.code), otherwise)

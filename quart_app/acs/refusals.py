@@ -34,6 +34,9 @@ IDENTITY_ADVICE = (
     "Give the managed identity the role 'Communication and Email Service Owner' on the ACS resource; a role that was "
     "given in the last ten minutes may still be spreading."
 )
+CREDENTIAL_REFUSED = "Denied"
+"""The code of ACS's data planes for a credential that they do not take: it says nothing about what was asked for."""
+
 _CREDENTIAL = f"With a key: {KEY_ADVICE} Without: {IDENTITY_ADVICE}"
 
 REFUSALS: tuple[Refusal, ...] = (

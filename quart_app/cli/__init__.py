@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from typing import Any
 
 import click
 
@@ -12,12 +13,24 @@ from quart_app.cli.export import delete, export
 from quart_app.cli.migrate import migrate
 from quart_app.cli.reconcile import reconcile
 from quart_app.cli.seal import seal
+from quart_app.cli.standard_streams import end_unwritten, is_about_output, repair_standard_streams
 from quart_app.cli.token import token
 from quart_app.credentials import credentials_in_use
 from quart_app.settings import callers, shown_settings
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def main(self, *arguments: Any, **keywords: Any) -> Any:
+        repair_standard_streams()
+        try:
+            return super().main(*arguments, **keywords)
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            end_unwritten(error)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="acs-auth-server")
 def main() -> None:
     """The trusted authentication service for Azure Communication Services.

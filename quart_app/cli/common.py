@@ -67,7 +67,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def echo_json(content: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    in_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(content, indent=2, ensure_ascii=not in_unicode))
 
 
 class Report:

@@ -17,7 +17,9 @@ _STYLES = {"ok": "green", "unknown": "yellow", "refused": "bold red"}
 @click.command("explain-token")
 @json_option
 def explain_token(*, as_json: bool) -> None:
-    """Say why an access token is refused: it is read from standard input, never from an argument.
+    """Say why an access token is refused.
+
+    The token is read from standard input, never from an argument:
 
     acs-auth token | acs-auth explain-token
 

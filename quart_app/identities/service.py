@@ -15,6 +15,7 @@ from cachetools import TTLCache
 from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
+from quart_app.identities.refused_writes import RefusedWrites
 from quart_app.identities.token_cache import TokenCache
 from storage.mapping import (
     ExtensionLimitReached,
@@ -65,12 +66,16 @@ class IdentityService:
     Creating and deleting are flights: once begun they have a time bound of their own, outlive their callers, and a
     repeated call joins them. What they must leave open stays with the service: an identity that was minted until it is
     known which mapping the store holds, a deletion until it is finished. The user's next request goes on with it, and
-    so does a background task. Four things lie outside of what can be kept:
+    so does a background task. Six things lie outside of what can be kept:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
       key by which a stable API version could find it again (`customId` is in preview only).
     - A write that a store carries out after the same mapping was created, used and deleted again points to a deleted
       identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping heals it.
+    - So it is with a process that repeats a write whose first answer was lost, while another process deletes what the
+      first one wrote, and that dies before it has asked ACS whether the identity still lives.
+    - A mark that a store writes after it was looked for and not found is finished by the user's next `delete` or
+      `get_or_create`, or by an operator's reconciliation.
     - What stands in the place of a user's mapping and can't be read (`MappingUnreadable`) is never taken for absence.
       `delete` removes it, with the identity where it is certain whose that is; else the identity is left behind.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
@@ -115,6 +120,7 @@ class IdentityService:
         self._token_cache = token_cache
         self._retry = retry or RetryPolicy(attempts=1)
         self._cache: TTLCache[UserKey, str] = TTLCache(cache_size, cache_seconds, timer)
+        self._refused_writes = RefusedWrites(timer)
         self._pending_limit = pending_limit
         self._flight_seconds = flight_seconds
         self._reconcile_seconds = reconcile_seconds
@@ -417,6 +423,8 @@ class IdentityService:
                 return Identity(mapping.acs_user_id, created=False)
             if own.in_doubt and not await self._is_live(own.acs_user_id):
                 mapping = await self._undo(mapping)
+                if mapping is None:
+                    self._pending.pop(user, None)  # it is deleted: it must not be mapped once more
                 continue
             del self._pending[user]
             return Identity(mapping.acs_user_id, created=True)
@@ -425,6 +433,7 @@ class IdentityService:
     async def _mint(self, user: UserKey) -> "_Minted":
         if len(self._pending) + len(self._orphans) >= self._pending_limit:
             raise StoreUnavailable
+        self._refused_writes.stop_minting()
         minted = self._pending[user] = _Minted(await self._acs.create_identity())
         return minted
 
@@ -435,8 +444,9 @@ class IdentityService:
 
         def is_repeatable(error: BaseException) -> bool:
             nonlocal repeated
-            repeated = isinstance(error, StoreUnavailable)
-            return repeated
+            in_doubt = isinstance(error, StoreUnavailable)
+            repeated = repeated or in_doubt  # a refusal of the repetition says nothing of the first attempt
+            return in_doubt
 
         try:
             mapping = await self._retry.call(lambda: self._store.create(user, minted.acs_user_id), is_repeatable)
@@ -446,6 +456,7 @@ class IdentityService:
             self._note(error.unreadable)
             raise
         except StoreError as error:
+            self._refused_writes.learn(error)
             if not repeated and not isinstance(error, StoreUnavailable):
                 minted.in_doubt = was_in_doubt  # a refusal: nothing was written
             try:
@@ -459,6 +470,7 @@ class IdentityService:
             if isinstance(error, ExtensionLimitReached):
                 await self._discard(user)
             raise
+        self._refused_writes.forget()
         minted.in_doubt = was_in_doubt or repeated
         return mapping
 

@@ -227,7 +227,7 @@ class _Diagnosis:
                 identity = await stack.enter_async_context(managed_identity(entra, _RETRY))
             options = OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity))
             try:
-                on_behalf_of = await asyncio.to_thread(lambda: OnBehalfOf(options, _RETRY))
+                on_behalf_of = OnBehalfOf(options, _RETRY)
             except OnBehalfOfError as error:
                 return [_from_text(str(error))]
             stack.push_async_callback(on_behalf_of.aclose)

@@ -4,26 +4,38 @@ import asyncio
 import errno
 import gc
 import logging
-import signal
 import socket
+from contextlib import AsyncExitStack
 from typing import Any
 
 import hypercorn.asyncio
 import uvloop
 from hypercorn.config import Config
-from quart import Quart, Response, request
+from quart import Quart
 
 from quart_app.app import create_app
 from quart_app.serving.hypercorn_patch import patch_hypercorn
+from quart_app.serving.starting import Front, opened
+from quart_app.serving.stopping import Stopping
 from quart_app.settings import ServerSettings, Settings
+from quart_app.telemetry.opening import open_telemetry
 from quart_app.web.errors import refusal_by_the_server
 from storage.mapping import StoreError
 from upstream.errors import UpstreamError, told
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 15.0
-"""Longer than a request may take by default; with what closing takes, still under a platform's usual 30 seconds."""
+DRAIN_SECONDS = 10.0
+"""For requests in flight. One may take as long by default."""
+
+CLOSING_SECONDS = 5.0
+"""For what outlives requests, such as the making of an identity, and for closing connections."""
+
+TELEMETRY_SECONDS = 3.0
+"""For sending the last traces and metrics."""
+
+STARTING_SECONDS = 60.0
+"""How long a start is repeated whose trouble is only passing; the platform's probe waits longer."""
 
 KEEP_ALIVE_SECONDS = 300  # longer than the 240 s after which Azure's ingress closes idle connections
 SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # ends also connections on which a request was begun and never finished
@@ -34,41 +46,103 @@ class StartUpFailed(Exception):
     """The service can't start; the message says why and what to do."""
 
 
-def run(settings: Settings, *, drain_seconds: float = DRAIN_SECONDS) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight, for `drain_seconds` at most.
+def run(
+    settings: Settings, *, drain_seconds: float = DRAIN_SECONDS, starting_seconds: float = STARTING_SECONDS
+) -> None:
+    """Serve until SIGTERM, SIGHUP or SIGINT; then stop in stages, within one deadline.
 
-    Raises `StartUpFailed`.
+    Serve on for `SHUTDOWN_DELAY_SECONDS`, finish what is in flight for `drain_seconds` at most, close within
+    `CLOSING_SECONDS`, send telemetry within `TELEMETRY_SECONDS`. A second signal ends the process at once.
+
+    A start whose trouble is only passing is repeated for `starting_seconds`. Raises `StartUpFailed`.
     """
     patch_hypercorn(refusal_by_the_server)
+    delay = settings.server.shutdown_delay_seconds
+    stopping = Stopping(delay + drain_seconds + CLOSING_SECONDS + TELEMETRY_SECONDS + 2 * _CANCEL_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, drain_seconds))
+        runner.run(_serve(settings, stopping, drain_seconds, starting_seconds))
 
 
-async def _serve(settings: Settings, drain_seconds: float) -> None:
-    stop = asyncio.Event()
+async def _serve(settings: Settings, stopping: Stopping, drain_seconds: float, starting_seconds: float) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_report)
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    stopping.listen(loop)
+    telemetry_stack, application_stack = AsyncExitStack(), AsyncExitStack()
     try:
         # Before anything else is opened: a busy port must not leave half-made connections behind.
-        bound = _bind(settings.server)
-        async with create_app(settings) as app:
-            _spare_the_garbage_collector()
-            _close_connections_after(stop, app)
-            config = _config(bound, drain_seconds)
-            serving = asyncio.create_task(
-                hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait),
-                name="serve",
-            )
-            stopping = asyncio.create_task(stop.wait(), name="await a signal")
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            await _drained(serving, drain_seconds)
+        server = _Server(_bind(settings.server), settings.server.shutdown_delay_seconds, drain_seconds, stopping)
+        telemetry = await telemetry_stack.enter_async_context(open_telemetry(settings.telemetry))
+        app = await opened(
+            lambda: create_app(settings, telemetry, stopping.signalled),
+            application_stack,
+            stopping,
+            server.listen,
+            starting_seconds,
+        )
+        if app is None:
+            stopping.end_within(_CANCEL_SECONDS)
+            server.cut()
+            return
+        _spare_the_garbage_collector()
+        await server.serve(app)
     except StoreError as error:
         raise StartUpFailed(f"The mapping store can't be used: {told(error)}") from error
     except UpstreamError as error:
         raise StartUpFailed(f"The service can't start: {told(error)}") from error
+    finally:
+        await _within(CLOSING_SECONDS, application_stack)
+        await _within(TELEMETRY_SECONDS, telemetry_stack)
+
+
+class _Server:
+    """Hypercorn on the port `bound`, stopped `delay` seconds after the signal."""
+
+    def __init__(self, bound: socket.socket, delay: float, drain_seconds: float, stopping: Stopping) -> None:
+        self._bound = bound
+        self._delay = delay
+        self._drain_seconds = drain_seconds
+        self._stopping = stopping
+        self._front = Front()
+        self._serving: asyncio.Task[None] | None = None
+
+    def listen(self) -> None:
+        """Begin to listen, if that was not done; until `serve` everybody is told that the service is starting."""
+        if self._serving is None:
+            config = _config(self._bound, self._drain_seconds)
+            self._serving = asyncio.create_task(
+                hypercorn.asyncio.serve(self._front, config, shutdown_trigger=self._told_to_stop, mode="asgi"),
+                name="serve",
+            )
+
+    async def serve(self, app: Quart) -> None:
+        """Serve `app` until the process is told to stop and what was in flight is finished."""
+        self._front.application = app
+        self.listen()
+        assert self._serving is not None  # noqa: S101 (listen)
+        waiting = asyncio.create_task(self._told_to_stop(), name="await a signal")
+        await asyncio.wait({self._serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await _drained(self._serving, self._drain_seconds)
+
+    def cut(self) -> None:
+        """Stop listening at once."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    async def _told_to_stop(self) -> None:
+        await self._stopping.signalled.wait()
+        await asyncio.sleep(self._delay)  # requests still come, until the balancer has learned of it
+
+
+async def _within(seconds: float, resources: AsyncExitStack) -> None:
+    """Close `resources`, and leave what takes longer than `seconds`."""
+    closing = asyncio.create_task(resources.aclose(), name="close")
+    await asyncio.wait({closing}, timeout=seconds)
+    if closing.done():
+        return closing.result()
+    logger.warning("closing took longer than %g s; what was left is cut", seconds)
+    closing.cancel()
+    return None
 
 
 async def _drained(serving: asyncio.Task[None], seconds: float) -> None:
@@ -103,16 +177,6 @@ def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     # Python 3.11's streams report every connection that is cut at the end of the drain time as an error of their own.
     if not isinstance(context.get("exception"), asyncio.CancelledError):
         loop.default_exception_handler(context)
-
-
-def _close_connections_after(stop: asyncio.Event, app: Quart) -> None:
-    """While draining, tell HTTP/1 clients that their connection ends, so that no request is sent on it any more."""
-
-    @app.after_request
-    async def close(response: Response) -> Response:
-        if stop.is_set() and request.http_version.startswith("1"):
-            response.headers["Connection"] = "close"
-        return response
 
 
 def _bind(server: ServerSettings) -> socket.socket:

@@ -91,6 +91,7 @@ class ServerSettings(Group):
     environment: Environment = Environment.PRODUCTION
     host: Annotated[str, AfterValidator(check_host)] = "0.0.0.0"  # noqa: S104 (a container listens on every interface)
     port: int = Field(5000, ge=1, le=65535)
+    shutdown_delay_seconds: float = Field(0, ge=0, le=10)
     request_deadline_seconds: float = Field(10, gt=0, le=120)
     max_concurrent_requests: int = Field(500, ge=1)
     rate_limit_requests_per_minute: int = Field(600, ge=0)

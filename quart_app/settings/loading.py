@@ -26,6 +26,7 @@ from quart_app.settings.groups import (
 from quart_app.settings.names import accepted_names, strangers
 from quart_app.settings.texts import text_fault
 from quart_app.settings.variables import Variable, Variables, read_variables
+from upstream.certificate_authorities import unusable_bundles
 
 
 class InvalidSettings(Exception):
@@ -45,7 +46,7 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
     variables = read_variables(os.environ, env_file)
     unknown = list(strangers(variables.given.values()))
     meant = {stranger.meant for stranger in unknown if stranger.meant}
-    faults = [*variables.faults, *_repeated(variables)]
+    faults = [*variables.faults, *_repeated(variables), *unusable_bundles(os.environ)]
     groups: dict[str, Group] = {}
     sources: dict[str, str] = {}
     for name, group in GROUPS.items():

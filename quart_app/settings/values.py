@@ -151,8 +151,10 @@ def check_seal_keys(value: SecretStr) -> SecretStr:
 
 
 def parse_date(value: object) -> object:
+    if not isinstance(value, str):
+        return value
     try:
-        return date.fromisoformat(value) if isinstance(value, str) else value
+        return datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         raise ValueError("must be a date such as 2026-12-31") from None
 

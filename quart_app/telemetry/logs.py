@@ -1,13 +1,15 @@
 """Logs: one line per request, JSON in production, readable in development; never a token, a secret or a user id."""
 
+import atexit
 import logging
 import re
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
 from quart_app.settings import Environment
+from quart_app.telemetry.log_stream import LogStream
 from quart_app.telemetry.served_request import ServedRequest, current_request
 
 CLIENT_WENT_AWAY = 499
@@ -35,11 +37,12 @@ def configure_logging(environment: Environment, handler: logging.Handler | None 
     )
     written.append(_without_secrets)
     if handler is None:
+        stream = _standard_error()
         structlog.configure(
             processors=[*described, *written],
-            logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+            logger_factory=structlog.WriteLoggerFactory(stream),
         )
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(stream)
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
                 foreign_pre_chain=[*described, structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder()],
@@ -56,6 +59,23 @@ def configure_logging(environment: Environment, handler: logging.Handler | None 
     root.setLevel(logging.INFO)
     for library, level in _LIBRARY_LEVELS.items():
         logging.getLogger(library).setLevel(level)
+
+
+def _standard_error() -> TextIO:
+    """Standard error, without waiting for whoever reads it."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except OSError:  # it is something in memory
+        return sys.stderr
+    stream = LogStream(descriptor)
+    atexit.register(stream.drain, _DRAIN_SECONDS)
+    return cast("TextIO", stream)
+
+
+def dropped_lines() -> int:
+    """How many log lines were dropped because nobody read them in time."""
+    streams = (getattr(handler, "stream", None) for handler in logging.getLogger().handlers)
+    return sum(stream.dropped for stream in streams if isinstance(stream, LogStream))
 
 
 class AccessLog:
@@ -101,6 +121,9 @@ _SECRETS = re.compile(
     r"|accesskey=[\w+/=]+",
     re.IGNORECASE,
 )
+
+_DRAIN_SECONDS = 1.0
+"""So long the end of the process waits for a reader that is behind."""
 
 _LIBRARY_LEVELS = {
     "aiohttp": logging.WARNING,

@@ -51,8 +51,8 @@ class ErrorName(StrEnum):
     NOT_IMPLEMENTED = "not_implemented", 501
     UPSTREAM_CREDENTIALS_REJECTED = "upstream_credentials_rejected", 502
     UNEXPECTED_UPSTREAM_ANSWER = "unexpected_upstream_answer", 502
-    SERVICE_UNAVAILABLE = "service_unavailable", 503
     STORAGE_FULL = "storage_full", 503
+    SERVICE_UNAVAILABLE = "service_unavailable", 503
 
 
 def names_of(status: int) -> tuple[ErrorName, ...]:

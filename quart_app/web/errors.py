@@ -55,9 +55,9 @@ from quart_app.web.stack_traces import stack_trace
 from storage.mapping import (
     ExtensionLimitReached,
     MappingUnreadable,
+    StorageFull,
     StoreAccessDenied,
     StoreError,
-    StoreFull,
     StoreMisconfigured,
     StoreThrottled,
     StoreUnavailable,
@@ -69,6 +69,8 @@ from storage.mapping import (
 logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER_SECONDS = 5.0
+STORAGE_FULL_RETRY_AFTER_SECONDS = 30
+"""So long a refused write is remembered (`identities.refused_writes`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,15 @@ def refusal_by_the_server(status: int) -> tuple[list[tuple[bytes, bytes]], bytes
     response = ErrorResponse(name, "The request is not well-formed HTTP, or its head is too large.")
     headers = [(b"content-type", b"application/json"), *SECURITY_HEADERS]
     return headers, as_json({**response.body(""), "code": status}).encode()
+
+
+def refusal_while_starting() -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the 503 that is answered until the application is open."""
+    name = ErrorName.SERVICE_UNAVAILABLE
+    response = ErrorResponse(name, "The service is starting. Repeat the request after the time in Retry-After.")
+    retry_after = str(math.ceil(DEFAULT_RETRY_AFTER_SECONDS)).encode()
+    headers = [(b"content-type", b"application/json"), (b"retry-after", retry_after), *SECURITY_HEADERS]
+    return headers, as_json({**response.body(""), "code": name.status}).encode()
 
 
 def _unavailable(what: str) -> "_Answer":
@@ -415,10 +426,10 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
         ErrorName.UPSTREAM_CREDENTIALS_REJECTED,
         "The mapping store refused this service; the operator must look at its set-up.",
     ),
-    StoreFull: ErrorResponse(
+    StorageFull: ErrorResponse(
         ErrorName.STORAGE_FULL,
-        "The disk of the mapping store is full; the operator must free some space. Repeat the request later.",
-        {"Retry-After": "60"},
+        "The mapping store has no room for another write; the operator must make some.",
+        {"Retry-After": str(STORAGE_FULL_RETRY_AFTER_SECONDS)},
     ),
     StoreThrottled: _unavailable("The mapping store is busy."),
     StoreUnavailable: _unavailable("The mapping store can't be reached."),

@@ -14,14 +14,24 @@ Check = Callable[[], Awaitable[None]]
 
 
 class Readiness:
-    """Runs every check each `interval` seconds, giving each `timeout` seconds. Start it, close it after use."""
+    """Runs every check each `interval` seconds, giving each `timeout` seconds. Start it, close it after use.
 
-    def __init__(self, checks: Mapping[str, Check], interval: float = 10, timeout: float = 3) -> None:
+    Once `stop` is set nothing is ready.
+    """
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        interval: float = 10,
+        timeout: float = 3,
+        stop: asyncio.Event | None = None,
+    ) -> None:
         self._checks = checks
         self._interval = interval
         self._timeout = timeout
         self._states: dict[str, bool] = {}
         self._background: asyncio.Task[None] | None = None
+        self._stop = stop or asyncio.Event()
 
     def start(self) -> None:
         """Check now and again every `interval`, in the background."""
@@ -41,8 +51,8 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether every part worked when it was last checked."""
-        return self.checked and all(self._states.values())
+        """Whether every part worked when it was last checked, and the process is not about to stop."""
+        return not self._stop.is_set() and self.checked and all(self._states.values())
 
     def states(self) -> dict[str, str]:
         """The last state of each part: `ok`, `unavailable`, or `unknown` before the first check."""

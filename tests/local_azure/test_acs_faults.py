@@ -155,3 +155,16 @@ async def test_a_restart_keeps_the_key_the_identities_and_their_tokens(
             new = await client.create_user()
             await client.get_token(CommunicationUserIdentifier(kept.properties["id"]), ["chat"])
         assert new.properties["id"].startswith(f"8:acs:{claims['resourceId']}_")
+
+
+async def test_a_call_can_be_carried_out_and_never_answered(
+    local_azure: LocalAzure, patient: CommunicationIdentityClient
+) -> None:
+    faults = local_azure.acs.faults
+    faults.script("create_identity", Fault(hang=True, drop_answer=True))
+    waiting = asyncio.ensure_future(patient.create_user())
+    await faults.kept_back("create_identity")
+    assert len(local_azure.acs.live_identities()) == 1
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.wait({waiting})

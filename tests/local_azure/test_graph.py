@@ -11,6 +11,7 @@ from local_azure.entra.directory import API, USERS
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.graph import DirectoryUser
+from local_azure.graph.seal_key import seal_key
 from local_azure.user_states import Mark
 from tests.conftest import FakeClock
 from tests.support.running_graph import AVERY, BLAKE, TENANT, RunningGraph, running_graph
@@ -388,8 +389,16 @@ async def test_every_call_is_known_to_the_faults_by_its_operation(
         assert running.graph.faults.counts[operation] == 1
 
 
-async def test_the_service_is_told_the_host_root(running: RunningGraph) -> None:
-    assert running.graph.service_environment() == {"GRAPH_BASE_URL": running.url}
+async def test_the_service_is_told_the_host_root_and_a_key_that_the_state_directory_keeps(
+    running: RunningGraph, state_directory: Path
+) -> None:
+    key = state_directory / "graph-seal-key"
+    assert running.graph.service_environment() == {
+        "GRAPH_BASE_URL": running.url,
+        "GRAPH_SEAL_KEYS": key.read_text().strip(),
+    }
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert seal_key(state_directory) == key.read_text().strip()
 
 
 # Objects of the directory

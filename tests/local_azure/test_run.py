@@ -18,7 +18,7 @@ import pytest
 from tests.support.ports import port_arguments, some_free_ports
 
 READY = "Press Ctrl-C to stop."
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import os
 import signal
 import socket
 from pathlib import Path
@@ -59,6 +60,23 @@ async def test_a_store_that_cannot_be_opened_stops_the_start(environment: dict[s
     status, _, err = await finished(await acs_auth(environment, "serve"))
     assert status == 1
     assert "mapping store" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["damaged", "a pipe", "a device"])
+async def test_a_mappings_file_that_cannot_be_used_stops_the_start_in_one_sentence(
+    environment: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "mappings.sqlite"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path = Path("/dev/null")
+    else:
+        path.write_bytes(b"SQLite format 3\0" + b"\xff" * 8192)
+    status, _, err = await finished(await acs_auth(environment | {"SQLITE_PATH": str(path)}, "serve"))
+    assert status == 1
+    assert f"The SQLite file {path} can't be used." in err
     assert "Traceback" not in err
 
 
@@ -191,3 +209,26 @@ async def test_a_certificate_that_cannot_work_stops_the_start(
     status, _, err = await finished(await acs_auth(environment, command))
     assert status == 2
     assert "is encrypted" in err
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+async def test_a_missing_ca_bundle_stops_the_start(environment: dict[str, str], command: str) -> None:
+    environment |= {"REQUESTS_CA_BUNDLE": "/nope.pem", "STORAGE_BACKEND": "graph"}
+    status, _, err = await finished(await acs_auth(environment, command))
+    assert status == 2
+    assert "REQUESTS_CA_BUNDLE names no file: /nope.pem." in err
+
+
+@pytest.mark.parametrize("missing", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+async def test_one_of_the_two_variables_for_ca_bundles_is_enough_for_all_upstreams(
+    environment: dict[str, str], local_azure: LocalAzure, missing: str
+) -> None:
+    for name in (missing, "SSL_CERT_DIR", "CURL_CA_BUNDLE"):
+        environment.pop(name, None)
+    headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
+    async with (
+        serving(environment | {"STORAGE_BACKEND": "graph"}) as service,
+        aiohttp.ClientSession() as session,
+        session.post(f"{service.url}/api/user", headers=headers) as answer,
+    ):
+        assert answer.status == 201

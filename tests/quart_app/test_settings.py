@@ -1,12 +1,20 @@
 """Settings from the environment."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quart_app.settings import AcsConnectionString, InvalidSettings, Settings, load_settings, variable_names
+from quart_app.settings import (
+    AcsConnectionString,
+    InvalidSettings,
+    Settings,
+    load_settings,
+    shown_settings,
+    variable_names,
+)
 
 TENANT = "11112222-bbbb-3333-cccc-4444dddd5555"
 CLIENT = "00001111-aaaa-2222-bbbb-3333cccc4444"
@@ -135,3 +143,50 @@ def test_any_unknown_variable_with_one_of_our_prefixes_is_a_fault(suffix: str) -
 def test_every_setting_is_documented() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
     assert [name for name in variable_names() if f"| `{name}` |" not in documented] == []
+
+
+KEY, OTHER_KEY = "a2V5IGtleSBrZXkga2V5IGtleSBrZXkga2V5IGtleSE=", "bmV3IGtleSwgbmV3IGtleSwgbmV3IGtleSwgbmV3IGtleQ=="
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (KEY[:-8], "at least 32 bytes"),
+        ("not base64!", "must be base64"),
+        (f"{KEY};{OTHER_KEY}", "must be base64"),
+        (f"{KEY},", "at least 32 bytes"),
+        (f"{KEY},{KEY}", "the same"),
+    ],
+)
+def test_a_key_that_can_seal_nothing_is_refused_and_not_shown(
+    environment: pytest.MonkeyPatch, value: str, fault: str
+) -> None:
+    environment.setenv("GRAPH_SEAL_KEYS", value)
+    (told,) = faults()
+    assert told.startswith("GRAPH_SEAL_KEYS: ")
+    assert fault in told
+    assert value not in told
+
+
+def test_graph_needs_a_key_and_shows_none(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("STORAGE_BACKEND", "graph")
+    environment.setenv("ENTRA_CLIENT_SECRET", "secret")
+    assert [fault for fault in faults() if "GRAPH_SEAL_KEYS" in fault and "openssl rand -base64 32" in fault]
+    environment.setenv("GRAPH_SEAL_KEYS", f"{KEY}, {OTHER_KEY}")
+    shown = {each.name: each.value for each in shown_settings(loaded())}
+    assert shown["GRAPH_SEAL_KEYS"] == "(set, not shown)"
+
+
+@pytest.mark.parametrize("value", ["tomorrow", "1764072000", "2026-13-01", "31.12.2026", "9999-12-31"])
+def test_a_day_that_is_none_or_too_far_is_refused(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("GRAPH_ACCEPT_UNSEALED_UNTIL", value)
+    (told,) = faults()
+    assert told.startswith("GRAPH_ACCEPT_UNSEALED_UNTIL: must be")
+
+
+def test_a_day_at_most_ninety_days_ahead_is_taken(environment: pytest.MonkeyPatch) -> None:
+    last = datetime.now(UTC).date() + timedelta(days=90)
+    environment.setenv("GRAPH_ACCEPT_UNSEALED_UNTIL", last.isoformat())
+    assert loaded().graph.accept_unsealed_until == last
+    environment.setenv("GRAPH_ACCEPT_UNSEALED_UNTIL", (last + timedelta(days=2)).isoformat())
+    assert "at most 90 days ahead" in faults()[0]

@@ -21,7 +21,7 @@ from quart_app.settings import Environment, load_settings
 from quart_app.telemetry.logs import configure_logging
 from tests.conftest import LOGS
 from tests.quart_app.conftest import Bearer
-from tests.support.service_process import acs_auth, environment_for, finished
+from tests.support.service_process import BRIEFLY_STARTED, acs_auth, environment_for, finished, python
 
 REQUEST_ID = "request-1"
 Serve = Callable[..., AbstractAsyncContextManager[Client]]
@@ -335,7 +335,7 @@ async def test_a_start_without_the_managed_identity_ends_with_one_sentence_that_
     secrets = local_azure.service_environment().keys() - local_azure.service_environment(secrets=False).keys()
     environment = environment_for(local_azure, tmp_path, "cosmos") | local_azure.service_environment(secrets=False)
     environment = {name: value for name, value in environment.items() if name not in secrets}
-    status, _, errors = await finished(await acs_auth(environment, "serve"))
+    status, _, errors = await finished(await python(environment, *BRIEFLY_STARTED))
     assert status == 1
     assert "managed identity" in errors.splitlines()[-1], errors
     assert "Traceback" not in errors

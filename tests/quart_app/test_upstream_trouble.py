@@ -141,8 +141,9 @@ async def test_an_outage_is_answered_within_the_deadline_and_the_first_call_afte
         answer = await client.post("/api/user", headers=headers)
     assert await error_of(answer) == (503, "service_unavailable")
     assert int(answer.headers["Retry-After"]) >= 1
-    faults_of(local_azure, storage).clear()
-    assert (await client.post("/api/user", headers=headers)).status_code == 201
+    faults.clear()
+    faults.release()  # what hung was abandoned by the caller only: its work goes on, and the next call may join it
+    assert (await client.post("/api/user", headers=headers)).status_code in (200, 201)
     assert (await client.get("/api/token", headers=headers)).status_code == 201
     assert len(local_azure.acs.live_identities()) == 1
 

@@ -657,7 +657,7 @@ class TestAnswers:
     async def test_nothing_that_the_sdk_raises_leaves_untyped(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        created = await cosmos_store.create(ALICE, "8:acs:one")
+        created = await cosmos_store.create(ALICE, acs_id("one"))
 
         async def never_should(*_: object, **__: object) -> None:
             raise odd
@@ -665,7 +665,7 @@ class TestAnswers:
         monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
         for call in (
             cosmos_store.get(ALICE),
-            cosmos_store.create(ALICE, "8:acs:one"),
+            cosmos_store.create(ALICE, acs_id("one")),
             cosmos_store.change(created, deleting=True),
             cosmos_store.remove(created),
             cosmos_store.ping(),
@@ -689,11 +689,11 @@ class TestAnswers:
     async def test_what_a_stranger_answers_proves_nothing(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore, status: int
     ) -> None:
-        created = await cosmos_store.create(ALICE, "8:acs:one")
+        created = await cosmos_store.create(ALICE, acs_id("one"))
         cosmos.faults.script("*", Fault(status=status, body="<html>", times=None))
         for call in (
             cosmos_store.get(ALICE),
-            cosmos_store.create(BOB, "8:acs:two"),
+            cosmos_store.create(BOB, acs_id("two")),
             cosmos_store.change(created, deleting=True),
             cosmos_store.remove(created),
             listed(cosmos_store),

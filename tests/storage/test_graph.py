@@ -658,7 +658,7 @@ async def test_a_challenge_that_is_not_fit_for_a_header_is_none(
 async def test_nothing_that_the_sdk_raises_leaves_untyped(
     graph_store: GraphMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    created = await graph_store.create(ALICE, "8:acs:one")
+    created = await graph_store.create(ALICE, acs_id("one"))
 
     async def never_should(*_: object, **__: object) -> None:
         raise odd
@@ -666,7 +666,7 @@ async def test_nothing_that_the_sdk_raises_leaves_untyped(
     monkeypatch.setattr("azure.core.pipeline.transport.AioHttpTransport.send", never_should)
     for call in (
         graph_store.get(ALICE),
-        graph_store.create(ALICE, "8:acs:one"),
+        graph_store.create(ALICE, acs_id("one")),
         graph_store.change(created, deleting=True),
         graph_store.remove(created),
         graph_store.ping(),

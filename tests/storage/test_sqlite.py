@@ -3,6 +3,9 @@
 import asyncio
 import itertools
 import json
+import os
+import shutil
+import socket
 import sqlite3
 import stat
 import sys
@@ -20,12 +23,13 @@ from storage.mapping import (
     MappingChanged,
     MappingStore,
     MappingUnreadable,
+    StorageFull,
     StoreError,
-    StoreFull,
     StoreMisconfigured,
     StoreUnavailable,
     Unreadable,
     UserKey,
+    WritesRefused,
 )
 from storage.sqlite import SqliteMappingStore, open_sqlite_store
 from tests.support import store_contract as contract
@@ -334,7 +338,7 @@ class TestDamagedRows:
         "changes",
         [
             *[{"acs_user_id": value} for value in contract.NO_ACS_USER_IDS.values() if isinstance(value, str | int)],
-            {"acs_user_id": b"8:acs:one"},
+            {"acs_user_id": acs_id("one")},
             *[{"deleting": value} for value in ("false", "true", "", 2, -1, 0.5, b"\x00")],
             *[{"signed_out_at": value} for value in contract.NO_SIGN_OUTS.values()],
             *[{"revision": value} for value in ("one", 1.5, -1, b"one", "1; DROP")],
@@ -393,7 +397,50 @@ class TestUnusableFiles:
         await _refused(tmp_path / "missing" / "mappings.sqlite", "Create its directory")
 
     async def test_a_directory_in_its_place_is_refused(self, tmp_path: Path) -> None:
-        await _refused(tmp_path, "Create its directory")
+        await _refused(tmp_path, "not a plain file")
+
+    @pytest.mark.parametrize("kind", ["a pipe", "a device", "a link to a device", "a socket"])
+    async def test_what_is_no_plain_file_is_refused_and_not_opened(self, path: Path, kind: str) -> None:
+        with closing(socket.socket(socket.AF_UNIX)) as listening:
+            match kind:
+                case "a pipe":
+                    os.mkfifo(path)
+                case "a device":
+                    path = Path("/dev/null")
+                case "a link to a device":
+                    path.symlink_to("/dev/null")
+                case _:
+                    listening.bind(str(path))
+            await _refused(path, "not a plain file")
+
+    async def test_a_file_that_may_only_be_read_is_refused_though_its_directory_may_be_written(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "mappings.sqlite"
+            await _open_and_close(path)
+            _let_anybody_write(path.parent)
+            path.chmod(0o444)
+            process = await _start("open", str(path))
+            message = await _line(process)
+            assert await process.wait() == 0
+        assert message == (
+            f"The SQLite file {path} can't be used. Let this process write to the file and its directory."
+        )
+
+    @pytest.mark.parametrize("size", ["160k", "164k", "168k"])
+    async def test_a_disk_that_is_full_at_the_start_is_refused(self, size: str) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "mappings.sqlite"
+            said = await _in_a_file_system(directory, f"size={size}", f"$OPEN full {path}")
+        assert said == f"The SQLite file {path} can't be used. The disk is full: free some space.\n"
+
+    async def test_a_file_system_that_may_only_be_read_is_refused(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "mappings.sqlite"
+            open_twice = f"$OPEN plainly {path} && mount -o remount,ro x {directory} && $OPEN plainly {path}"
+            said = await _in_a_file_system(directory, "size=1m", open_twice)
+        assert said.startswith(f"The SQLite file {path} can't be used.")
+        assert "let this process write" in said.lower()
+        assert said.count("\n") == 1
 
     @pytest.mark.parametrize("exists", [False, True], ids=["new file", "existing file"])
     async def test_a_directory_or_file_without_write_permission_is_refused(self, exists: bool) -> None:
@@ -433,14 +480,88 @@ class TestUnusableFiles:
             for n in range(5):
                 await store.create(UserKey("tenant", f"user-{n}"), acs_id(f"{n}"))
         _rewrite(path, lambda content: content[:4096] + b"\xff" * (len(content) - 4096))
+        await _refused(path, "It is damaged: restore it from a backup.")
+
+    async def test_damage_that_comes_while_it_is_used_is_an_error_and_never_looks_empty(
+        self, path: Path, sqlite_store: SqliteMappingStore
+    ) -> None:
+        await sqlite_store.create(ALICE, acs_id("one"))
+        await sqlite_store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        _rewrite(path, lambda content: content[:4096] + b"\xff" * (len(content) - 4096))
+        with pytest.raises(StoreMisconfigured, match="restore it from a backup"):
+            await sqlite_store.get(BOB)
+        with pytest.raises(StoreMisconfigured, match="restore it from a backup"):
+            await listed(sqlite_store)
+
+    async def test_a_wal_of_another_file_is_refused_and_the_file_left_alone(self, path: Path) -> None:
+        backup = await _killed_after_a_backup(path, before=40, after=500)
+        _rewrite(path, lambda _: backup)
+        await _refused(path, f"{path}-wal belongs to an earlier file in its place: remove the -wal and -shm files")
+        assert _rewrite(path, lambda content: content) == backup
+        for suffix in ("-wal", "-shm"):
+            _remove(path, suffix)
         async with aclosing(await open_sqlite_store(path)) as store:
-            for call in (store.get(UserKey("tenant", "user-1")), store.create(ALICE, acs_id("one")), listed(store)):
-                with pytest.raises(StoreMisconfigured, match="restore it from a backup"):
-                    await call
+            assert len(await listed(store)) == 40
+
+    async def test_the_documented_commands_back_up_and_restore(self, path: Path, tmp_path: Path) -> None:
+        if shutil.which("sqlite3") is None:
+            pytest.skip("sqlite3 is not installed")
+        page = _text(_PROJECT / "docs" / "backup.md").partition("## SQLite")[2]
+        back_up, *restore = page.partition("```sh\n")[2].partition("```")[0].splitlines()
+        async with aclosing(await open_sqlite_store(path)) as store:
+            await store.create(ALICE, acs_id("one"))
+            await _shell(back_up, tmp_path)
+            await store.create(BOB, acs_id("two"))
+        await _killed_after_a_backup(path, before=0, after=500)
+        await _shell("\n".join(restore), tmp_path)
+        async with aclosing(await open_sqlite_store(path)) as store:
+            assert [mapping.user async for mapping in store.mappings()] == [ALICE]
+            assert store.warnings == ()
+
+    async def test_a_wal_that_is_older_than_its_file_is_told(self, path: Path) -> None:
+        backup = await _killed_after_a_backup(path, before=40, after=10)
+        _rewrite(path, lambda _: backup)
+        _age(path, "-wal", seconds=60)
+        async with aclosing(await open_sqlite_store(path)) as store:
+            (told,) = store.warnings
+            assert f"was changed after {path}-wal" in told
+
+    async def test_a_kill_leaves_nothing_to_tell(self, path: Path) -> None:
+        await _killed_after_a_backup(path, before=40, after=10)
+        async with aclosing(await open_sqlite_store(path)) as store:
+            assert store.warnings == ()
+            assert len(await listed(store)) == 50
+
+    @pytest.mark.parametrize("kind", ["missing", "empty"])
+    async def test_a_wal_without_its_file_is_refused_and_kept(self, path: Path, kind: str) -> None:
+        await _killed_after_a_backup(path, before=40, after=10)
+        if kind == "missing":
+            _remove(path)
+        else:
+            _rewrite(path, lambda _: b"")
+        await _refused(path, f"It is missing or empty, though {path}-wal holds a part of it")
+        assert _rewrite(_beside(path, "-wal"), lambda content: content)
+
+    @pytest.mark.parametrize("suffix", ["", "-wal"])
+    @pytest.mark.parametrize("kind", ["removed", "replaced"])
+    async def test_a_file_that_is_removed_or_replaced_while_it_is_used_is_told_by_every_call(
+        self, path: Path, sqlite_store: SqliteMappingStore, suffix: str, kind: str
+    ) -> None:
+        await sqlite_store.create(ALICE, acs_id("one"))
+        await sqlite_store.ping()
+        content = _rewrite(_beside(path, suffix), lambda content: content)
+        _remove(path, suffix)
+        if kind == "replaced":
+            held = _beside(path, ".held")
+            held.write_bytes(content)  # so that the new file gets another inode
+            _rewrite(_beside(path, suffix), lambda _: content)
+        for call in (sqlite_store.ping(), sqlite_store.get(ALICE), sqlite_store.create(BOB, acs_id("two"))):
+            with pytest.raises(WritesRefused, match=f"{path}{suffix} was removed or replaced while it was in use"):
+                await call
 
     async def test_a_full_disk_is_named(self, sqlite_store: SqliteMappingStore) -> None:
         await sqlite_store._writer.execute_fetchall("PRAGMA max_page_count = 1")
-        with pytest.raises(StoreFull, match="is full: free some space"):
+        with pytest.raises(StorageFull, match="disk is full"):
             await sqlite_store.create(UserKey("tenant", "long " * 10_000), acs_id("one"))
         assert await sqlite_store.get(ALICE) is None
 
@@ -487,6 +608,62 @@ def _write_protected(path: Path) -> Iterator[None]:
     path.parent.chmod(0o555)
     yield
     path.parent.chmod(0o755)
+
+
+async def _in_a_file_system(directory: str, options: str, commands: str) -> str:
+    """What `commands` print while `directory` is a file system of its own, which no other process sees."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs a small file system of its own")
+    opening = f"OPEN='{sys.executable} -m tests.support.sqlite_process'"
+    process = await asyncio.create_subprocess_exec(
+        *("unshare", "--user", "--map-root-user", "--mount"),
+        *("sh", "-c", f"mount -t tmpfs -o {options} x {directory} && {opening} && {commands}"),
+        cwd=_PROJECT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complaint = await process.communicate()
+    if b"unshare:" in complaint or b"mount:" in complaint:
+        pytest.skip("namespaces are not allowed here")
+    return said.decode()
+
+
+async def _killed_after_a_backup(path: Path, *, before: int, after: int) -> bytes:
+    """What a backup holds that was made after so many mappings; after more of them the process is killed."""
+    process = await _start("back-up", str(path), str(before), str(after))
+    assert await _line(process) == "ready"
+    process.kill()
+    await process.wait()
+    return _rewrite(_beside(path, ".backup"), lambda content: content)
+
+
+async def _shell(commands: str, directory: Path) -> None:
+    process = await asyncio.create_subprocess_exec("sh", "-e", "-c", commands, cwd=directory)
+    assert await process.wait() == 0
+
+
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _remove(path: Path, suffix: str = "") -> None:
+    _beside(path, suffix).unlink(missing_ok=True)
+
+
+def _age(path: Path, suffix: str, *, seconds: float) -> None:
+    found = _beside(path, suffix)
+    times = found.stat()
+    os.utime(found, (times.st_atime - seconds, times.st_mtime - seconds))
+
+
+def _let_anybody_write(directory: Path) -> None:
+    directory.chmod(0o777)
+    for file in directory.iterdir():
+        file.chmod(0o666)
 
 
 def _rewrite(path: Path, change: Callable[[bytes], bytes]) -> bytes:

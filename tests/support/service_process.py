@@ -19,6 +19,24 @@ from tests.conftest import LOGS
 PATIENCE_SECONDS = 120
 """Only what hangs takes longer, on a busy machine too."""
 
+BRIEFLY_STARTED = (
+    "-c",
+    """
+import sys
+from quart_app.telemetry.logs import configure_logging
+from quart_app.serving.server import StartUpFailed, run
+from quart_app.settings import load_settings
+
+settings = load_settings(None)
+configure_logging(settings.server.environment)
+try:
+    run(settings, starting_seconds=0.5)
+except StartUpFailed as error:
+    sys.exit(str(error))
+""",
+)
+"""The arguments of Python for a service that tries to start for half a second only."""
+
 
 def settings_for(local_azure: LocalAzure, directory: Path, storage: str = "sqlite") -> dict[str, str]:
     """The settings of a service that uses the stand-ins; an SQLite file is in `directory`."""

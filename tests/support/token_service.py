@@ -68,8 +68,8 @@ async def token_service(monkeypatch: pytest.MonkeyPatch, environment: dict[str, 
         made_keys.append(SigningKeys(*arguments, **{**keywords, "clock": clock}))
         return made_keys[-1]
 
-    def readiness(checks: Mapping[str, Check]) -> Readiness:
-        made_readiness.append(Readiness(checks, interval=3600))
+    def readiness(checks: Mapping[str, Check], **keywords: Any) -> Readiness:
+        made_readiness.append(Readiness(checks, **{**keywords, "interval": 3600}))
         return made_readiness[-1]
 
     monkeypatch.setattr(quart_app.app, "SigningKeys", keys)

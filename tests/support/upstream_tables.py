@@ -15,6 +15,7 @@ from storage import cosmos, cosmos_refusals, graph_refusals
 from storage.cosmos_options import CosmosOptions
 from storage.graph import GraphMappingStore, _Answer
 from storage.graph_options import GraphOptions
+from tests.support.running_graph import SEAL_KEYS
 from upstream.refusals import Refusal
 
 _ANY_OTHER = "AnyOtherCode"
@@ -29,7 +30,7 @@ def _entra(refusal: Refusal) -> BaseException:
 def _graph(refusal: Refusal) -> BaseException:
     status, code = _status_and_code(refusal.code)
     own = refusal is not graph_refusals.NOT_ITS_OWN
-    store = GraphMappingStore(cast("object", None), GraphOptions(()), None, None, cast("object", None))  # type: ignore[arg-type]
+    store = GraphMappingStore(cast("object", None), GraphOptions(SEAL_KEYS), None, None, cast("object", None))  # type: ignore[arg-type]
     return store._error(_Answer(status, {}, code if own else None, "", None, None, "", None))
 
 

@@ -1,26 +1,31 @@
 """What MSAL is given in place of its own parts: an HTTP client, and caches that remember nothing.
 
+The HTTP client is the one of every other upstream, so the same holds for connections, proxies and certificates: MSAL's
+own would try the addresses of a name one after the other, and keep connections without end.
+
 No redirects, which would carry the credential along, no retries, a time limit, no cookies. Nothing that an upstream
 says enters MSAL unchecked: every answer but a success is a typed error before MSAL sees it, because MSAL keeps the
 `error` of a failed request, of whatever type it is, and joins it into the headers of later ones; and of a success it
 sees only the members that it needs, of the type that they must have.
 """
 
+import asyncio
 import json
 import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from urllib.parse import urlencode
 
+import aiohttp
 import msal
-import requests
 
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfUnavailable, OnBehalfOfUnexpectedAnswer
 from quart_app.auth.on_behalf_of.refusals import SPREADING_SECONDS, json_object, refused
 from upstream.errors import Cause
+from upstream.http_session import new_http_session
 
 LONGEST_BODY = 256 * 1024
 """Bytes. Metadata and tokens take a few kilobytes."""
@@ -46,13 +51,12 @@ class HttpClient:
     """
 
     def __init__(self, timeout: float, connections: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._timeout = timeout
+        """Inside the running event loop, which makes the connections; `get` and `post` are for other threads."""
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
         self._clock = clock
         self._made_at = clock()
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0)
-        self._session.mount("https://", self._adapter)
+        self._loop = asyncio.get_running_loop()
+        self._session = new_http_session(connections, unpack=True)
 
     def get(self, url: str, **parameters: Any) -> CheckedAnswer:
         return _metadata(self._request("GET", url, **parameters))
@@ -60,43 +64,41 @@ class HttpClient:
     def post(self, url: str, **parameters: Any) -> CheckedAnswer:
         return _token(self._request("POST", url, **parameters))
 
-    def close(self) -> None:
-        # requests leaves closing to the garbage collector, and a kept exception can hold that up.
-        for manager in (self._adapter.poolmanager, *self._adapter.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118  # it can't be iterated itself
-                manager.pools[key].close()
-        self._session.close()
+    async def aclose(self) -> None:
+        await self._session.close()
 
     def _request(
         self, method: str, url: str, params: Any = None, data: Any = None, headers: Any = None, **_: Any
     ) -> bytes:
         """The body of a successful answer."""
+        given = {name: value for name, value in (headers or {}).items() if value is not None}
+        body = None
+        if data:  # MSAL gives some values as bytes
+            body = urlencode({name: value for name, value in data.items() if value is not None}).encode()
+            given["Content-Type"] = "application/x-www-form-urlencoded"
+        asking = self._ask(method, url, params=params or None, data=body, headers=given)
+        return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+
+    async def _ask(self, method: str, url: str, **parts: Any) -> bytes:
         try:
-            with self._session.request(
-                method,
-                url,
-                params=params,
-                data=data,
-                headers=headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
+            async with self._session.request(
+                method, url, timeout=self._timeout, allow_redirects=False, **parts
             ) as response:
-                body = _read(response)
-        except requests.RequestException as error:
+                body = await _read(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise OnBehalfOfUnavailable().because(Cause(code=type(error).__name__)) from error
-        if response.status_code != 200:
+        if response.status != 200:
             just_started = self._clock() - self._made_at < SPREADING_SECONDS
-            raise refused(response.status_code, response.headers, body, just_started=just_started)
+            raise refused(response.status, response.headers, body, just_started=just_started)
         return body
 
 
-def _read(response: requests.Response) -> bytes:
+async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    for piece in response.iter_content(64 * 1024):
+    async for piece in response.content.iter_chunked(64 * 1024):
         body += piece
         if len(body) > LONGEST_BODY:
-            raise OnBehalfOfUnavailable().because(Cause(response.status_code, "body_too_long"))
+            raise OnBehalfOfUnavailable().because(Cause(response.status, "body_too_long"))
     return bytes(body)
 
 

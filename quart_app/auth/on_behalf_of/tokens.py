@@ -134,7 +134,7 @@ class OnBehalfOf:
         self._asking.cancel()
         self._building.cancel()
         await asyncio.to_thread(self._threads.shutdown)
-        self._http.close()
+        await self._http.aclose()
 
     async def _token(
         self, key: Hashable, tenant_id: str, ask: Callable[[Any], Any], useful_until: float = float("inf")

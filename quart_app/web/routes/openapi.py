@@ -81,7 +81,7 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     }
     parameters = [
         {"name": header.name, "in": "header", "required": True, "description": header.description}
-        | {"schema": {"type": "string"}}
+        | {"schema": {"type": "string", "pattern": r"\S"}}  # an empty one counts as missing
         for header in description.headers
     ] + [
         {"name": query.name, "in": "query", "required": False, "description": query.description}

@@ -13,7 +13,7 @@ from unittest import mock
 
 from quart import Quart
 
-from quart_app.serving.server import DRAIN_SECONDS
+from quart_app.serving.server import CLOSING_SECONDS, DRAIN_SECONDS, STARTING_SECONDS, TELEMETRY_SECONDS
 from quart_app.settings import (
     CosmosSettings,
     EntraSettings,
@@ -171,8 +171,19 @@ def each_probe_asks_its_own_path_and_the_path_exists(deployment: Deployment) -> 
 def the_platform_waits_longer_than_the_service_drains(deployment: Deployment) -> Iterator[str]:
     if deployment.app is not None:
         grace = deployment.app["properties"]["template"]["terminationGracePeriodSeconds"]
-        if grace < DRAIN_SECONDS + 10:
-            yield f"killed after {grace} s, while finishing may take {DRAIN_SECONDS} s and closing some more"
+        longest_delay = 10  # SHUTDOWN_DELAY_SECONDS
+        stopping = longest_delay + DRAIN_SECONDS + CLOSING_SECONDS + TELEMETRY_SECONDS
+        if grace <= stopping + 2:
+            yield f"killed after {grace} s, while stopping may take {stopping} s"
+
+
+def the_platform_waits_longer_than_a_start_is_repeated(deployment: Deployment) -> Iterator[str]:
+    if deployment.app is not None:
+        (container,) = deployment.app["properties"]["template"]["containers"]
+        (probe,) = (each for each in container["probes"] if each["type"] == "Startup")
+        patience = probe["periodSeconds"] * probe["failureThreshold"]
+        if patience <= STARTING_SECONDS + 20:  # the last try takes a while, too
+            yield f"restarted after {patience} s, while a start is repeated for {STARTING_SECONDS} s"
 
 
 def it_scales_by_simultaneous_requests_and_survives_the_loss_of_a_replica(deployment: Deployment) -> Iterator[str]:

@@ -46,6 +46,13 @@ BREACHES: list[tuple[str, str, str, str, Any]] = [
         20,
     ),
     (
+        "the_platform_waits_longer_than_a_start_is_repeated",
+        "own-image",
+        APP,
+        f"{CONTAINER}.probes.0.failureThreshold",
+        10,
+    ),
+    (
         "it_scales_by_simultaneous_requests_and_survives_the_loss_of_a_replica",
         "own-image",
         APP,

@@ -330,7 +330,7 @@ async def test_without_an_authorization_endpoint_the_docs_show_the_bearer_scheme
 SOUND = {"OIDC_ISSUER": "https://id.example.com/", "OIDC_AUDIENCE": "api", "OIDC_REQUIRED_SCOPE": SCOPE}
 CONTRADICTIONS: dict[str, tuple[dict[str, str], str]] = {
     "Graph": (
-        {**SOUND, "STORAGE_BACKEND": "graph"},
+        {**SOUND, "STORAGE_BACKEND": "graph", "GRAPH_SEAL_KEYS": "A" * 44},
         "STORAGE_BACKEND=graph works only with users of Microsoft Entra ID",
     ),
     "an Entra registration": ({**SOUND, "ENTRA_TENANT_ID": GUID}, "With OIDC_ISSUER leave out ENTRA_TENANT_ID:"),

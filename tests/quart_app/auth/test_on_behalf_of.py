@@ -65,13 +65,10 @@ async def open_on_behalf_of(local_azure: LocalAzure) -> AsyncIterator[Open]:
     local_azure.entra.faults.release()
     for one in opened:
         await one.aclose()
-    # requests hangs up without TLS's farewell; the stand-in's event loop has to notice before it ends.
-    for _ in range(50):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
-def on_behalf_of(open_on_behalf_of: Open) -> OnBehalfOf:
+async def on_behalf_of(open_on_behalf_of: Open) -> OnBehalfOf:
     return open_on_behalf_of()
 
 

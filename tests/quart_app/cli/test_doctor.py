@@ -346,3 +346,15 @@ async def test_clocks_may_differ_as_far_as_the_upstreams_allow(
     result = await acs_auth("doctor", "--json")
     states = [each["state"] for each in json.loads(result.stdout)["findings"] if "connection" in each["check"]]
     assert (sorted(states), result.exit_code) == (sorted(["ok", state]), status)
+
+
+async def test_mappings_without_a_seal_that_are_accepted_are_a_warning(
+    environment: Environment, acs_auth: AcsAuth
+) -> None:
+    until = datetime.now(UTC).date() + timedelta(days=30)
+    environment |= {"STORAGE_BACKEND": "graph", "GRAPH_ACCEPT_UNSEALED_UNTIL": until.isoformat()}
+    result = await acs_auth("doctor", "--json")
+    warnings = [each for each in json.loads(result.stdout)["findings"] if each["state"] == "warning"]
+    assert [each["check"] for each in warnings] == ["mapping store (graph)"]
+    assert f"Until {until} mappings without a seal are accepted" in warnings[0]["message"]
+    assert "GRAPH_ACCEPT_UNSEALED_UNTIL" in warnings[0]["remedy"]

@@ -4,14 +4,18 @@ import asyncio
 import logging
 
 import pytest
+from tenacity import wait_none
 
 from quart_app.acs.interface import AcsUnavailable, IdentityGone
 from quart_app.identities import IdentityNotFound, MappedIdentityGone
-from storage.mapping import StoreFull, StoreUnavailable
-from tests.quart_app.identities.test_service import ALICE, BOB, World, a_world
+from storage.mapping import StoreMisconfigured, StoreThrottled, StoreUnavailable
+from tests.quart_app.identities.test_service import ALICE, BOB, World, a_world, passing
 from tests.support import virtual_time
 from tests.support.scripted import FailAfter, FailBefore, Gate, Hang
 from upstream.deadline import deadline
+from upstream.retrying import RetryPolicy
+
+TWO_ATTEMPTS = RetryPolicy(attempts=2, back_off=wait_none())
 
 
 @pytest.fixture
@@ -147,9 +151,9 @@ class TestCreation:
 class TestClosing:
     async def test_what_is_certainly_unmapped_is_deleted(self, world: World) -> None:
         service = world.process()
-        world.store.script("create", FailBefore(StoreFull("The disk is full.")), None)
+        world.store.script("create", FailBefore(StoreMisconfigured("The table is gone.")), None)
         for user in (ALICE, BOB):
-            with pytest.raises(StoreFull):
+            with pytest.raises(StoreMisconfigured):
                 await service.get_or_create(user)
         assert service.pending == len(world.acs.live) == 2
         await service.aclose()
@@ -202,4 +206,32 @@ class TestGone:
         world.acs.script("issue_token", FailBefore(IdentityGone()))
         with pytest.raises(MappedIdentityGone):
             await service.issue_token(ALICE)
+        await world.aclose()
+
+
+class TestDoubt:
+    async def test_a_refused_repetition_does_not_end_the_doubt_about_the_first_write(self, world: World) -> None:
+        service, other = world.process(retry=TWO_ATTEMPTS), world.process()
+        world.store.script("create", FailAfter(StoreUnavailable()))
+        world.store.script("create", FailBefore(StoreThrottled()))
+        world.store.script("get", passing())
+        world.store.script("get", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreThrottled):
+            await service.get_or_create(ALICE)
+        await other.delete(ALICE)
+        identity = await service.get_or_create(ALICE)
+        assert world.acs.live == {identity.acs_user_id}
+        await world.aclose()
+
+    async def test_an_identity_that_was_found_deleted_is_not_mapped_once_more(self, world: World) -> None:
+        service, other = world.process(retry=TWO_ATTEMPTS), world.process()
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        world.acs.script("issue_token", gate := Gate())
+        creation = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        await other.delete(ALICE)
+        gate.opened.set()
+        identity = await creation
+        assert world.acs.live == {identity.acs_user_id}
+        assert world.store.counts["create"] == 3  # the one that failed, the repetition, and the new identity's
         await world.aclose()

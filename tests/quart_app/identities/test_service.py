@@ -21,6 +21,7 @@ from quart_app.identities import (
     MappedIdentityNotOwned,
 )
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
+from quart_app.identities.service import _Minted
 from storage.guarded import GuardedStore
 from storage.mapping import (
     ExtensionLimitReached,
@@ -400,6 +401,30 @@ class TestUnknownOutcomes:
         assert len(world.acs.minted) == 1
         await service.reconcile()
         assert (await service.get_or_create(BOB)).created
+
+    async def test_surplus_identities_count_among_those_that_can_be_remembered(self, world: World) -> None:
+        service = world.process(pending_limit=2)
+        world.store.script("create", gate := Gate())
+        creation = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        await world.stored.create(ALICE, acs_id("own_winner"))
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        gate.opened.set()
+        await creation
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(BOB)
+        assert (service.orphans, service.pending) == (1, 1)
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(UserKey("tenant", "carol"))
+        assert len(world.acs.minted) == 2
+
+    async def test_no_representation_holds_an_id(self, world: World, service: IdentityService) -> None:
+        identity = await service.get_or_create(ALICE)
+        issued = await service.issue_token(ALICE)
+        shown = repr([identity, issued, _Minted(identity.acs_user_id)])
+        assert identity.acs_user_id not in shown
+        assert issued.token.token not in shown
 
     async def test_closing_settles_what_is_open(self, world: World) -> None:
         service = world.process()

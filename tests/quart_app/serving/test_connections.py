@@ -1,6 +1,7 @@
 """What becomes of connections whose clients go away."""
 
 import asyncio
+import errno
 import socket
 
 import pytest
@@ -84,3 +85,32 @@ async def test_a_request_with_a_length_and_chunks_is_the_last_of_its_connection(
     assert answer.headers["Connection"] == "close"
     one = await client.get("/api/user", headers={**bearer("alex"), "Content-Length": "0"})
     assert "Connection" not in one.headers
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT])
+async def test_a_client_whose_host_vanishes_is_no_error(
+    number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Quart(__name__)
+    closed = asyncio.Event()
+    real = asyncio.StreamWriter.wait_closed
+
+    async def vanished(writer: asyncio.StreamWriter) -> None:
+        await real(writer)
+        closed.set()
+        raise OSError(number, "the host is gone")
+
+    @app.get("/")
+    async def answer() -> str:
+        return "here"
+
+    async with served(app) as address:
+        reader, writer = await connection(address)
+        writer.write(REQUEST)
+        assert b" 200 " in await reader.readline()
+        monkeypatch.setattr(asyncio.StreamWriter, "wait_closed", vanished)
+        writer.transport.abort()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await closed.wait()
+        monkeypatch.undo()
+    assert [record for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []

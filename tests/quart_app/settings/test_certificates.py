@@ -152,6 +152,7 @@ def test_one_that_cannot_work_is_refused_in_one_sentence(
     path.write_bytes(content())
     environment.setenv("ENTRA_CLIENT_CERTIFICATE_PATH", str(path))
     environment.setenv("STORAGE_BACKEND", "graph")
+    environment.setenv("GRAPH_SEAL_KEYS", "A" * 44)
     (told,) = faults()
     assert told.startswith("ENTRA_CLIENT_CERTIFICATE_PATH: names ")
     assert reason in told
@@ -208,6 +209,7 @@ async def test_one_that_expires_soon_is_told_at_the_start(
     environment: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment.setenv("STORAGE_BACKEND", "graph")
+    environment.setenv("GRAPH_SEAL_KEYS", "A" * 44)
     path = tmp_path / "client.pem"
     environment.setenv("ENTRA_CLIENT_CERTIFICATE_PATH", str(path))
     for days, told in ((100, False), (20, True)):

@@ -1,0 +1,50 @@
+"""The 1:1 rule in every order of calls, up to a bound. Larger bounds: make soak ARGS="explore --help"."""
+
+import pytest
+
+from soak.explore import scenarios
+from tests.support.interleavings import Bounds, Scenario, explore, replay
+from tests.support.protocol_bugs import BUGS
+
+TWO = scenarios(2)
+THREE = [
+    scenario
+    for scenario in scenarios(3)
+    if scenario.initial == "absent" or (scenario.initial == "mapped" and scenario.creates)
+]
+
+
+def named(scenario: Scenario) -> str:
+    return scenario.text
+
+
+@pytest.mark.parametrize("scenario", TWO, ids=named)
+@pytest.mark.parametrize("bounds", [Bounds(faults=1, crashes=0), Bounds(faults=0, crashes=1)], ids=["fault", "crash"])
+def test_two_processes_keep_the_rule_in_every_interleaving_with_one_fault_or_one_crash(
+    scenario: Scenario, bounds: Bounds
+) -> None:
+    explored = explore(scenario, bounds)
+    assert explored.complete
+    assert explored.violation is None, str(explored.violation)
+
+
+@pytest.mark.parametrize("scenario", THREE, ids=named)
+def test_three_processes_keep_the_rule_in_every_interleaving_without_faults(scenario: Scenario) -> None:
+    explored = explore(scenario, Bounds(faults=0, crashes=0, wakes=0))
+    assert explored.complete
+    assert explored.violation is None, str(explored.violation)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_mistake_in_the_protocol_is_found_and_its_schedule_repeats_it(bug: str) -> None:
+    subject, scenario, bounds = BUGS[bug]
+    violation = explore(scenario, bounds, subject).violation
+    assert violation is not None
+    assert "schedule" in str(violation)
+    assert replay(scenario, bounds, violation.schedule, subject) == violation
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_service_has_none_of_these_mistakes(bug: str) -> None:
+    _, scenario, bounds = BUGS[bug]
+    assert explore(scenario, bounds, at_most=1_000).violation is None

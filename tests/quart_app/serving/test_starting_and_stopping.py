@@ -1,0 +1,145 @@
+"""How a service starts while what it needs is not there yet, and how it stops: real processes and signals."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from local_azure.environment import LocalAzure
+from local_azure.faults import Fault
+from local_azure.service_process import ServiceProcess
+from tests.support.service_process import BRIEFLY_STARTED, PATIENCE_SECONDS, environment_for, serving, stopped
+
+
+@pytest.fixture
+def environment(local_azure: LocalAzure, tmp_path: Path) -> dict[str, str]:
+    return environment_for(local_azure, tmp_path)
+
+
+@pytest.fixture
+def delayed(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"SHUTDOWN_DELAY_SECONDS": "10"}
+
+
+async def answer(session: aiohttp.ClientSession, path: str) -> tuple[int, str | None]:
+    """The status on a new connection, and what is said of that connection."""
+    async with session.get(path) as answered:
+        await answered.read()
+        return answered.status, answered.headers.get("Connection")
+
+
+def new_connections(url: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(force_close=True))
+
+
+async def until_answered(session: aiohttp.ClientSession, path: str, status: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                if (await answer(session, path))[0] == status:
+                    return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.02)
+
+
+async def test_for_the_delay_new_connections_are_served_and_told_to_end(
+    delayed: dict[str, str], local_azure: LocalAzure
+) -> None:
+    headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
+    async with serving(delayed) as service, new_connections(service.url) as session:
+        await until_answered(session, "/health/ready", 200)
+        service.process.send_signal(signal.SIGTERM)
+        await until_answered(session, "/health/ready", 503)
+        assert await answer(session, "/health/live") == (200, "close")
+        async with session.post("/api/user", headers=headers) as posted:
+            assert (posted.status, posted.headers["Connection"]) == (201, "close")
+        async with session.get("/nowhere") as refused:
+            assert (refused.status, refused.headers["Connection"]) == (404, "close")
+        service.process.send_signal(signal.SIGTERM)
+        await stopped(service)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+async def test_every_signal_to_stop_lets_a_mint_finish(
+    name: str, environment: dict[str, str], local_azure: LocalAzure
+) -> None:
+    may_answer = asyncio.Event()
+    local_azure.acs.faults.script("create_identity", Fault(until=may_answer))
+    headers = {"Authorization": f"Bearer {local_azure.entra.access_token('alex')}"}
+    async with serving(environment) as service, aiohttp.ClientSession(service.url) as session:
+        posting = asyncio.create_task(session.post("/api/user", headers=headers))
+        await local_azure.acs.faults.arrived("create_identity")
+        service.process.send_signal(signal.Signals[name])
+        may_answer.set()
+        assert (await posting).status == 201
+        status, log = await stopped(service)
+    assert status == 0
+    assert "Traceback" not in log
+    assert len(local_azure.acs.live_identities()) == 1
+
+
+async def test_a_second_signal_cuts(delayed: dict[str, str]) -> None:
+    async with serving(delayed) as service, new_connections(service.url) as session:
+        service.process.send_signal(signal.SIGTERM)
+        await until_answered(session, "/health/ready", 503)
+        service.process.send_signal(signal.SIGTERM)
+        status, log = await stopped(service)
+    assert status == 128 + signal.SIGTERM
+    assert "a second signal" in log
+
+
+@pytest.fixture
+def cosmos(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"STORAGE_BACKEND": "cosmos", "AZURE_COSMOS_HEALTH_CHECK_MAX_RETRIES": "0"}
+
+
+async def test_a_start_in_passing_trouble_is_repeated_and_says_so(
+    cosmos: dict[str, str], local_azure: LocalAzure, tmp_path: Path
+) -> None:
+    local_azure.cosmos.faults.script("get_container", Fault(status=503, times=None))
+    async with (
+        ServiceProcess(cosmos, tmp_path, tmp_path / "log") as service,
+        new_connections(service.url) as session,
+    ):
+        await until_answered(session, "/health/startup", 503)
+        assert (await answer(session, "/health/live"))[0] == 200
+        assert (await answer(session, "/health/ready"))[0] == 503
+        async with session.post("/api/user") as posted:
+            assert posted.status == 503
+            assert "Retry-After" in posted.headers
+            assert (await posted.json())["error"] == "service_unavailable"
+        local_azure.cosmos.faults.clear()
+        await service.ready()
+        assert (await answer(session, "/api/user"))[0] == 401
+    assert "not started yet" in service.log.read_text()
+    assert service.process.returncode == 0
+
+
+async def test_a_start_ends_with_one_sentence_when_its_bound_is_over(
+    cosmos: dict[str, str], local_azure: LocalAzure, tmp_path: Path
+) -> None:
+    local_azure.cosmos.faults.script("get_container", Fault(status=503, times=None))
+    async with ServiceProcess(cosmos, tmp_path, tmp_path / "log", BRIEFLY_STARTED) as service:
+        status, log = await stopped(service)
+    assert status == 1
+    assert "The mapping store can't be used" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503, times=None), Fault(hang=True, times=None)])
+async def test_a_signal_during_the_start_ends_it_within_a_second(
+    fault: Fault, cosmos: dict[str, str], local_azure: LocalAzure, tmp_path: Path
+) -> None:
+    local_azure.cosmos.faults.script("get_container", fault)
+    async with ServiceProcess(cosmos, tmp_path, tmp_path / "log") as service:
+        await local_azure.cosmos.faults.arrived("get_container")
+        service.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        status, log = await stopped(service)
+        took = time.monotonic() - began
+    assert status == 0
+    assert "Traceback" not in log
+    assert took < 5  # a second, on a machine that does nothing else

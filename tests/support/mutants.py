@@ -1,0 +1,163 @@
+"""Changes the code in one place at a time and asks its own room's tests whether they notice: `make mutants`.
+
+The changes are cosmic-ray's (https://cosmic-ray.readthedocs.io), which is in an environment of its own. Each is made in
+a copy of the checkout. Left out are changes of `|`, which here stands in type annotations and fails on import.
+"""
+
+import argparse
+import ast
+import difflib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+
+import cosmic_ray.plugins
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("quart_app", "storage", "upstream")
+TIMEOUT_SECONDS = 180.0
+_ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"
+_SLOWEST = {"tests/quart_app/identities": "tests/quart_app/identities/test_interleavings.py"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One change: the `occurrence`th place in the file at `path` that `operator` can change."""
+
+    path: str
+    operator: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.operator.removeprefix('core/')} {self.occurrence}"
+
+
+def mutants(path: str) -> Iterator[Mutant]:
+    """Every change of the file, in a fixed order."""
+    parsed = get_ast((ROOT / path).read_text())
+    for name in sorted(cosmic_ray.plugins.operator_names()):
+        operator = cosmic_ray.plugins.get_operator(name)
+        if name.startswith(_ANNOTATIONS) or operator.arguments():
+            continue
+        places = sum(len(list(operator().mutation_positions(node))) for node in ast_nodes(parsed))
+        yield from (Mutant(path, name, occurrence) for occurrence in range(places))
+
+
+def mutated(mutant: Mutant) -> str | None:
+    """The file's text after the change; `None` where the program stays the same, or is none."""
+    text = (ROOT / mutant.path).read_text()
+    operator = cosmic_ray.plugins.get_operator(mutant.operator)()
+    changed: str | None = mutate_code(text, operator, mutant.occurrence)
+    try:
+        same = changed is None or ast.dump(ast.parse(changed)) == ast.dump(ast.parse(text))
+    except SyntaxError:
+        return None
+    return None if same else changed
+
+
+def room_tests(path: str) -> list[str]:
+    """The tests of the room that the file is in, the slowest last."""
+    folder = Path("tests", path).parent
+    while not (ROOT / folder).is_dir():
+        folder = folder.parent
+    slowest = _SLOWEST.get(str(folder))
+    if slowest is None:
+        return [str(folder)]
+    others = sorted(str(test.relative_to(ROOT)) for test in (ROOT / folder).glob("test_*.py"))
+    return [*(test for test in others if test != slowest), slowest]
+
+
+def survives(copy: Path, python: str, tests: list[str], keyword: str) -> bool:
+    """Whether all tests pass in the copy; what does not end in time is noticed."""
+    command = ["nice", python, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
+    if keyword:
+        command += ["-k", keyword]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def copied(directory: Path) -> Path:
+    """The checkout's files in `directory`, as they are now."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, directory / name)
+    return directory
+
+
+def difference(mutant: Mutant, changed: str) -> str:
+    """What the change is, in two lines."""
+    before = (ROOT / mutant.path).read_text().splitlines()
+    lines = list(difflib.unified_diff(before, changed.splitlines(), lineterm="", n=0))[2:]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def main() -> int:
+    """See `--help`."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.partition("\n")[0])
+    parser.add_argument("paths", nargs="*", help="files to change (default: all of the service)")
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="runs the tests")
+    parser.add_argument("--number", type=int, default=300, help="how many to draw; 0 takes all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin none after so long")
+    parser.add_argument("-k", dest="keyword", default="", help="only tests that pytest's -k selects")
+    given = parser.parse_args()
+    paths = given.paths or sorted(
+        str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+    )
+    every = [mutant for path in paths for mutant in mutants(path)]
+    drawn = random.Random(given.seed).sample(every, min(given.number or len(every), len(every)))
+    print(f"seed {given.seed}: {len(drawn)} of {len(every)} changes in {len(paths)} files", flush=True)
+    until = time.monotonic() + given.minutes * 60
+    results: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as directory:
+        copies: Queue[Path] = Queue()
+        for job in range(given.jobs):
+            copies.put(copied(Path(directory, str(job))))
+
+        def judge(mutant: Mutant) -> str:
+            changed = mutated(mutant)
+            if changed is None:
+                return "the same program or none"
+            copy = copies.get()
+            try:
+                if time.monotonic() > until:
+                    return "not begun"
+                (copy / mutant.path).write_text(changed)
+                survived = survives(copy, str(given.python.absolute()), room_tests(mutant.path), given.keyword)
+            finally:
+                shutil.copy2(ROOT / mutant.path, copy / mutant.path)
+                copies.put(copy)
+            if survived:
+                print(f"survived: {mutant}\n{difference(mutant, changed)}", flush=True)
+            return "survived" if survived else "noticed"
+
+        with ThreadPoolExecutor(given.jobs) as jobs:
+            for result in jobs.map(judge, drawn):
+                results[result] += 1
+    print(", ".join(f"{count} {result}" for result, count in sorted(results.items())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
