@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 
-from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned
+from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned, TokenRequest
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
 from quart_app.identities.refused_writes import RefusedWrites
@@ -66,7 +66,7 @@ class IdentityService:
     Creating and deleting are flights: once begun they have a time bound of their own, outlive their callers, and a
     repeated call joins them. What they must leave open stays with the service: an identity that was minted until it is
     known which mapping the store holds, a deletion until it is finished. The user's next request goes on with it, and
-    so does a background task. Six things lie outside of what can be kept:
+    so does a background task. Seven things lie outside of what can be kept:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
       key by which a stable API version could find it again (`customId` is in preview only).
@@ -78,6 +78,8 @@ class IdentityService:
       `get_or_create`, or by an operator's reconciliation.
     - What stands in the place of a user's mapping and can't be read (`MappingUnreadable`) is never taken for absence.
       `delete` removes it, with the identity where it is certain whose that is; else the identity is left behind.
+    - A revocation that ACS carries out after its answer was lost and it was repeated ends newer tokens, too. Where one
+      is kept, it is answered until its time is over, unless a new one is asked for.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
       open is settled by that user's next one.
 
@@ -205,8 +207,9 @@ class IdentityService:
 
         The mapping gets a mark, by which no replica answers a token again that it kept from before. A token that is
         issued at the same time is either revoked or not, as if it had been asked for before or after. It runs on when
-        the caller is cancelled. Raises `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`, `StoreError`,
-        `AcsError`; after an error, repeating the call is safe.
+        the caller is cancelled. A deletion that was interrupted is finished, which ends the tokens as well. Raises
+        `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`, `MappingUnreadable` (also for a mapping
+        that its user may have written), `StoreError`, `AcsError`; after an error, repeating the call is safe.
         """
         # Each call is a flight of its own: whoever joined one that has revoked already would keep newer tokens.
         flight, _ = self._sign_outs.join(object(), lambda: self._run_sign_out(user))
@@ -284,15 +287,18 @@ class IdentityService:
         """Wait for work that has begun, stop the background task, and try once more to settle what is open.
 
         An identity that is certainly not mapped is deleted, for nobody will know of it. One whose mapping may have been
-        written stays, and is reported. Neither the store nor the client is closed.
+        written stays, and is reported, as are creations and deletions that were cut. Neither the store nor the client
+        is closed.
         """
-        await asyncio.gather(
-            self._flights.aclose(self._close_seconds),
-            self._deletions.aclose(self._close_seconds),
-            self._sign_outs.aclose(self._close_seconds),
+        cut = sum(
+            await asyncio.gather(
+                self._flights.aclose(self._close_seconds),
+                self._deletions.aclose(self._close_seconds),
+                self._sign_outs.aclose(self._close_seconds),
+            )
         )
         await self._reconciler.aclose()
-        if not (self._pending or self._orphans or self._unfinished):
+        if not (cut or self._pending or self._orphans or self._unfinished):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._close_seconds):
@@ -301,6 +307,7 @@ class IdentityService:
             async with asyncio.timeout(self._close_seconds):
                 await self._delete_what_is_certainly_unmapped()
         counts = {
+            "cut": cut,
             "pending": len(self._pending),
             "orphaned": len(self._orphans),
             "unfinished_deletions": len(self._unfinished),
@@ -350,31 +357,51 @@ class IdentityService:
             self._wake_reconciler(user)
 
     async def _run_sign_out(self, user: UserKey) -> None:
-        with own_deadline(self._flight_seconds):
-            async with self._alone_with(user):
-                await self._sign_out(user)
+        try:
+            with own_deadline(self._flight_seconds):
+                async with self._alone_with(user):
+                    await self._sign_out(user)
+        finally:
+            self._wake_reconciler(user)
 
     async def _sign_out(self, user: UserKey) -> None:
-        mapping: IdentityMapping | None = await self._find(user)
+        mapping = await self._read(user)
+        revoked: str | None = None
         for _ in range(_ROUNDS):
-            if mapping is None or mapping.deleting:
+            if mapping is None:
+                self._cache.pop(user, None)
                 raise IdentityNotFound
+            if mapping.deleting:
+                mapping = await self._finish_deletion(mapping)  # which ends its tokens
+                continue
             if mapping.unsealed:
                 # Its user may have written it, and the identity may be anybody's.
                 raise MappingUnreadable(
                     UnreadableMapping(user, mapping.version, Unreadable.UNSEALED, users_may_write=True)
                 )
-            revoked = mapping.acs_user_id
-            await self._revoke(revoked)
-            # The mark comes second: a replica that reads it knows that every token from before is revoked.
-            while mapping is not None and mapping.acs_user_id == revoked and not mapping.deleting:
-                try:
-                    await self._store.change(mapping, signed_out_at=self._now())
-                except MappingChanged:
-                    mapping = await self._read(user)
-                else:
-                    return
+            acs_user_id = mapping.acs_user_id
+            try:
+                if acs_user_id != revoked:
+                    await self._revoke(acs_user_id)
+                    revoked = acs_user_id
+                # The mark comes second: whoever reads it knows that every token from before is revoked. One that
+                # someone else wrote meanwhile says nothing of a token issued between it and this revocation.
+                await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
+            except MappingChanged:
+                mapping = await self._read(user)
+            except (MappedIdentityGone, MappedIdentityNotOwned):
+                mapping = await self._read(user)
+                if mapping is not None and mapping.acs_user_id == acs_user_id and not mapping.deleting:
+                    raise
+            else:
+                return
         raise StoreUnavailable
+
+    def _next_sign_out(self, mapping: IdentityMapping) -> datetime:
+        """Now, or just after the last one where a clock is behind: the same time again would be no change."""
+        if mapping.signed_out_at is None:
+            return self._now()
+        return max(self._now(), mapping.signed_out_at + timedelta(microseconds=1))
 
     async def _revoke(self, acs_user_id: str) -> None:
         if self._token_cache is not None:

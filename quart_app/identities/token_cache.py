@@ -22,6 +22,8 @@ class _Kept:
 class TokenCache:
     """Each token for `seconds` after it was issued, by identity, request and version of the mapping.
 
+    One that was asked for with a shorter life is given up a minute before its end.
+
     The identities whose tokens are oldest give way beyond `size`. A token says nothing about whether its identity still
     belongs to anybody: that is for the mapping store to say, each time. A mapping whose version is another, because its
     user signed out everywhere, has none of the tokens that were kept before. `timer` is in seconds.
@@ -36,13 +38,15 @@ class TokenCache:
 
     def find(self, acs_user_id: str, request: TokenRequest | None, version: str) -> AcsToken | None:
         """The token that was issued for this very request, if it is still fresh."""
-        kept = self._tokens.get(acs_user_id, {}).get((request, version))
+        variants = self._tokens.get(acs_user_id)
+        kept = variants.get((request, version)) if variants is not None else None
         return kept.token if kept is not None and self._timer() < kept.until else None
 
     def keep(self, acs_user_id: str, request: TokenRequest | None, version: str, token: AcsToken) -> None:
         """Remember a token that was issued just now, after the mapping was read in this version."""
         variants = self._tokens.get(acs_user_id) or OrderedDict()
-        variants[request, version] = _Kept(token, self._timer() + self._seconds)
+        seconds = self._seconds if request is None else min(self._seconds, (request.minutes - 1) * 60)
+        variants[request, version] = _Kept(token, self._timer() + seconds)
         variants.move_to_end((request, version))
         while len(variants) > VARIANTS:
             variants.popitem(last=False)

@@ -22,6 +22,7 @@ class MemoryAcsClient(Scripted):
         self.closed = False
         self.good_tokens: dict[str, set[str]] = {}
         self._numbers = itertools.count(1)
+        self._token_numbers = itertools.count(1)
 
     async def create_identity(self) -> str:
         async def mint() -> str:
@@ -36,13 +37,14 @@ class MemoryAcsClient(Scripted):
         async def delete() -> None:
             _require_own(acs_user_id)
             self.live.discard(acs_user_id)
+            self.good_tokens.pop(acs_user_id, None)
 
         await self._call("delete_identity", delete)
 
     async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
         async def issue() -> AcsToken:
             self._require_live(acs_user_id)
-            token = f"token {next(self._numbers)} of {acs_user_id}"
+            token = f"token {next(self._token_numbers)} of {acs_user_id}"
             self.good_tokens.setdefault(acs_user_id, set()).add(token)
             return AcsToken(token, EXPIRES_ON)
 

@@ -17,8 +17,8 @@ TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 TOKEN_DESCRIPTION = (
     QueryParameter(
         "scope",
-        "What the token is good for, separated by blanks: less than the deployment allows. `voip` includes `voip.join`; "
-        "`chat` includes `chat.join`, and that `chat.join.limited`. By default everything that is allowed.",
+        "What the token is good for, separated by blanks: at most what the deployment allows, which is the default. "
+        "`voip` includes `voip.join`; `chat` includes `chat.join`, and that `chat.join.limited`.",
         {"type": "string", "examples": ["voip.join"]},
     ),
     QueryParameter(
