@@ -47,6 +47,6 @@ class TokenPolicy:
         if minutes is not None and not SHORTEST_MINUTES <= minutes <= self.minutes:
             raise LifetimeNotAllowed(f"minutes must be a number from {SHORTEST_MINUTES} to {self.minutes}.")
         return TokenRequest(
-            self.scopes if scopes is None else tuple(dict.fromkeys(scopes)),
+            tuple(sorted(set(self.scopes if scopes is None else scopes))),
             self.minutes if minutes is None else minutes,
         )
