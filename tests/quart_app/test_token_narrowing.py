@@ -92,7 +92,7 @@ async def test_a_caller_gets_what_is_asked_for(
     answer = await client.get(f"{path}{query}", headers=bearer("alex"))
     assert answer.status_code == 201
     claims = local_azure.acs.verify_token((await answer.get_json())["token"])
-    assert set(str(claims["scp"]).replace(" ", ",").split(",")) == scopes
+    assert set(claims["acsScope"].split(",")) == scopes
     assert claims["exp"] - claims["iat"] == minutes * 60
 
 
