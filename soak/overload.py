@@ -157,9 +157,11 @@ def _report(
     usual = percentile([took for at, took, _ in good.seconds if at < begins], 0.99)
     recovery = _recovery(good, ends, max(0.1, 3 * usual))
     share = good.served / good.calls if good.calls else 0.0
-    print(f"503: {len(refused)}, p99 {late:.3f} s; recovered {recovery:.0f} s after the flood; served {share:.2%}")
+    print(f"503: {anonymous.statuses[503]} to anonymous callers, {good.statuses[503]} to good ones, p99 {late:.3f} s")
+    print(f"recovered {recovery:.0f} s after the flood; served {share:.2%}")
     held = {
         f"at least {SERVED_AT_LEAST:.0%} of good callers are served": share >= SERVED_AT_LEAST,
+        "anonymous callers are told 503": anonymous.statuses[503] > 0,
         f"memory grows by {GROWTH_AT_MOST:.0f} MiB at most": peak - before.resident <= GROWTH_AT_MOST,
         f"a 503 comes within {EARLY_SECONDS:.0f} s": late <= EARLY_SECONDS,
         "a 503 says when to come back": all(answer.retry_after is not None for answer in refused),
