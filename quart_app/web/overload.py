@@ -14,7 +14,7 @@ TURNS = 10
 """About as many turns of the event loop as a request takes that waits for nothing else."""
 
 READINGS = 3
-STRANGERS_SECONDS = 0.1
+STRANGERS_SECONDS = 0.25
 KNOWN_SECONDS = 1.0
 
 
