@@ -176,6 +176,13 @@ def refusal_while_starting() -> tuple[list[tuple[bytes, bytes]], bytes]:
     return headers, as_json({**response.body(""), "code": name.status}).encode()
 
 
+def refusal_when_busy(request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the 503 to a request that is too many, as `describe` gives it for `TooBusy`."""
+    response = describe(TooBusy(), "")
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+    return [(b"content-type", b"application/json"), *headers], as_json(response.body(request_id)).encode()
+
+
 def _unavailable(what: str) -> "_Answer":
     def answer(error: Any, _: str) -> ErrorResponse:
         seconds = getattr(error, "retry_after", None) or DEFAULT_RETRY_AFTER_SECONDS
