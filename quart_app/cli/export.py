@@ -25,8 +25,9 @@ from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, Un
 @click.command()
 @user_option
 @store_option
-def export(*, user: UserKey, store: str | None) -> None:
-    """Print what the service stores about a user, as JSON.
+@json_option
+def export(*, user: UserKey, store: str | None, as_json: bool) -> None:
+    """Print what the service stores about a user, as JSON, with --json or without.
 
     That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
     Microsoft Graph is used by the application permission User.Read.All.
@@ -35,7 +36,7 @@ def export(*, user: UserKey, store: str | None) -> None:
     read, 2 for bad usage or settings.
     """
     settings, backend = _chosen(store)
-    found = run(_read(settings, backend, user))
+    found = run(_read(settings, backend, user), as_json=as_json)
     document: dict[str, Any] = {"user": described(user), "store": backend.value, "mapping": None}
     if isinstance(found, UnreadableMapping):
         echo_json(document | {"unreadable": str(found)})
@@ -64,7 +65,7 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
             click.echo("Nobody is there to be asked; pass --yes.", err=True)
             sys.exit(USAGE)
         click.confirm("Delete the user's ACS identity for good?", abort=True, err=True)
-    existed = run(_delete(settings, backend, user))
+    existed = run(_delete(settings, backend, user), as_json=as_json)
     if as_json:
         echo_json({"deleted": existed})
     else:
