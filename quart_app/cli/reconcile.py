@@ -151,19 +151,19 @@ def _show(done: "ReconciliationReport", summary: dict[str, Any], report: Report 
 
 def _conclusions(done: "ReconciliationReport", report: Report | None) -> Iterator[str]:
     """What stopped it, what is not known, and what to do about what is known; never more than that."""
+    from quart_app.operations.reconciliation import State
+
     if done.stopped:
         yield f"Stopped early. {done.stopped}"
     else:
         yield from (f"{count} failed so: {each.reason}" for each, count in done.trouble.most_common())
     if done.refused:
         yield done.refused
-    if done.undecided:
-        names = sorted({UPSTREAMS[each.upstream] for each in done.trouble}) or [UPSTREAMS["store"]]
-        yield (
-            f"Nothing was decided about {done.undecided} mappings, because of {' and '.join(names)}: run this again "
-            "once it answers."
-        )
+    if done.undecided or done.unlisted:
+        names = " and ".join(sorted({UPSTREAMS[each.upstream] for each in done.trouble}))
+        about = f"{done.undecided} mappings" + (", nor about those that were not listed" if done.unlisted else "")
+        yield f"Nothing was decided about {about}, because of {names}. Run this again once it answers."
     if done.left and not done.refused and not done.stopped:
         yield f"--repair deletes the {done.left} mappings whose identities can't be used."
-    if done.entries and not done.clean:
-        yield f"{report.path} says which mappings." if report else "--report FILE says which mappings."
+    if any(entry.repair is None and entry.state is not State.UNKNOWN for entry in done.entries):
+        yield f"{report.path if report else '--report FILE'} says which mappings are not in order, and why."

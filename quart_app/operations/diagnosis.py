@@ -51,7 +51,7 @@ from quart_app.operations.upstreams import (
 from quart_app.settings import ClientCertificate, Settings, StorageBackend
 from quart_app.stores import open_mapping_store
 from storage.mapping import STORE, MappingStore, StoreMisconfigured, UserKey
-from upstream.errors import UpstreamError
+from upstream.errors import Throttled, UpstreamError
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
 
@@ -209,6 +209,8 @@ class _Diagnosis:
             return _failed(
                 f"The issuer can't be reached ({type(error).__name__}).", f"Check {setting} and the network."
             )
+        if status == 429 or status >= 500:
+            return _failed(f"The issuer answers {status}: it is busy or in trouble, which passes.", _AGAIN)
         if is_entra and status == 400:
             return _failed("Entra ID knows no such tenant.", CODES[90002].advice)
         return _failed(
@@ -416,7 +418,8 @@ _NOT_ACS = "Check that the endpoint in ACS_CONNECTION_STRING or ACS_ENDPOINT is 
 _NO_IDENTITY = "There is no token to ask it with; see the finding about the managed identity or your own sign-in."
 RUN_THERE = "Run acs-auth doctor in the service's container, too (docs/run-a-command.md)."
 _SPREADING = "A role that was given in the last ten minutes may still be spreading."
-_THROTTLED = "Wait a minute and run this again. If it lasts, ask Azure's support for a higher limit."
+_AGAIN = "Wait a minute and run this again."
+_THROTTLED = f"{_AGAIN} If it lasts, ask Azure's support for a higher limit."
 _CERTIFICATE_REMEDY = (
     "Check the address. Behind a proxy that inspects TLS, or with a private certificate authority, let SSL_CERT_FILE "
     "and REQUESTS_CA_BUNDLE name a file with its certificate."
@@ -458,7 +461,9 @@ def _from_text(text: str) -> Finding:
 
 
 def _told(error: UpstreamError) -> Finding:
-    return _failed(str(error), (error.cause and error.cause.advice) or "Run it again.")
+    if isinstance(error, Throttled):
+        return _failed(str(error), _AGAIN)
+    return _failed(str(error), (error.cause and error.cause.advice) or _AGAIN)
 
 
 def _store_fault(error: UpstreamError) -> Finding:
@@ -477,6 +482,8 @@ def _entra_fault(error: OnBehalfOfError) -> Finding:
     advice = error.cause.advice if error.cause else None
     if advice:
         return _failed(str(error), advice)
+    if isinstance(error, Throttled):
+        return _failed(str(error), _AGAIN)
     fault, remedy = _split(str(error))
     return _failed(fault, remedy or "Check ENTRA_AUTHORITY_HOST and the network.")
 

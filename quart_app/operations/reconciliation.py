@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why mappings could not be looked at or repaired: the upstream's name in logs, and sentences without ids."""
+    """Why mappings could not be listed, looked at or repaired: the upstream's name in logs, and sentences without ids."""
 
     upstream: str
     reason: str
@@ -79,10 +79,11 @@ class Trouble:
 class ReconciliationReport:
     """What was found and done.
 
-    listed   how many mappings the store listed
-    trouble  why mappings could not be looked at or repaired, and how many
-    stopped  why not all mappings were looked at, or why repairing was broken off
-    refused  why nothing was repaired
+    listed    how many mappings the store listed
+    trouble   why mappings could not be listed, looked at or repaired, and how many of the listed ones
+    stopped   why not all mappings were looked at, or why repairing was broken off
+    unlisted  whether the store could not even be listed to its end
+    refused   why nothing was repaired
     """
 
     states: Counter[State] = field(default_factory=Counter)
@@ -91,6 +92,7 @@ class ReconciliationReport:
     listed: int = 0
     trouble: Counter[Trouble] = field(default_factory=Counter)
     stopped: str | None = None
+    unlisted: bool = False
     refused: str | None = None
 
     @property
@@ -233,7 +235,9 @@ class _Reconciliation:
         try:
             return await anext(listing, None)
         except UpstreamError as error:
+            self._report.trouble[Trouble(error.upstream, told(error))] += 0
             self._report.stopped = f"The store can't be read to its end: {told(error)}"
+            self._report.unlisted = True
             return None
 
     def _note_unreadable(self, stored: UnreadableMapping) -> None:
