@@ -305,7 +305,7 @@ class _Diagnosis:
     def _scopes_of_identity(self) -> Iterable[str]:
         settings = self._settings
         if acs_asks_identity(settings):
-            yield "https://communication.azure.com/.default"
+            yield "https://communication.azure.com//.default"  # as its SDK writes it
         if not store_asks_identity(settings, settings.storage.backend):
             return
         if settings.storage.backend is StorageBackend.COSMOS:
@@ -316,25 +316,22 @@ class _Diagnosis:
     async def _acs(self) -> list[Finding]:
         if self._no_sign_in is not None and acs_asks_identity(self._settings):
             return [_skipped(_NO_IDENTITY)]
-        async with open_operator_acs(self._settings, _RETRY, canaries=self._options.write) as acs:
-            try:
-                # No other read-only call proves the credential: ACS Identity has no operation that reads.
-                await acs.issue_token(FOREIGN_IDENTITY)
-            except IdentityNotOwned:
-                accepted = True
-            except UpstreamError as error:
-                return [self._acs_fault(error)]
-            else:
-                accepted = False
-            if not accepted:
-                return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
-            if not self._options.write:
-                return [Finding("", State.OK, "Reachable, credential accepted. With --write an identity is made, too.")]
-            try:
+        try:
+            async with open_operator_acs(self._settings, _RETRY, canaries=self._options.write) as acs:
+                try:
+                    # No other read-only call proves the credential: ACS Identity has no operation that reads.
+                    await acs.issue_token(FOREIGN_IDENTITY)
+                except IdentityNotOwned:
+                    pass
+                else:
+                    return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
+                if not self._options.write:
+                    message = "Reachable, credential accepted. With --write an identity is made, too."
+                    return [Finding("", State.OK, message)]
                 await acs.prove()
-            except UpstreamError as error:
-                return [self._acs_fault(error)]
-            return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
+        except UpstreamError as error:
+            return [self._acs_fault(error)]
+        return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
 
     async def _store(self) -> list[Finding]:
         backend = self._settings.storage.backend

@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why mappings could not be listed, looked at or repaired: the upstream's name in logs, and sentences without ids."""
+    """Why mappings could not be listed, looked at or repaired: which upstream, as logs name it, and what it said."""
 
     upstream: str
     reason: str
