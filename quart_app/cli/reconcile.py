@@ -164,6 +164,6 @@ def _conclusions(done: "ReconciliationReport", report: Report | None) -> Iterato
         about = f"{done.undecided} mappings" + (", nor about those that were not listed" if done.unlisted else "")
         yield f"Nothing was decided about {about}, because of {names}. Run this again once it answers."
     if done.left and not done.refused and not done.stopped:
-        yield f"--repair deletes the {done.left} mappings whose identities can't be used."
+        yield f"Mappings that --repair would delete: {done.left}."
     if any(entry.repair is None and entry.state is not State.UNKNOWN for entry in done.entries):
         yield f"{report.path if report else '--report FILE'} says which mappings are not in order, and why."

@@ -402,7 +402,7 @@ async def test_repair_is_advised_only_for_what_it_would_delete(
     local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth
 ) -> None:
     result = await acs_auth("reconcile")
-    assert "--repair deletes the 2 mappings whose identities can't be used." in result.stderr
+    assert "Mappings that --repair would delete: 2." in result.stderr
     assert "--report FILE says which mappings are not in order, and why." in result.stderr
     assert (await acs_auth("reconcile", "--repair")).stderr == ""
 
