@@ -27,7 +27,9 @@ from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, Un
 @store_option
 @json_option
 def export(*, user: UserKey, store: str | None, as_json: bool) -> None:
-    """Print what the service stores about a user, as JSON, with --json or without.
+    """Print what the service stores about a user, as JSON.
+
+    With --json or without.
 
     That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
     Microsoft Graph is used by the application permission User.Read.All.

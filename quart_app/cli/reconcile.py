@@ -161,8 +161,8 @@ def _conclusions(done: "ReconciliationReport", report: Report | None) -> Iterato
         yield done.refused
     if done.undecided or done.unlisted:
         names = " and ".join(sorted({UPSTREAMS[each.upstream] for each in done.trouble}))
-        about = f"{done.undecided} mappings" + (", nor about those that were not listed" if done.unlisted else "")
-        yield f"Nothing was decided about {about}, because of {names}. Run this again once it answers."
+        about = "any mapping of the store" if done.unlisted else f"{done.undecided} mappings"
+        yield f"Nothing was decided about {about}, because of {names}. Run this again once that is over."
     if done.left and not done.refused and not done.stopped:
         yield f"Mappings that --repair would delete: {done.left}."
     if any(entry.repair is None and entry.state is not State.UNKNOWN for entry in done.entries):

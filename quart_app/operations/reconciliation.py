@@ -82,7 +82,7 @@ class ReconciliationReport:
     listed    how many mappings the store listed
     trouble   why mappings could not be listed, looked at or repaired, and how many of the listed ones
     stopped   why not all mappings were looked at, or why repairing was broken off
-    unlisted  whether the store could not even be listed to its end
+    unlisted  whether the store could not even be listed to its end, before anything was looked at
     refused   why nothing was repaired
     """
 
@@ -228,6 +228,7 @@ class _Reconciliation:
         while self._report.stopped is None and (stored := await self._next(listing)) is not None:
             self._report.listed += isinstance(stored, IdentityMapping)
             self._owners.add(stored)
+        self._report.unlisted = self._report.stopped is not None
 
     async def _next(
         self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
@@ -237,7 +238,6 @@ class _Reconciliation:
         except UpstreamError as error:
             self._report.trouble[Trouble(error.upstream, told(error))] += 0
             self._report.stopped = f"The store can't be read to its end: {told(error)}"
-            self._report.unlisted = True
             return None
 
     def _note_unreadable(self, stored: UnreadableMapping) -> None:

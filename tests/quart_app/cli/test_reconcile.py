@@ -283,6 +283,30 @@ async def test_what_can_not_be_read_is_counted_named_and_left() -> None:
     assert len(store.unreadable) == 2
 
 
+async def test_a_store_that_breaks_off_while_mappings_are_looked_at_leaves_the_rest_undecided() -> None:
+    class Breaking(MemoryMappingStore):
+        listings = 0
+
+        def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
+            self.listings += 1
+            whole = super().mappings()
+            if self.listings == 1:
+                return whole
+
+            async def one() -> AsyncIterator[IdentityMapping | UnreadableMapping]:
+                yield await anext(whole)
+                raise StoreUnavailable
+
+            return one()
+
+    store, acs = Breaking(), MemoryAcsClient()
+    for number in range(3):
+        await store.create(UserKey("tenant", str(number)), await acs.create_identity())
+    report = await reconcile(store, acs, ReconciliationOptions(concurrency=1), proven)
+    assert (report.mappings, report.undecided, report.unlisted) == (3, 2, False)
+    assert (report.clean, report.partial) == (False, True)
+
+
 class Out(MemoryAcsClient):
     """ACS in an outage that begins after `answers` calls about tokens or deletions."""
 
@@ -396,6 +420,17 @@ async def test_an_outage_is_told_with_its_upstream_and_no_advice_to_repair(
     [trouble] = document["trouble"]
     assert (trouble["upstream"], trouble["reason"][:12]) == ("acs", "ACS refused ")
     assert 10 <= trouble["mappings"] < 18
+
+
+async def test_a_store_that_can_not_be_listed_decides_nothing_about_any_mapping(
+    local_azure: LocalAzure, acs_auth: AcsAuth
+) -> None:
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    local_azure.graph.faults.script("list_users", Fault(status=403, body=denied, times=None))
+    result = await acs_auth("reconcile", "--store", "graph")
+    assert result.exit_code == 3
+    assert "Nothing was decided about any mapping of the store, because of the mapping store." in result.stderr
+    assert "--repair" not in result.stderr
 
 
 async def test_repair_is_advised_only_for_what_it_would_delete(
