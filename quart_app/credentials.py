@@ -1,7 +1,7 @@
 """The service's own credentials towards Azure: which ones are in use, and the managed identity that needs no secret."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,16 +50,22 @@ class ManagedIdentityUnavailable(Unavailable, ManagedIdentityError):
         super().__init__("The managed identity endpoint is unavailable.", retry_after)
 
 
-class ManagedIdentity:
-    """The managed identity as the Azure SDKs and on-behalf-of ask it for tokens (`AsyncTokenCredential`).
+class AzureCredential:
+    """Whom the Azure SDKs and on-behalf-of ask for tokens (`AsyncTokenCredential`): the managed identity.
 
-    It is an upstream of its own, made by `managed_identity`: its calls are measured and repeated here, and every
-    failure is a `ManagedIdentityError`, whatever its SDK raises.
+    An operator's command may ask its operator's own sign-in instead (`operations.sign_in`). Either is an upstream of
+    its own: its calls are measured and repeated here, and whatever its SDK raises becomes what `failed` makes of it.
     """
 
-    def __init__(self, credential: "AsyncSupportsTokenInfo", calls: UpstreamCalls) -> None:
+    def __init__(
+        self,
+        credential: "AsyncSupportsTokenInfo",
+        calls: UpstreamCalls,
+        failed: Callable[[Exception], UpstreamError],
+    ) -> None:
         self._credential = credential
         self._calls = calls
+        self._failed = failed
 
     async def token(self, scope: str) -> str:
         """A token for `scope`, which ends with `/.default`; kept until shortly before it expires."""
@@ -74,9 +80,7 @@ class ManagedIdentity:
             except UpstreamError:
                 raise
             except Exception as error:  # whatever the SDK raises ends here; its texts quote the answer
-                raise ManagedIdentityUnavailable().because(
-                    Cause(code=type(error).__name__, advice=_PASSING_ADVICE)
-                ) from None
+                raise self._failed(error) from None
 
         return await self._calls.call("token", ask)
 
@@ -88,23 +92,24 @@ class ManagedIdentity:
         return AccessToken(issued.token, issued.expires_on)
 
     async def close(self) -> None:
-        """Nothing: `managed_identity` closes it."""
+        """Nothing: whoever opened it closes it."""
 
-    async def __aenter__(self) -> "ManagedIdentity":
+    async def __aenter__(self) -> "AzureCredential":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing: `managed_identity` closes it."""
+        """Nothing: whoever opened it closes it."""
 
 
 @asynccontextmanager
 async def managed_identity(
     entra: EntraSettings, retry: RetryPolicy | None = None, measure: Measure = unmeasured
-) -> AsyncIterator[ManagedIdentity]:
+) -> AsyncIterator[AzureCredential]:
     """The user-assigned managed identity `ENTRA_MANAGED_IDENTITY_CLIENT_ID`, closed at the end.
 
     It keeps a token for each API until shortly before it expires. Its SDK's retries are off: `retry` is the one that
-    repeats. https://learn.microsoft.com/entra/identity/managed-identities-azure-resources
+    repeats. Every failure is a `ManagedIdentityError`.
+    https://learn.microsoft.com/entra/identity/managed-identities-azure-resources
     """
     # Loading them takes a while, which other credentials need not wait for.
     from azure.core.pipeline.transport import AioHttpTransport
@@ -123,7 +128,11 @@ async def managed_identity(
             calls = UpstreamCalls(
                 MANAGED_IDENTITY, lambda begun: ManagedIdentityUnavailable(), retry or RetryPolicy(), measure
             )
-            yield ManagedIdentity(credential, calls)
+            yield AzureCredential(credential, calls, _unavailable)
+
+
+def _unavailable(error: Exception) -> ManagedIdentityError:
+    return ManagedIdentityUnavailable().because(Cause(code=type(error).__name__, advice=_PASSING_ADVICE))
 
 
 _DOCUMENTATION = (
@@ -179,16 +188,16 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def uses_managed_identity(settings: Settings) -> bool:
     """Whether ACS, Cosmos DB or, on behalf of users, Entra ID is reached with the managed identity."""
-    return _acs_by_identity(settings) or _cosmos_by_identity(settings) or _graph_by_identity(settings)
+    return acs_asks_identity(settings) or store_asks_identity(settings, settings.storage.backend)
 
 
 def credentials_in_use(settings: Settings) -> Iterator[tuple[str, str]]:
     """What for, and which credential, in plain words without a secret; only what the chosen store needs."""
     identity = f"managed identity {settings.entra.managed_identity_client_id}"
-    yield "ACS", identity if _acs_by_identity(settings) else "access key of ACS_CONNECTION_STRING"
+    yield "ACS", identity if acs_asks_identity(settings) else "access key of ACS_CONNECTION_STRING"
     match settings.storage.backend:
         case StorageBackend.COSMOS:
-            yield "Cosmos DB", identity if _cosmos_by_identity(settings) else "account key COSMOS_KEY"
+            yield "Cosmos DB", identity if settings.cosmos.key is None else "account key COSMOS_KEY"
         case StorageBackend.GRAPH:
             described = {
                 "ENTRA_CLIENT_SECRET": "client secret ENTRA_CLIENT_SECRET",
@@ -198,18 +207,19 @@ def credentials_in_use(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "on-behalf-of", described[settings.entra.client_credentials[0]]
 
 
-def _acs_by_identity(settings: Settings) -> bool:
+def acs_asks_identity(settings: Settings) -> bool:
+    """Whether ACS is called with tokens of the managed identity, and not with a key."""
     return settings.acs.connection_string is None
 
 
-def _cosmos_by_identity(settings: Settings) -> bool:
-    return settings.storage.backend is StorageBackend.COSMOS and settings.cosmos.key is None
-
-
-def _graph_by_identity(settings: Settings) -> bool:
-    return settings.storage.backend is StorageBackend.GRAPH and settings.entra.client_credentials == (
-        "ENTRA_MANAGED_IDENTITY_CLIENT_ID",
-    )
+def store_asks_identity(settings: Settings, backend: StorageBackend) -> bool:
+    """Whether `backend` is reached with tokens of the managed identity; with Graph it is the API's credential."""
+    match backend:
+        case StorageBackend.COSMOS:
+            return settings.cosmos.key is None
+        case StorageBackend.GRAPH:
+            return not (settings.entra.client_secret or settings.entra.client_certificate_path)
+    return False
 
 
 _CONNECT_SECONDS = 3.0

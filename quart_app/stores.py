@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from quart_app.auth.caller import current_caller
 from quart_app.clouds import ENTRA
-from quart_app.credentials import MANAGED_IDENTITY, ManagedIdentity, managed_identity
+from quart_app.credentials import MANAGED_IDENTITY, AzureCredential, managed_identity, store_asks_identity
 from quart_app.settings import CLIENT_CREDENTIALS, NO_SEAL_KEYS, ClientCertificate, Settings, StorageBackend
 from quart_app.telemetry.instruments import Telemetry
 from storage.guarded import GuardedStore
@@ -46,7 +46,7 @@ async def open_mapping_store(
     *,
     backend: StorageBackend | None = None,
     acting_as: ActingAs = ActingAs.CALLER,
-    credential: ManagedIdentity | None = None,
+    credential: AzureCredential | None = None,
     telemetry: Telemetry | None = None,
 ) -> AsyncIterator[GuardedStore]:
     """The store `backend`, by default the one that `STORAGE_BACKEND` names, closed at the end.
@@ -71,7 +71,7 @@ async def open_with_warnings(
     *,
     backend: StorageBackend | None = None,
     acting_as: ActingAs = ActingAs.CALLER,
-    credential: ManagedIdentity | None = None,
+    credential: AzureCredential | None = None,
     telemetry: Telemetry | None = None,
 ) -> AsyncIterator[tuple[GuardedStore, tuple[str, ...]]]:
     """As `open_mapping_store`, with the warnings instead of logging them: a fault and its remedy each."""
@@ -108,10 +108,10 @@ class _Opening:
     stack: AsyncExitStack
     retry: RetryPolicy
     acting_as: ActingAs
-    credential: ManagedIdentity | None
+    credential: AzureCredential | None
     telemetry: Telemetry
 
-    async def identity(self) -> ManagedIdentity:
+    async def identity(self) -> AzureCredential:
         """The managed identity: the one that is open already, or one of its own."""
         if self.credential is not None:
             return self.credential
@@ -134,7 +134,7 @@ async def _cosmos(opening: _Opening) -> _Opened:
     from storage.cosmos_options import CosmosOptions
 
     cosmos = opening.settings.cosmos
-    credential = None if cosmos.key is not None else await opening.identity()
+    credential = await opening.identity() if store_asks_identity(opening.settings, StorageBackend.COSMOS) else None
     store = await open_cosmos_store(
         CosmosOptions(
             endpoint=str(cosmos.endpoint),
@@ -156,13 +156,15 @@ def accepts_unsealed(settings: Settings) -> bool:
 
 
 @asynccontextmanager
-async def open_graph_extensions(settings: Settings, retry: RetryPolicy) -> "AsyncIterator[GraphMappingStore]":
-    """What Microsoft Graph stores, as the application, for who seals it. Raises as `open_mapping_store`.
+async def open_graph_extensions(
+    settings: Settings, retry: RetryPolicy, credential: AzureCredential | None = None
+) -> "AsyncIterator[GraphMappingStore]":
+    """What Microsoft Graph stores, as the application, for who seals it. Arguments and errors: `open_mapping_store`.
 
     `retry` is for the tokens; the store itself repeats nothing.
     """
     async with AsyncExitStack() as stack:
-        opening = _Opening(settings, stack, retry, ActingAs.APPLICATION, None, Telemetry())
+        opening = _Opening(settings, stack, retry, ActingAs.APPLICATION, credential, Telemetry())
         store, _ = await _graph(opening)
         stack.push_async_callback(store.aclose)
         yield store
@@ -202,8 +204,7 @@ async def _graph(opening: _Opening) -> "tuple[GraphMappingStore, tuple[str, ...]
 
     settings = opening.settings
     entra, graph, telemetry = opening.settings.entra, opening.settings.graph, opening.telemetry
-    by_identity = not (entra.client_secret or entra.client_certificate_path)
-    identity = await opening.identity() if by_identity else None
+    identity = await opening.identity() if store_asks_identity(settings, StorageBackend.GRAPH) else None
     on_behalf_of = OnBehalfOf(
         OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity)),
         opening.retry,

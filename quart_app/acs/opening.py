@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
-from quart_app.credentials import ManagedIdentity, managed_identity
+from quart_app.credentials import AzureCredential, managed_identity
 from quart_app.settings import AcsSettings, EntraSettings
 from upstream.measuring import Measure, unmeasured
 from upstream.retrying import RetryPolicy
@@ -20,7 +20,7 @@ async def open_acs_client(
     acs: AcsSettings,
     entra: EntraSettings,
     retry: RetryPolicy,
-    credential: ManagedIdentity | None = None,
+    credential: AzureCredential | None = None,
     *,
     probing: bool = False,
     canaries: bool = True,

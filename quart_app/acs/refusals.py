@@ -28,11 +28,12 @@ _TEAMS = "https://learn.microsoft.com/azure/communication-services/concepts/team
 
 KEY_ADVICE = (
     "Copy the connection string from the ACS resource's Keys page into ACS_CONNECTION_STRING: keys may have been "
-    "regenerated. If it is right, check this machine's clock."
+    "regenerated. Where they are switched off, set ACS_ENDPOINT and a managed identity instead. If it is right, check "
+    "this machine's clock."
 )
 IDENTITY_ADVICE = (
-    "Give the managed identity the role 'Communication and Email Service Owner' on the ACS resource; a role that was "
-    "given in the last ten minutes may still be spreading."
+    "Give the managed identity (or whoever is signed in, for a command elsewhere) the role 'Communication and Email "
+    "Service Owner' on the ACS resource; a role that was given in the last ten minutes may still be spreading."
 )
 CREDENTIAL_REFUSED = "Denied"
 """The code of ACS's data planes for a credential that they do not take: it says nothing about what was asked for."""

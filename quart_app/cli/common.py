@@ -25,6 +25,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 OK, WRONG, USAGE, PARTIAL = 0, 1, 2, 3
 """Exit statuses: done and in order; something is wrong or failed; bad usage or settings (click's own); done in part."""
 
+UPSTREAMS = {
+    "acs": "Azure Communication Services",
+    "entra": "Microsoft Entra ID",
+    "managed_identity": "the managed identity's endpoint",
+    "sign_in": "your own sign-in",
+    "store": "the mapping store",
+}
+"""What people read for the names of upstreams in logs."""
+
 BACKENDS = tuple(backend.value for backend in StorageBackend)
 
 
@@ -50,16 +59,19 @@ def fail(message: str) -> NoReturn:
     sys.exit(WRONG)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
     """Do `work` in an event loop; what stands in its way ends the process with status 1 and a sentence.
 
-    What the libraries log is left out: it would repeat, in their words, what the command says itself.
+    With `as_json` a document that says the same, and of which upstream, goes to standard output as well. What the
+    libraries log is left out: it would repeat, in their words, what the command says itself.
     """
     silence = logging.NullHandler()
     logging.getLogger().addHandler(silence)
     try:
         return asyncio.run(work)
     except UpstreamError as error:
+        if as_json:
+            echo_json({"error": told(error), "upstream": error.upstream})
         fail(told(error))
     finally:
         logging.getLogger().removeHandler(silence)

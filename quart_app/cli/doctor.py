@@ -37,7 +37,7 @@ def doctor(*, write: bool, user_token: IO[str] | None, as_json: bool) -> None:
     from quart_app.operations.diagnosis import DiagnosisOptions, diagnose
 
     token = user_token.read() if user_token is not None else None
-    findings = run(diagnose(settings, DiagnosisOptions(write=write, user_token=token)))
+    findings = run(diagnose(settings, DiagnosisOptions(write=write, user_token=token)), as_json=as_json)
     failed = sum(finding.state == "failed" for finding in findings)
     if as_json:
         echo_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})

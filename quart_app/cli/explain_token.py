@@ -40,7 +40,7 @@ def explain_token(*, as_json: bool) -> None:
         async with new_http_session(connections=8, unpack=True) as session:
             return await explain(settings, token, session)
 
-    explanation = run(explained())
+    explanation = run(explained(), as_json=as_json)
     if as_json:
         judged = [asdict(each) for each in explanation.judged]
         echo_json({"accepted": explanation.accepted, "reason": explanation.reason, "judged": judged})

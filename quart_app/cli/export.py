@@ -26,8 +26,11 @@ from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, Un
 @click.command()
 @user_option
 @store_option
-def export(*, user: UserKey, store: str | None) -> None:
+@json_option
+def export(*, user: UserKey, store: str | None, as_json: bool) -> None:
     """Print what the service stores about a user, as JSON.
+
+    With --json or without.
 
     That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
     Microsoft Graph is used by the application permission User.Read.All.
@@ -36,7 +39,7 @@ def export(*, user: UserKey, store: str | None) -> None:
     read, 2 for bad usage or settings.
     """
     settings, backend = _chosen(store)
-    found = run(_read(settings, backend, user))
+    found = run(_read(settings, backend, user), as_json=as_json)
     document: dict[str, Any] = {"user": described(user), "store": backend.value, "mapping": None}
     if isinstance(found, UnreadableMapping):
         echo_json(document | {"unreadable": str(found)})
@@ -61,7 +64,7 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
     """
     settings, backend = _chosen(store)
     _confirm("Delete the user's ACS identity for good?", yes=yes)
-    existed = run(_delete(settings, backend, user))
+    existed = run(_delete(settings, backend, user), as_json=as_json)
     if as_json:
         echo_json({"deleted": existed})
     else:
@@ -85,7 +88,7 @@ def revoke(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
     """
     settings, backend = _chosen(store)
     _confirm("Revoke all of the user's ACS access tokens?", yes=yes)
-    existed = run(_revoke(settings, backend, user))
+    existed = run(_revoke(settings, backend, user), as_json=as_json)
     if as_json:
         echo_json({"revoked": existed})
     else:

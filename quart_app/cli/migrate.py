@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from quart_app.cli.common import (
     report_option,
     run,
 )
+from quart_app.cli.progress import shown_progress
 from quart_app.settings import Settings, StorageBackend
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
     if faults:
         refuse("The settings can't be used:", faults)
     started = time.monotonic()
-    done, waits = run(_migrate(settings, *backends, dry_run=dry_run, concurrency=concurrency))
+    done, waits = run(_migrate(settings, *backends, dry_run=dry_run, concurrency=concurrency), as_json=as_json)
     summary = _summary(done, source, target, dry_run=dry_run) | {
         "waits": waits,
         "seconds": round(time.monotonic() - started, 1),
@@ -89,22 +88,18 @@ async def _migrate(
     from quart_app.operations.migration import migrate as copy
     from quart_app.operations.upstreams import PATIENT, open_operator_store
 
-    waits = 0
-
-    def waiting(_: Exception, __: int, ___: float) -> None:
-        nonlocal waits
-        waits += 1
-
-    retry = replace(PATIENT, on_retry=waiting)
-    async with (
-        open_operator_store(settings, source, retry) as read,
-        open_operator_store(settings, target, retry) as into,
-    ):
-        with _progress(lambda: waits) as progress:
-            options = MigrationOptions(concurrency=concurrency, dry_run=dry_run)
-            options = replace(options, retry=replace(options.retry, on_retry=waiting))
-            done = await copy(read, into, options, progress)
-    return done, waits
+    with shown_progress() as progress:
+        retry = replace(PATIENT, on_retry=progress.waited)
+        options = MigrationOptions(concurrency=concurrency, dry_run=dry_run)
+        options = replace(options, retry=replace(options.retry, on_retry=progress.waited))
+        async with (
+            open_operator_store(settings, source, retry) as read,
+            open_operator_store(settings, target, retry) as into,
+        ):
+            done = await copy(
+                read, into, options, lambda now: progress.done(now.outcomes.total(), "done", len(now.trouble))
+            )
+        return done, progress.waits
 
 
 def _summary(done: "MigrationReport", source: str, target: str, *, dry_run: bool) -> dict[str, Any]:
@@ -141,27 +136,3 @@ def _show(done: "MigrationReport", summary: dict[str, Any], report: Report | Non
     if not done.complete:
         where = f"{report.path} says which and why." if report else "--report FILE says which and why."
         click.echo(f"Not complete: {where} Run the same command again to go on.", err=True)
-
-
-@contextmanager
-def _progress(waits: Any) -> Iterator[Any]:
-    """A bar on a terminal, else one line for each thousand mappings; on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-
-        def tell(report: "MigrationReport") -> None:
-            finished = report.outcomes.total()
-            if finished % 1000 == 0:
-                click.echo(f"{finished} mappings done, {waits()} waits", err=True)
-
-        yield tell
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda report: bar.update(
-            task, description=f"{report.outcomes.total()} done, {len(report.trouble)} in trouble, {waits()} waits"
-        )

@@ -1,6 +1,8 @@
 """`acs-auth reconcile`: compare every mapping with what ACS knows, finish and repair."""
 
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,6 +10,7 @@ import click
 from quart_app.cli.common import (
     OK,
     PARTIAL,
+    UPSTREAMS,
     WRONG,
     Report,
     described,
@@ -19,6 +22,7 @@ from quart_app.cli.common import (
     run,
     store_option,
 )
+from quart_app.cli.progress import shown_progress
 from quart_app.settings import Settings, StorageBackend
 
 if TYPE_CHECKING:
@@ -70,12 +74,12 @@ def reconcile(
     if faults:
         refuse("The settings can't be used:", faults)
     options = ReconciliationOptions(dry_run=dry_run, repair=repair, remove_up_to=remove_up_to, concurrency=concurrency)
-    done = run(_reconcile(settings, backend, options))
+    done = run(_reconcile(settings, backend, options), as_json=as_json)
     summary = _summary(done, backend)
     if as_json:
         echo_json(summary)
     else:
-        _show(done, summary)
+        _show(done, summary, report)
     if report is not None:
         entries = [
             {**described(each.user, each.key), "state": each.state, "repair": each.repair, "reason": each.reason}
@@ -89,13 +93,20 @@ async def _reconcile(
     settings: Settings, backend: StorageBackend, options: "ReconciliationOptions"
 ) -> "ReconciliationReport":
     from quart_app.operations.reconciliation import reconcile as compare
-    from quart_app.operations.upstreams import open_operator_acs, open_operator_store
+    from quart_app.operations.upstreams import PATIENT, open_operator_acs, open_operator_store
 
-    async with (
-        open_operator_store(settings, backend) as store,
-        open_operator_acs(settings) as acs,
-    ):
-        return await compare(store, acs, options, acs.prove)
+    def shown(now: "ReconciliationReport") -> None:
+        repaired = now.repairs.total()
+        count, step = (repaired, "acted on") if repaired else (now.states.total(), "looked at")
+        progress.done(count, step, now.trouble.total())
+
+    with shown_progress() as progress:
+        retry = replace(PATIENT, on_retry=progress.waited)
+        async with (
+            open_operator_store(settings, backend, retry) as store,
+            open_operator_acs(settings, retry) as acs,
+        ):
+            return await compare(store, acs, options, acs.prove, shown)
 
 
 def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str, Any]:
@@ -106,16 +117,21 @@ def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str,
         "clean": done.clean,
         "mappings": done.mappings,
         **{state.value: done.states[state] for state in State},
+        "unknown": done.undecided,
         "removable": done.removable,
         "repairs": {repair.value: done.repairs[repair] for repair in Repair},
+        "trouble": [
+            {"upstream": each.upstream, "reason": each.reason, "mappings": count}
+            for each, count in done.trouble.most_common()
+        ],
         "stopped": done.stopped,
         "refused": done.refused,
     }
 
 
-def _show(done: "ReconciliationReport", summary: dict[str, Any]) -> None:
+def _show(done: "ReconciliationReport", summary: dict[str, Any], report: Report | None) -> None:
     words = {
-        "mappings": "mappings looked at",
+        "mappings": "mappings",
         "live": "in order",
         "in_deletion": "with an interrupted deletion",
         "gone": "whose identity ACS does not know any more",
@@ -129,8 +145,25 @@ def _show(done: "ReconciliationReport", summary: dict[str, Any]) -> None:
         click.echo(f"{summary[name]:>9}  {meaning}")
     for name, meaning in (("removed", "deleted"), ("changed", "changed meanwhile, left alone"), ("failed", "failed")):
         click.echo(f"{summary['repairs'][name]:>9}  {meaning}")
-    for text in (done.stopped, done.refused):
-        if text:
-            click.echo(text, err=True)
-    if not done.clean:
-        click.echo("Not everything is in order: --report FILE says which mappings; --repair deletes them.", err=True)
+    for text in _conclusions(done, report):
+        click.echo(text, err=True)
+
+
+def _conclusions(done: "ReconciliationReport", report: Report | None) -> Iterator[str]:
+    """What stopped it, what is not known, and what to do about what is known; never more than that."""
+    from quart_app.operations.reconciliation import State
+
+    if done.stopped:
+        yield f"Stopped early. {done.stopped}"
+    else:
+        yield from (f"{count} failed so: {each.reason}" for each, count in done.trouble.most_common())
+    if done.refused:
+        yield done.refused
+    if done.undecided or done.unlisted:
+        names = " and ".join(sorted({UPSTREAMS[each.upstream] for each in done.trouble}))
+        about = "any mapping of the store" if done.unlisted else f"{done.undecided} mappings"
+        yield f"Nothing was decided about {about}, because of {names}. Run this again once that is over."
+    if done.left and not done.refused and not done.stopped:
+        yield f"Mappings that --repair would delete: {done.left}."
+    if any(entry.repair is None and entry.state is not State.UNKNOWN for entry in done.entries):
+        yield f"{report.path if report else '--report FILE'} says which mappings are not in order, and why."

@@ -59,7 +59,7 @@ def seal(*, user: str | None, renew: bool, dry_run: bool, report: Report | None,
     if faults := list(missing_settings(settings, StorageBackend.GRAPH)):
         refuse("The settings can't be used:", faults)
     one = None if user is None else _user(user, settings.entra.tenant_id)
-    done = run(_seal(settings, one, SealingOptions(renew=renew, dry_run=dry_run)))
+    done = run(_seal(settings, one, SealingOptions(renew=renew, dry_run=dry_run)), as_json=as_json)
     if done is None:
         fail("The user has no mapping in Microsoft Graph.")
     requests = [_request(entry) for entry in done.entries if entry.request is not None]
@@ -87,12 +87,12 @@ def _user(value: str, home_tenant: str) -> UserKey:
 
 async def _seal(settings: Settings, user: UserKey | None, options: "SealingOptions") -> "SealingReport | None":
     from quart_app.operations.sealing import seal_all, seal_one
-    from quart_app.operations.upstreams import PATIENT
-    from quart_app.stores import graph_seals, open_graph_extensions
+    from quart_app.operations.upstreams import PATIENT, open_operator_extensions
+    from quart_app.stores import graph_seals
     from storage.graph import UserNotChangeable
 
     seals = graph_seals(settings)
-    async with open_graph_extensions(settings, PATIENT) as extensions:
+    async with open_operator_extensions(settings) as extensions:
         if user is None:
             return await seal_all(extensions, seals, options, PATIENT, UserNotChangeable)
         return await seal_one(extensions, seals, user, options, PATIENT, UserNotChangeable)

@@ -1,10 +1,15 @@
-"""`acs-auth token`: sign in to Entra ID and print an access token for the API."""
+"""`acs-auth token`: sign in to Entra ID, or to the other issuer, and print an access token for the API."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from quart_app.cli.common import echo_json, fail, json_option, loaded_settings
+from quart_app.settings import OidcSettings
+
+_SECONDS = 10
 
 _REMEDIES = {
     9002327: "The registration is a single-page application only: add the platform 'Mobile and desktop applications' "
@@ -50,68 +55,150 @@ def token(
 
     TOKEN=$(acs-auth token) and then: curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/api/user
 
-    With --client-id, --tenant-id and --scope no settings are needed. The client application must be registered for
+    With --client-id, --tenant-id and --scope no settings are needed. Where OIDC_ISSUER is set, its users sign in there,
+    by the endpoints that its discovery document names. The client application must be registered for
     'Mobile and desktop applications' with the redirect URI http://localhost; for --device-code it must allow public
     client flows. The token is kept nowhere.
 
     Exit status: 0, 1 if the sign-in failed, 2 for bad usage or settings.
     """
+    oidc: OidcSettings | None = None
+    scopes = [scope] if scope else []
     if not (client_id and tenant_id and scope):
         settings = loaded_settings()
         client_id = client_id or settings.docs.client_id
-        tenant_id = tenant_id or settings.entra.tenant_id
-        scope = scope or settings.entra.full_scope
-        authority_host = authority_host or settings.entra.authority_host
+        if settings.oidc.issuer is None:
+            tenant_id = tenant_id or settings.entra.tenant_id
+            scopes = scopes or [settings.entra.full_scope]
+            authority_host = authority_host or settings.entra.authority_host
+        else:
+            oidc = settings.oidc
+            scopes = scopes or list(settings.docs.scopes) or [oidc.required_scope or "openid"]
     if not client_id:
         raise click.UsageError("Say --client-id, or set DOCS_CLIENT_ID.")
-    authority = f"{(authority_host or 'https://login.microsoftonline.com').rstrip('/')}/{tenant_id}"
-    answer = _sign_in(authority, client_id, scope, device_code=device_code, port=port, hint=login_hint, timeout=timeout)
+    if oidc and tenant_id:
+        raise click.UsageError("--tenant-id is for Microsoft Entra ID, and OIDC_ISSUER is set.")
+    issuer = _OtherIssuer(client_id, oidc) if oidc else _Entra(client_id, authority_host, tenant_id)
+    answer = _sign_in(issuer, scopes, device_code=device_code, port=port, hint=login_hint, timeout=timeout)
     if "access_token" not in answer:
         fail(_explained(answer))
     if as_json:
-        echo_json({"access_token": answer["access_token"], "expires_in": answer.get("expires_in"), "scope": scope})
+        shown = " ".join(scopes)
+        echo_json({"access_token": answer["access_token"], "expires_in": answer.get("expires_in"), "scope": shown})
     else:
         click.echo(answer["access_token"])
         click.echo(f"Good for {int(answer.get('expires_in', 0)) // 60} minutes.", err=True)
 
 
-def _sign_in(
-    authority: str, client_id: str, scope: str, *, device_code: bool, port: int, hint: str | None, timeout: int
-) -> dict[str, Any]:
-    import msal
-    import requests
+class _Entra:
+    """Signs users of Microsoft Entra ID in. Raises what `requests` raises, and `ValueError` for an odd authority."""
 
-    try:
-        application = msal.PublicClientApplication(client_id, authority=authority, instance_discovery=False)
-        if device_code:
-            return _with_device_code(application, scope, timeout)
-        click.echo("Signing in: a browser opens. Without one here, use --device-code.", err=True)
-        answer: dict[str, Any] = application.acquire_token_interactive(
-            [scope],
+    called = "Entra ID"
+
+    def __init__(self, client_id: str, authority_host: str | None, tenant_id: str | None) -> None:
+        self.client_id = client_id
+        self.address = f"{(authority_host or 'https://login.microsoftonline.com').rstrip('/')}/{tenant_id}"
+        self.check = "--authority-host and --tenant-id"
+
+    def by_browser(self, scopes: list[str], port: int, hint: str | None, timeout: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self._application().acquire_token_interactive(
+            scopes,
             port=port or None,
             login_hint=hint,
             prompt="select_account",
             timeout=timeout,
             auth_uri_callback=_open_by_hand,
         )
-    except msal.BrowserInteractionTimeoutError:
-        fail("Nobody signed in in time.")
-    except requests.RequestException as error:
-        fail(f"Entra ID can't be reached ({type(error).__name__}): check --authority-host and the network.")
-    except ValueError:
-        fail(f"{authority} does not answer as Entra ID does: check --authority-host and --tenant-id.")
-    else:
         return answer
 
+    def by_device_code(self, scopes: list[str], timeout: int) -> dict[str, Any]:
+        application = self._application()
+        flow: dict[str, Any] = application.initiate_device_flow(scopes)
+        return _polled(flow, timeout, application.acquire_token_by_device_flow)
 
-def _with_device_code(application: Any, scope: str, timeout: int) -> dict[str, Any]:
-    flow: dict[str, Any] = application.initiate_device_flow([scope])
+    def _application(self) -> Any:
+        import msal
+
+        return msal.PublicClientApplication(self.client_id, authority=self.address, instance_discovery=False)
+
+
+class _OtherIssuer:
+    """Signs users of `OIDC_ISSUER` in, by the endpoints of its discovery document. Raises as `_Entra` does.
+
+    MSAL's own client for any issuer, because its applications know none whose address has no path (Auth0, Kinde).
+    """
+
+    called = "The issuer"
+
+    def __init__(self, client_id: str, oidc: OidcSettings) -> None:
+        self.client_id = client_id
+        self.address = str(oidc.discovery_address)
+        self.check = "OIDC_ISSUER and OIDC_DISCOVERY_URL"
+        self._issuer = oidc.issuer
+
+    def by_browser(self, scopes: list[str], port: int, hint: str | None, timeout: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self._client().obtain_token_by_browser(
+            redirect_uri=f"http://localhost:{port}",
+            scope=_with_openid(scopes),
+            timeout=timeout,
+            auth_params={"login_hint": hint} if hint else {},
+            auth_uri_callback=_open_by_hand,
+        )
+        return answer
+
+    def by_device_code(self, scopes: list[str], timeout: int) -> dict[str, Any]:
+        client = self._client()
+        if not client.configuration["device_authorization_endpoint"]:
+            fail("This issuer offers no sign-in by device code: leave --device-code out.")
+        flow: dict[str, Any] = client.initiate_device_flow(_with_openid(scopes))
+        return _polled(flow, timeout, client.obtain_token_by_device_flow)
+
+    def _client(self) -> Any:
+        import requests
+        from msal.oauth2cli.oidc import Client
+
+        document = requests.get(self.address, timeout=_SECONDS, allow_redirects=False).json()
+        if document["issuer"] != self._issuer:
+            raise ValueError(self.address)
+        endpoints = ("authorization_endpoint", "token_endpoint")
+        found = {name: document[name] for name in endpoints}
+        device = document.get("device_authorization_endpoint")
+        return Client({**found, "device_authorization_endpoint": device}, self.client_id, timeout=_SECONDS)
+
+
+def _with_openid(scopes: list[str]) -> list[str]:
+    return list(dict.fromkeys(("openid", *scopes)))
+
+
+def _sign_in(
+    issuer: _Entra | _OtherIssuer, scopes: list[str], *, device_code: bool, port: int, hint: str | None, timeout: int
+) -> dict[str, Any]:
+    import msal
+    import requests
+
+    try:
+        if device_code:
+            return issuer.by_device_code(scopes, timeout)
+        click.echo("Signing in: a browser opens. Without one here, use --device-code.", err=True)
+        return issuer.by_browser(scopes, port, hint, timeout)
+    except msal.BrowserInteractionTimeoutError:
+        fail("Nobody signed in in time.")
+    except requests.JSONDecodeError:
+        fail(f"{issuer.address} is no discovery document: check {issuer.check}.")
+    except requests.RequestException as error:
+        fail(f"{issuer.called} can't be reached ({type(error).__name__}): check {issuer.check}, and the network.")
+    except (KeyError, TypeError, ValueError):
+        fail(f"{issuer.address} does not answer as {issuer.called.lower()} does: check {issuer.check}.")
+
+
+def _polled(flow: dict[str, Any], timeout: int, poll: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     if "user_code" not in flow:
         return flow
-    flow["expires_at"] = min(flow["expires_at"], flow["expires_at"] - flow["expires_in"] + timeout)
-    click.echo(flow["message"], err=True)
-    answer: dict[str, Any] = application.acquire_token_by_device_flow(flow)
-    return answer
+    now = time.time()
+    flow["expires_at"] = now + min(timeout, int(flow.get("expires_in", timeout)))
+    place = flow.get("verification_uri") or flow.get("verification_url")
+    click.echo(flow.get("message") or f"Open {place} and enter the code {flow['user_code']}.", err=True)
+    return poll(flow)
 
 
 def _open_by_hand(address: str) -> None:

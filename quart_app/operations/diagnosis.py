@@ -19,10 +19,7 @@ import aiohttp
 from tenacity.wait import wait_random_exponential
 
 from quart_app.acs.absence import FOREIGN_IDENTITY
-from quart_app.acs.interface import (
-    IdentityNotOwned,
-    UnexpectedAnswer,
-)
+from quart_app.acs.interface import AcsCredentialsRejected, AcsThrottled, IdentityNotOwned, UnexpectedAnswer
 from quart_app.acs.opening import acs_endpoint
 from quart_app.auth.caller import serving
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
@@ -30,13 +27,31 @@ from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired
 from quart_app.auth.on_behalf_of.refusals import CODES
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
 from quart_app.clouds import token_exchange_audience
-from quart_app.credentials import ManagedIdentity, ManagedIdentityError, managed_identity, uses_managed_identity
+from quart_app.credentials import (
+    AzureCredential,
+    ManagedIdentityError,
+    acs_asks_identity,
+    store_asks_identity,
+    uses_managed_identity,
+)
+from quart_app.operations.sign_in import (
+    SignIn,
+    SignInError,
+    SignInRefused,
+    chosen,
+    graph_refusal,
+    open_sign_in,
+)
 from quart_app.operations.token_explanation import Verdict, explain
-from quart_app.operations.upstreams import open_operator_acs, open_operator_store
+from quart_app.operations.upstreams import (
+    open_operator_acs,
+    open_operator_store,
+    open_operator_store_with_warnings,
+)
 from quart_app.settings import ClientCertificate, Settings, StorageBackend
-from quart_app.stores import ActingAs, open_mapping_store, open_with_warnings
-from storage.mapping import MappingStore, StoreMisconfigured, UserKey
-from upstream.errors import UpstreamError
+from quart_app.stores import open_mapping_store
+from storage.mapping import STORE, MappingStore, StoreMisconfigured, UserKey
+from upstream.errors import Throttled, UpstreamError
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
 
@@ -99,6 +114,12 @@ class _Diagnosis:
         self._settings = settings
         self._options = options
         self._session = session
+        self._sign_in: SignIn | None = None
+        self._no_sign_in: SignInError | None = None
+        try:
+            self._sign_in = chosen(os.environ)
+        except SignInRefused as error:
+            self._no_sign_in = error
 
     def checks(self) -> Iterable[tuple[str, _Check]]:
         for setting, url in self._upstreams():
@@ -110,6 +131,8 @@ class _Diagnosis:
             yield "Entra ID credential", self._credential
         if uses_managed_identity(self._settings):
             yield f"managed identity {self._settings.entra.managed_identity_client_id}", self._identity
+            if self._sign_in not in (None, SignIn.MANAGED_IDENTITY):
+                yield "your own sign-in", self._own_sign_in
         if self._options.user_token is not None:
             yield "access token", partial(self._access_token, self._options.user_token)
         yield "ACS", self._acs
@@ -186,6 +209,8 @@ class _Diagnosis:
             return _failed(
                 f"The issuer can't be reached ({type(error).__name__}).", f"Check {setting} and the network."
             )
+        if status == 429 or status >= 500:
+            return _failed(f"The issuer answers {status}: it is busy or in trouble, which passes.", _AGAIN)
         if is_entra and status == 400:
             return _failed("Entra ID knows no such tenant.", CODES[90002].advice)
         return _failed(
@@ -222,9 +247,11 @@ class _Diagnosis:
 
         found = []
         async with AsyncExitStack() as stack:
-            identity: ManagedIdentity | None = None
+            identity: AzureCredential | None = None
             if not (entra.client_secret or entra.client_certificate_path):
-                identity = await stack.enter_async_context(managed_identity(entra, _RETRY))
+                if self._sign_in is None or (refusal := graph_refusal(self._sign_in)) is not None:
+                    return [_skipped(_NO_IDENTITY if self._sign_in is None else f"{refusal} {RUN_THERE}")]
+                identity = await stack.enter_async_context(open_sign_in(self._settings, _RETRY))
             options = OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity))
             try:
                 on_behalf_of = OnBehalfOf(options, _RETRY)
@@ -234,54 +261,77 @@ class _Diagnosis:
             for tenant in entra.tenants:
                 try:
                     await on_behalf_of.application_token(tenant, f"{graph.base_url}/.default")
-                except ManagedIdentityError:
+                except (ManagedIdentityError, SignInError):
                     found.append(_skipped(_NO_IDENTITY))
                 except OnBehalfOfError as error:
                     found.append(_entra_fault(error))
         return _once(found) or [certificate or Finding("", State.OK, "Entra ID accepts it.")]
 
     async def _identity(self) -> list[Finding]:
+        """The identity that the service has; elsewhere than in its container the operator's own sign-in stands in."""
+        if self._no_sign_in is not None:
+            return [_told(self._no_sign_in)]
+        if self._sign_in is SignIn.MANAGED_IDENTITY:
+            return await self._tokens("The platform gives its tokens.")
+        return [
+            Finding(
+                "",
+                State.SKIPPED,
+                f"It was not asked: this run uses {self._who()}. Whether the service's own roles suffice shows only "
+                "where it runs.",
+                RUN_THERE,
+            )
+        ]
+
+    async def _own_sign_in(self) -> list[Finding]:
+        return await self._tokens(f"Tokens come from {self._who()}.")
+
+    async def _tokens(self, message: str) -> list[Finding]:
         """Ask for a token for each of the services that the identity is used for, as their clients would."""
-        entra = self._settings.entra
-        async with managed_identity(entra, _RETRY) as identity:
-            try:
+        try:
+            async with open_sign_in(self._settings, _RETRY) as credential:
                 for scope in self._scopes_of_identity():
-                    await identity.token(scope)
-            except ManagedIdentityError as error:
-                return [_failed(str(error), (error.cause and error.cause.advice) or _IDENTITY_REMEDY)]
-        return [Finding("", State.OK, "The platform gives its tokens.")]
+                    await credential.token(scope)
+        except (ManagedIdentityError, SignInError) as error:
+            return [_told(error)]
+        return [Finding("", State.OK, message)]
+
+    def _who(self) -> str:
+        """Whose roles count in this run."""
+        if self._sign_in in (None, SignIn.MANAGED_IDENTITY):
+            return f"the managed identity {self._settings.entra.managed_identity_client_id}"
+        return self._sign_in.described
 
     def _scopes_of_identity(self) -> Iterable[str]:
         settings = self._settings
-        if settings.acs.connection_string is None:
-            yield "https://communication.azure.com/.default"
-        if settings.storage.backend is StorageBackend.COSMOS and settings.cosmos.key is None:
+        if acs_asks_identity(settings):
+            yield "https://communication.azure.com//.default"  # as its SDK writes it
+        if not store_asks_identity(settings, settings.storage.backend):
+            return
+        if settings.storage.backend is StorageBackend.COSMOS:
             yield f"https://{urlsplit(str(settings.cosmos.endpoint)).hostname}/.default"
-        if settings.storage.backend is StorageBackend.GRAPH and not (
-            settings.entra.client_secret or settings.entra.client_certificate_path
-        ):
+        elif self._sign_in is SignIn.MANAGED_IDENTITY:
             yield f"{token_exchange_audience(settings.entra.authority_host)}/.default"
 
     async def _acs(self) -> list[Finding]:
-        async with open_operator_acs(self._settings, _RETRY, canaries=self._options.write) as acs:
-            try:
-                # No other read-only call proves the credential: ACS Identity has no operation that reads.
-                await acs.issue_token(FOREIGN_IDENTITY)
-            except IdentityNotOwned:
-                accepted = True
-            except UpstreamError as error:
-                return [_acs_fault(error)]
-            else:
-                accepted = False
-            if not accepted:
-                return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
-            if not self._options.write:
-                return [Finding("", State.OK, "Reachable, credential accepted. With --write an identity is made, too.")]
-            try:
+        if self._no_sign_in is not None and acs_asks_identity(self._settings):
+            return [_skipped(_NO_IDENTITY)]
+        try:
+            async with open_operator_acs(self._settings, _RETRY, canaries=self._options.write) as acs:
+                try:
+                    # No other read-only call proves the credential: ACS Identity has no operation that reads.
+                    await acs.issue_token(FOREIGN_IDENTITY)
+                except IdentityNotOwned:
+                    pass
+                else:
+                    return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
+                if not self._options.write:
+                    message = "Reachable, credential accepted. With --write an identity is made, too."
+                    return [Finding("", State.OK, message)]
                 await acs.prove()
-            except UpstreamError as error:
-                return [_acs_fault(error)]
-            return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
+        except UpstreamError as error:
+            return [self._acs_fault(error)]
+        return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
 
     async def _store(self) -> list[Finding]:
         backend = self._settings.storage.backend
@@ -290,13 +340,12 @@ class _Diagnosis:
             if missing is not None:
                 return [missing]
         try:
-            opening = open_with_warnings(self._settings, _RETRY, backend=backend, acting_as=ActingAs.APPLICATION)
-            async with opening as (store, warnings):
+            async with open_operator_store_with_warnings(self._settings, backend, _RETRY) as (store, warnings):
                 await store.ping()
                 found = [Finding("", State.WARNING, *_split(text)) for text in warnings]
                 return [await self._written(store, backend), *found]
         except UpstreamError as error:
-            return [_store_fault(error)]
+            return [self._store_fault(error)]
 
     async def _written(self, store: MappingStore, backend: StorageBackend) -> Finding:
         if backend is StorageBackend.GRAPH:
@@ -335,13 +384,39 @@ class _Diagnosis:
         except AssertionRefused as error:
             return [_failed(str(error), _TOKEN_REMEDY)]
         except UpstreamError as error:
-            return [_store_fault(error)]
+            return [self._store_fault(error)]
         return [Finding("", State.OK, "The service may act for the user.")]
+
+    def _store_fault(self, error: UpstreamError) -> Finding:
+        refused = error.cause is not None and error.cause.status in (401, 403)
+        if isinstance(error, StoreMisconfigured) and error.upstream == STORE and refused:
+            cosmos = self._settings.cosmos
+            if self._settings.storage.backend is StorageBackend.COSMOS and cosmos.key is None:
+                place = f"the container {cosmos.database}/{cosmos.container} of {cosmos.endpoint}"
+                return _failed(
+                    f"Cosmos DB refused {self._who()} ({error.cause.code if error.cause else None}).",
+                    f"Give it the role 'Cosmos DB Built-in Data Contributor' on {place}: az cosmosdb sql role "
+                    f"assignment create. {_SPREADING} Check the account's network rules, too.",
+                )
+        return _store_fault(error)
+
+    def _acs_fault(self, error: UpstreamError) -> Finding:
+        if isinstance(error, AcsCredentialsRejected) and acs_asks_identity(self._settings):
+            _, endpoint = acs_endpoint(self._settings.acs)
+            return _failed(
+                f"ACS refused {self._who()}.",
+                f"Give it the role 'Communication and Email Service Owner' on the ACS resource {endpoint}: az role "
+                f"assignment create. {_SPREADING}",
+            )
+        return _acs_fault(error)
 
 
 _NOT_ACS = "Check that the endpoint in ACS_CONNECTION_STRING or ACS_ENDPOINT is an ACS resource."
-_NO_IDENTITY = "There is no token of the managed identity; see its own finding."
-_IDENTITY_REMEDY = "Check ENTRA_MANAGED_IDENTITY_CLIENT_ID, and that this identity is assigned to this workload."
+_NO_IDENTITY = "There is no token to ask it with; see the finding about the managed identity or your own sign-in."
+RUN_THERE = "Run acs-auth doctor in the service's container, too (docs/run-a-command.md)."
+_SPREADING = "A role that was given in the last ten minutes may still be spreading."
+_AGAIN = "Wait a minute and run this again."
+_THROTTLED = f"{_AGAIN} If it lasts, ask Azure's support for a higher limit."
 _CERTIFICATE_REMEDY = (
     "Check the address. Behind a proxy that inspects TLS, or with a private certificate authority, let SSL_CERT_FILE "
     "and REQUESTS_CA_BUNDLE name a file with its certificate."
@@ -382,8 +457,14 @@ def _from_text(text: str) -> Finding:
     return Finding("", State.FAILED, *_split(text))
 
 
+def _told(error: UpstreamError) -> Finding:
+    if isinstance(error, Throttled):
+        return _failed(str(error), _AGAIN)
+    return _failed(str(error), (error.cause and error.cause.advice) or _AGAIN)
+
+
 def _store_fault(error: UpstreamError) -> Finding:
-    if isinstance(error, ManagedIdentityError):
+    if isinstance(error, ManagedIdentityError | SignInError):
         return _skipped(_NO_IDENTITY)
     if isinstance(error, OnBehalfOfError):
         return _entra_fault(error)
@@ -398,13 +479,17 @@ def _entra_fault(error: OnBehalfOfError) -> Finding:
     advice = error.cause.advice if error.cause else None
     if advice:
         return _failed(str(error), advice)
+    if isinstance(error, Throttled):
+        return _failed(str(error), _AGAIN)
     fault, remedy = _split(str(error))
     return _failed(fault, remedy or "Check ENTRA_AUTHORITY_HOST and the network.")
 
 
 def _acs_fault(error: UpstreamError) -> Finding:
-    if isinstance(error, ManagedIdentityError):
+    if isinstance(error, ManagedIdentityError | SignInError):
         return _skipped(_NO_IDENTITY)
+    if isinstance(error, AcsThrottled):
+        return _failed("ACS answers, and is throttling requests (429).", _THROTTLED)
     advice = error.cause.advice if error.cause else None
     if isinstance(error, UnexpectedAnswer):
         message, advice = f"It gave an unexpected answer (status {error.status}).", _NOT_ACS

@@ -24,7 +24,7 @@ from storage.mapping import (
     UnreadableMapping,
     UserKey,
 )
-from upstream.errors import UpstreamError
+from upstream.errors import UpstreamError, told
 from upstream.retrying import RetryPolicy
 
 
@@ -161,7 +161,7 @@ class _Migration:
             except MappingUnreadable as error:
                 outcome, reason = Outcome.UNREADABLE, f"in the target: {error.unreadable}"
             except UpstreamError as error:
-                outcome, reason = Outcome.FAILED, str(error)
+                outcome, reason = Outcome.FAILED, told(error)
             self._note(mapping, outcome, reason)
             if self._failures_in_a_row >= self._options.give_up_after:
                 raise _Stop(f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}")
@@ -179,7 +179,7 @@ class _Migration:
         try:
             return await anext(listing, None)
         except UpstreamError as error:
-            raise _Stop(f"The {store} can't be read: {error}") from error
+            raise _Stop(f"The {store} can't be read: {told(error)}") from error
 
     def _note(self, stored: IdentityMapping | UnreadableMapping, outcome: Outcome, reason: str) -> None:
         self._report.outcomes[outcome] += 1

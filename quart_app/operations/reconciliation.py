@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned
+from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned, UnexpectedAnswer
 from quart_app.operations.identity_owners import IdentityOwners
 from storage.mapping import IdentityMapping, MappingChanged, MappingStore, UnreadableMapping, UserKey
-from upstream.errors import UpstreamError
+from upstream.errors import UpstreamError, told
 
 
 class State(StrEnum):
@@ -67,53 +67,84 @@ class Entry:
     key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why mappings could not be listed, looked at or repaired: which upstream, as logs name it, and what it said."""
+
+    upstream: str
+    reason: str
+
+
 @dataclass(slots=True)
 class ReconciliationReport:
-    """What was found and done. `stopped` says why not all mappings were read, `refused` why nothing was repaired."""
+    """What was found and done.
+
+    listed    how many mappings the store listed
+    trouble   why mappings could not be listed, looked at or repaired, and how many of the listed ones
+    stopped   why not all mappings were looked at, or why repairing was broken off
+    unlisted  whether the store could not even be listed to its end, before anything was looked at
+    refused   why nothing was repaired
+    """
 
     states: Counter[State] = field(default_factory=Counter)
     repairs: Counter[Repair] = field(default_factory=Counter)
     entries: list[Entry] = field(default_factory=list)
+    listed: int = 0
+    trouble: Counter[Trouble] = field(default_factory=Counter)
     stopped: str | None = None
+    unlisted: bool = False
     refused: str | None = None
+
+    @property
+    def undecided(self) -> int:
+        """About how many of the listed mappings nothing is known, because they could not be looked at."""
+        return self.mappings - (self.states.total() - self.states[State.UNREADABLE] - self.states[State.UNKNOWN])
 
     @property
     def removable(self) -> int:
         """How many mappings a repair would remove, or has removed, for what became of their identities."""
-        return self.states[State.GONE] + self.states[State.OTHER_RESOURCE]
+        return sum(self.states[state] for state in _REMOVABLE)
 
     @property
     def clean(self) -> bool:
         """Whether every mapping is known to be in order now."""
         left = [entry for entry in self.entries if entry.repair is not Repair.REMOVED]
-        return self.stopped is None and not left
+        return self.stopped is None and not left and not self.undecided
+
+    @property
+    def left(self) -> int:
+        """How many mappings `--repair` would remove, that is those that this run found and did not."""
+        mended = (Repair.REMOVED, Repair.CHANGED)
+        return sum(each.state in _REMOVABLE and each.repair not in mended for each in self.entries)
 
     @property
     def partial(self) -> bool:
         """Whether something could not be looked at or done."""
-        left = self.states[State.UNKNOWN] + self.states[State.UNREADABLE] + self.states[State.SHARED]
+        left = self.undecided + self.states[State.UNREADABLE] + self.states[State.SHARED]
         return self.stopped is not None or left > 0 or self.repairs[Repair.FAILED] > 0
 
     @property
     def mappings(self) -> int:
-        """How many mappings were looked at."""
-        return self.states.total() - self.states[State.UNREADABLE]
+        """How many mappings there are, as far as the store listed them."""
+        return max(self.listed, self.states.total() - self.states[State.UNREADABLE])
 
 
 @dataclass(frozen=True, slots=True)
 class ReconciliationOptions:
     """What to do.
 
-    dry_run      change nothing, not even finish what was begun
-    repair       also delete mappings whose identity is gone or another resource's
-    remove_up_to  remove as many, even if that is more than ten and more than a tenth of what was looked at
-    concurrency  how many mappings are looked at or repaired at once
+    dry_run        change nothing, not even finish what was begun
+    repair         also delete mappings whose identity is gone or another resource's
+    remove_up_to   remove as many, even if that is more than ten and more than a tenth of what was looked at
+    concurrency    how many mappings are looked at or repaired at once
+    give_up_after  so many failures in a row end the run: an upstream is out rather than a mapping unlucky
     """
 
     dry_run: bool = False
     repair: bool = False
     remove_up_to: int | None = None
     concurrency: int = 8
+    give_up_after: int = 10
 
 
 async def reconcile(
@@ -124,6 +155,9 @@ async def reconcile(
     progress: Callable[[ReconciliationReport], None] = lambda _: None,
 ) -> ReconciliationReport:
     """Look at every mapping first, then act; `progress` is called after each mapping and each repair.
+
+    A run that is stopped by failures acts on nothing more: what it did not look at stays undecided, and what it found
+    the next run finds again.
 
     `prove_absence` is called before the first removal and raises `AcsError` where ACS does not show what a deleted
     identity looks like (`ProvingAcsClient.prove`): then nothing is removed.
@@ -150,6 +184,7 @@ class _Reconciliation:
         self._reading = asyncio.Lock()
         self._found: list[tuple[IdentityMapping, State, str | None]] = []
         self._owners = IdentityOwners()
+        self._failures_in_a_row = 0
         self._report = ReconciliationReport()
 
     async def run(self) -> ReconciliationReport:
@@ -174,7 +209,7 @@ class _Reconciliation:
         async def act() -> None:
             for mapping, state, reason in waiting:
                 repair = None
-                if state in chosen:
+                if state in chosen and self._report.stopped is None:
                     repair, reason = await self._remove(mapping)
                     self._report.repairs[repair] += 1
                 self._report.entries.append(Entry(mapping.user, state, repair, reason))
@@ -191,7 +226,9 @@ class _Reconciliation:
     async def _look_for_shared(self) -> None:
         listing = self._store.mappings()
         while self._report.stopped is None and (stored := await self._next(listing)) is not None:
+            self._report.listed += isinstance(stored, IdentityMapping)
             self._owners.add(stored)
+        self._report.unlisted = self._report.stopped is not None
 
     async def _next(
         self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
@@ -199,7 +236,8 @@ class _Reconciliation:
         try:
             return await anext(listing, None)
         except UpstreamError as error:
-            self._report.stopped = f"The store can't be read: {error}"
+            self._report.trouble[Trouble(error.upstream, told(error))] += 0
+            self._report.stopped = f"The store can't be read to its end: {told(error)}"
             return None
 
     def _note_unreadable(self, stored: UnreadableMapping) -> None:
@@ -222,15 +260,29 @@ class _Reconciliation:
         try:
             await self._acs.issue_token(mapping.acs_user_id)
         except IdentityGone:
+            self._failures_in_a_row = 0
             return State.GONE, None
         except IdentityNotOwned:
+            self._failures_in_a_row = 0
             return State.OTHER_RESOURCE, None
         except UpstreamError as error:
+            self._failed(error)
             return State.UNKNOWN, str(error)
+        self._failures_in_a_row = 0
         return State.LIVE, None
 
+    def _failed(self, error: UpstreamError) -> None:
+        """Count it, and end the run when nothing else came for a while."""
+        reason = told(error)
+        self._report.trouble[Trouble(error.upstream, reason)] += 1
+        if isinstance(error, UnexpectedAnswer):
+            return  # it may be about this one identity, whereas the others say that an upstream is out
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self._options.give_up_after and self._report.stopped is None:
+            self._report.stopped = f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}"
+
     async def _chosen(self) -> frozenset[State]:
-        if self._options.dry_run:
+        if self._options.dry_run or self._report.stopped is not None:
             return frozenset()
         unfinished, removable = frozenset({State.IN_DELETION}), self._report.removable
         if not self._options.repair or not removable:
@@ -245,9 +297,9 @@ class _Reconciliation:
         try:
             await self._prove_absence()
         except UpstreamError as error:
-            self._report.refused = f"{error} Nothing was repaired."
+            self._report.refused = f"{told(error)} Nothing was repaired."
             return frozenset()
-        return unfinished | {State.GONE, State.OTHER_RESOURCE}
+        return unfinished | _REMOVABLE
 
     async def _remove(self, mapping: IdentityMapping) -> tuple[Repair, str | None]:
         """Delete the very mapping that was looked at, in the three steps of every deletion."""
@@ -259,8 +311,11 @@ class _Reconciliation:
         except MappingChanged:
             return Repair.CHANGED, None
         except UpstreamError as error:
+            self._failed(error)
             return Repair.FAILED, str(error)
+        self._failures_in_a_row = 0
         return Repair.REMOVED, None
 
 
 _FEW, _SHARE = 10, 0.1
+_REMOVABLE = frozenset({State.GONE, State.OTHER_RESOURCE})

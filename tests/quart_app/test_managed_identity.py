@@ -9,7 +9,7 @@ from local_azure.entra.directory import MANAGED_IDENTITY as IDENTITY
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.credentials import (
-    ManagedIdentity,
+    AzureCredential,
     ManagedIdentityError,
     ManagedIdentityRefused,
     ManagedIdentityThrottled,
@@ -24,7 +24,7 @@ OPERATION = "managed_identity_token"
 
 
 @pytest.fixture
-async def identity(local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManagedIdentity]:
+async def identity(local_azure: LocalAzure, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AzureCredential]:
     for name, value in local_azure.entra.managed_identity_environment().items():
         monkeypatch.setenv(name, value)
     settings = EntraSettings.model_construct(managed_identity_client_id=IDENTITY.client_id)
@@ -56,7 +56,7 @@ GOOD = {"access_token": "a.b.c", "expires_on": "4000000000", "resource": "x", "t
         Fault(reset=True),
     ],
 )
-async def test_an_endpoint_in_trouble_passes(local_azure: LocalAzure, identity: ManagedIdentity, fault: Fault) -> None:
+async def test_an_endpoint_in_trouble_passes(local_azure: LocalAzure, identity: AzureCredential, fault: Fault) -> None:
     local_azure.entra.faults.script(OPERATION, fault)
     with pytest.raises(ManagedIdentityUnavailable) as caught:
         await identity.token(SCOPE)
@@ -71,7 +71,7 @@ async def test_an_endpoint_in_trouble_passes(local_azure: LocalAzure, identity: 
     "body", ["", {"statusCode": 400, "message": "No such identity"}, {"error": {"code": 1}}, "<x>"]
 )
 async def test_a_refusal_names_the_setting_and_quotes_nothing(
-    local_azure: LocalAzure, identity: ManagedIdentity, status: int, body: Any, caplog: pytest.LogCaptureFixture
+    local_azure: LocalAzure, identity: AzureCredential, status: int, body: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     local_azure.entra.faults.script(OPERATION, Fault(status=status, body=body, content_type="" if body == "" else None))
     with pytest.raises(ManagedIdentityRefused, match=str(status)) as caught:
@@ -83,7 +83,7 @@ async def test_a_refusal_names_the_setting_and_quotes_nothing(
     assert "No such identity" not in caplog.text
 
 
-async def test_a_busy_endpoint_says_when_to_come_back(local_azure: LocalAzure, identity: ManagedIdentity) -> None:
+async def test_a_busy_endpoint_says_when_to_come_back(local_azure: LocalAzure, identity: AzureCredential) -> None:
     local_azure.entra.faults.script(OPERATION, Fault(status=429, headers={"Retry-After": "7"}))
     with pytest.raises(ManagedIdentityThrottled) as caught:
         await identity.token(SCOPE)
@@ -92,7 +92,7 @@ async def test_a_busy_endpoint_says_when_to_come_back(local_azure: LocalAzure, i
 
 @pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError()])
 async def test_nothing_that_the_sdk_raises_leaves_untyped(
-    identity: ManagedIdentity, odd: Exception, monkeypatch: pytest.MonkeyPatch
+    identity: AzureCredential, odd: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never_should(*_: object, **__: object) -> None:
         raise odd

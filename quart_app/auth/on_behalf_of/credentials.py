@@ -6,7 +6,7 @@ from typing import Any
 
 from quart_app.auth.on_behalf_of.errors import OnBehalfOfMisconfigured
 from quart_app.clouds import token_exchange_audience
-from quart_app.credentials import ManagedIdentity
+from quart_app.credentials import AzureCredential
 from quart_app.settings import ClientCertificate, EntraSettings
 
 
@@ -27,7 +27,7 @@ class FederatedCredential:
 ClientCredential = ClientSecret | ClientCertificate | FederatedCredential
 
 
-def client_credential(entra: EntraSettings, identity: ManagedIdentity | None = None) -> ClientCredential:
+def client_credential(entra: EntraSettings, identity: AzureCredential | None = None) -> ClientCredential:
     """The one credential that is configured. `identity` is the managed identity, for whoever is set up with one.
 
     The app registration must trust it as a federated credential, by an audience that differs in national clouds

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.port_choice import free_port
 from tests.quart_app.cli.conftest import AcsAuth
+from tests.support import fake_azure_cli
 from tests.support.running_cosmos import running_cosmos
 from tests.support.service_process import acs_auth as start
 from tests.support.service_process import finished
@@ -41,12 +43,11 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """A fault, the check that must find it, and words of the remedy."""
+    """A fault, and the check that must find it; what that says is in docs/commands.md."""
 
     name: str
     seed: Callable[[Scene], None]
     check: str
-    remedy: str
 
 
 def settings(**changes: str | None) -> Callable[[Scene], None]:
@@ -121,10 +122,56 @@ def graph(seed: Callable[[Scene], None]) -> Callable[[Scene], None]:
     return on_graph
 
 
+def without_secrets(seed: Callable[[Scene], None] = lambda scene: None) -> Callable[[Scene], None]:
+    """As deployed: keys are off, and everything is asked with the managed identity."""
+
+    def secretless(scene: Scene) -> None:
+        scene.environment.update(dict.fromkeys(("COSMOS_KEY", "ENTRA_CLIENT_SECRET", "ACS_CONNECTION_STRING")))
+        scene.environment.update(scene.azure.service_environment(secrets=False))
+        scene.environment["STORAGE_BACKEND"] = "cosmos"
+        seed(scene)
+
+    return secretless
+
+
 def without_role(scene: Scene) -> None:
-    scene.environment.update(dict(scene.azure.entra.managed_identity_environment()))
-    scene.environment.update({"COSMOS_KEY": None, "ENTRA_CLIENT_SECRET": None})
     scene.azure.cosmos.without_role.add(MANAGED_IDENTITY.object_id)
+
+
+def without_acs_role(scene: Scene) -> None:
+    denied = {"error": {"code": "Denied", "message": "Denied by the resource provider."}}
+    scene.azure.acs.faults.script("issue_access_token", Fault(status=401, body=denied, times=None))
+
+
+def answering(stand_in: str, operation: str, status: int) -> Callable[[Scene], None]:
+    def seed(scene: Scene) -> None:
+        getattr(scene.azure, stand_in).faults.script(operation, Fault(status=status, times=None))
+
+    return seed
+
+
+def elsewhere_than_in_azure(scene: Scene) -> None:
+    """A laptop; nothing listens where a virtual machine would have its identity endpoint."""
+    scene.environment.update(
+        IDENTITY_ENDPOINT=None,
+        IDENTITY_HEADER=None,
+        AZURE_POD_IDENTITY_AUTHORITY_HOST=f"http://127.0.0.1:{free_port()}",
+        PATH=str(scene.directory / "bin"),
+    )
+
+
+def signed_out(scene: Scene) -> None:
+    elsewhere_than_in_azure(scene)
+    fake_azure_cli.install(scene.directory / "bin", {})
+
+
+def own_role_missing(scene: Scene) -> None:
+    elsewhere_than_in_azure(scene)
+    operator = "0f0f0f0f-0001-4a6b-8f21-6d0c3b9e4f0f"
+    resources = ("https://communication.azure.com/", "https://localhost")
+    tokens = {each: scene.azure.entra.managed_identity_token(each, oid=operator) for each in resources}
+    fake_azure_cli.install(scene.directory / "bin", tokens)
+    scene.azure.cosmos.without_role.add(operator)
 
 
 def permission_missing(scene: Scene) -> None:
@@ -135,25 +182,63 @@ def permission_missing(scene: Scene) -> None:
 NOBODY = "11112222-bbbb-3333-cccc-4444dddd5555"
 OTHER_KEY = "b3RoZXI="
 SEEDED = [
-    Seeded("wrong tenant", settings(ENTRA_TENANT_ID=NOBODY), "signing keys", "ENTRA_TENANT_ID is no tenant"),
-    Seeded("authority unreachable", authority_unreachable, "signing keys", "Check ENTRA_AUTHORITY_HOST"),
-    Seeded("wrong secret", settings(ENTRA_CLIENT_SECRET="x"), "Entra ID credential", "ENTRA_CLIENT_SECRET is wrong"),
-    Seeded("wrong client id", settings(ENTRA_CLIENT_ID=NOBODY), "Entra ID credential", "ENTRA_CLIENT_ID is no"),
-    Seeded("unknown certificate", unknown_certificate, "Entra ID credential", "upload its public part"),
-    Seeded("wrong ACS key", other_acs_key, "ACS", "Copy the connection string"),
+    Seeded("the tenant is wrong", settings(ENTRA_TENANT_ID=NOBODY), "signing keys"),
+    Seeded("the authority is wrong", authority_unreachable, "signing keys"),
+    Seeded("Entra ID is busy", answering("entra", "openid_configuration_v2", 429), "signing keys"),
+    Seeded("the client secret is wrong", settings(ENTRA_CLIENT_SECRET="x"), "Entra ID credential"),
+    Seeded("the client id is wrong", settings(ENTRA_CLIENT_ID=NOBODY), "Entra ID credential"),
+    Seeded("the certificate is not known", unknown_certificate, "Entra ID credential"),
+    Seeded("the access key is wrong", other_acs_key, "ACS"),
+    Seeded("ACS can't be reached", acs_unreachable, "connection to"),
+    Seeded("the endpoint is not ACS", not_acs, "ACS"),
+    Seeded("ACS is throttling", answering("acs", "issue_access_token", 429), "ACS"),
+    Seeded("the clock is wrong", clock_off, "connection to"),
+    Seeded("the account key is wrong", cosmos(settings(COSMOS_KEY=OTHER_KEY)), "mapping store"),
+    Seeded("the container is missing", cosmos(settings(COSMOS_CONTAINER="none")), "mapping store"),
+    Seeded("the managed identity lacks its role at ACS", without_secrets(without_acs_role), "ACS"),
+    Seeded("the managed identity lacks its role at Cosmos DB", without_secrets(without_role), "mapping store"),
     Seeded(
-        "ACS unreachable", acs_unreachable, "connection to localhost", "Check the endpoint in ACS_CONNECTION_STRING"
+        "the managed identity is not the workload's",
+        without_secrets(settings(ENTRA_MANAGED_IDENTITY_CLIENT_ID=NOBODY)),
+        "managed identity",
     ),
-    Seeded("not ACS", not_acs, "ACS", "ACS_CONNECTION_STRING or ACS_ENDPOINT is an ACS resource"),
-    Seeded("clock off", clock_off, "connection to localhost", "Synchronise this machine's clock"),
-    Seeded("wrong Cosmos DB key", cosmos(settings(COSMOS_KEY=OTHER_KEY)), "mapping store", "check that COSMOS_KEY"),
-    Seeded("no container", cosmos(settings(COSMOS_CONTAINER="none")), "mapping store", "Create it with the partition"),
-    Seeded("role missing", cosmos(without_role), "mapping store", "Cosmos DB Built-in Data Contributor"),
-    Seeded("Graph permission", graph(permission_missing), "Microsoft Graph as", "User.ReadWrite.All"),
     Seeded(
-        "SQLite directory", settings(SQLITE_PATH="/nowhere/mappings.sqlite"), "mapping store", "Create its directory"
+        "the identity endpoint is down",
+        without_secrets(answering("entra", "managed_identity_token", 503)),
+        "managed identity",
     ),
+    Seeded("you are not in Azure", without_secrets(elsewhere_than_in_azure), "managed identity"),
+    Seeded("you are not signed in", without_secrets(signed_out), "your own sign-in"),
+    Seeded("you lack a role", without_secrets(own_role_missing), "mapping store"),
+    Seeded("the Graph permission is missing", graph(permission_missing), "Microsoft Graph as the application"),
+    Seeded("the SQLite directory is missing", settings(SQLITE_PATH="/nowhere/mappings.sqlite"), "mapping store"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the document says of a fault: the check, the doctor's sentence, its remedy's key words, the next command."""
+
+    check: str
+    sentence: str
+    remedy: str
+    command: str
+
+
+def published() -> dict[str, Row]:
+    """The table of the document, by fault."""
+    text = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
+    section = text.partition("\n### Faults and what to do\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|\n ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return {name: Row(*cells) for name, *cells in rows if name != "Fault"}
+
+
+PUBLISHED = published()
+
+
+def fits(sentence: str, found: str) -> bool:
+    """Whether a published sentence is what was found; `…` stands for names and numbers."""
+    return re.search(re.escape(sentence).replace("…", ".+?"), found) is not None
 
 
 @pytest.fixture
@@ -179,12 +264,24 @@ def about(findings: list[dict[str, Any]], check: str) -> str:
     return " ".join(f"{each['message']} {each['remedy']}" for each in concerned)
 
 
+def test_the_document_tells_of_every_seeded_fault_and_what_to_type() -> None:
+    assert list(PUBLISHED) == [seeded.name for seeded in SEEDED]
+    for row in PUBLISHED.values():
+        assert re.search(r"`(az|acs-auth|chronyc|mkdir) [^`]+`", row.command), row
+
+
 @pytest.mark.parametrize("seeded", SEEDED, ids=lambda seeded: seeded.name)
-async def test_each_seeded_fault_is_found_and_its_remedy_named(seeded: Seeded, scene: Scene, acs_auth: AcsAuth) -> None:
+async def test_each_seeded_fault_is_found_as_the_document_says(seeded: Seeded, scene: Scene, acs_auth: AcsAuth) -> None:
+    row = PUBLISHED[seeded.name]
     seeded.seed(scene)
     result = await acs_auth("doctor", "--json")
     report = json.loads(result.stdout)
-    assert seeded.remedy in about(report["findings"], seeded.check), report["findings"]
+    found = about(report["findings"], seeded.check)
+    assert row.check.startswith(seeded.check)
+    assert fits(row.sentence, found), found
+    assert fits(row.remedy, found), found
+    if scene.environment.get("ACS_CONNECTION_STRING") is None:
+        assert "connection string" not in result.stdout
     # What only the operator's commands need does not stop the service.
     assert (report["ok"], result.exit_code) == ((True, 0) if "as" in seeded.check.split() else (False, 1))
 

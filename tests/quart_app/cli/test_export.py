@@ -38,6 +38,13 @@ async def test_export_prints_all_that_is_stored(store: str, user: UserKey, ident
     assert document["mapping"]["deleting"] is False
 
 
+async def test_export_prints_the_same_with_json(user: UserKey, identity: str, acs_auth: AcsAuth) -> None:
+    command = ("export", "--user", f"{user.issuer}/{user.subject}")
+    plain, for_programs = await acs_auth(*command), await acs_auth(*command, "--json")
+    assert (for_programs.exit_code, for_programs.stdout) == (0, plain.stdout)
+    assert json.loads(plain.stdout)["mapping"]["acsUserId"] == identity
+
+
 async def test_export_of_someone_unknown_says_that_nothing_is_stored(
     sqlite_store: MappingStore, acs_auth: AcsAuth, user: UserKey
 ) -> None:

@@ -1,5 +1,6 @@
 """`acs-auth reconcile` finds every mapping that can't be used, and changes only what it is told to."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -8,13 +9,22 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from local_azure.acs import IDENTITY_OPERATIONS
 from local_azure.entra.directory import HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.acs.absence import AbsenceUnproven
-from quart_app.acs.interface import AcsToken, TokenRequest
+from quart_app.acs.interface import (
+    AcsToken,
+    AcsUnavailable,
+    IdentityGone,
+    IdentityNotOwned,
+    TokenRequest,
+    UnexpectedAnswer,
+)
 from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
 from storage.cosmos import open_cosmos_store
 from storage.cosmos_options import CosmosOptions
@@ -29,6 +39,7 @@ from storage.mapping import (
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
+from upstream.errors import Cause
 
 LIVE, BEGUN, GONE, FOREIGN = (UserKey("tenant", name) for name in ("live", "begun", "gone", "foreign"))
 
@@ -226,8 +237,9 @@ async def test_a_store_that_can_not_be_read_to_the_end_is_told() -> None:
             return none()
 
     report = await reconcile(Breaking(), MemoryAcsClient(), ReconciliationOptions(), proven)
-    assert report.stopped is not None
-    assert (report.clean, report.partial) == (False, True)
+    assert report.stopped == "The store can't be read to its end: The mapping store is unavailable."
+    assert (report.clean, report.partial, report.unlisted) == (False, True, True)
+    assert [(each.upstream, count) for each, count in report.trouble.items()] == [("store", 0)]
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "cosmos"])
@@ -276,3 +288,183 @@ async def test_what_can_not_be_read_is_counted_named_and_left() -> None:
         ("a-note", "damaged: it is a note"),
     }
     assert len(store.unreadable) == 2
+
+
+async def test_a_store_that_breaks_off_while_mappings_are_looked_at_leaves_the_rest_undecided() -> None:
+    class Breaking(MemoryMappingStore):
+        listings = 0
+
+        def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
+            self.listings += 1
+            whole = super().mappings()
+            if self.listings == 1:
+                return whole
+
+            async def one() -> AsyncIterator[IdentityMapping | UnreadableMapping]:
+                yield await anext(whole)
+                raise StoreUnavailable
+
+            return one()
+
+    store, acs = Breaking(), MemoryAcsClient()
+    for number in range(3):
+        await store.create(UserKey("tenant", str(number)), await acs.create_identity())
+    report = await reconcile(store, acs, ReconciliationOptions(concurrency=1), proven)
+    assert (report.mappings, report.undecided, report.unlisted) == (3, 2, False)
+    assert (report.clean, report.partial) == (False, True)
+
+
+class Out(MemoryAcsClient):
+    """ACS in an outage that begins after `answers` calls about tokens or deletions."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.answers = answers
+        self.asked = 0
+
+    def _ask(self) -> None:
+        self.asked += 1
+        if self.asked > self.answers:
+            raise AcsUnavailable().because(Cause(503, advice="It passes."))
+
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
+        self._ask()
+        return await super().issue_token(acs_user_id, request)
+
+    async def delete_identity(self, acs_user_id: str) -> None:
+        self._ask()
+        await super().delete_identity(acs_user_id)
+
+
+async def test_an_outage_stops_the_run_early_and_nothing_is_acted_on() -> None:
+    store, acs = MemoryMappingStore(), Out(20)
+    for number in range(10):
+        begun = await store.create(UserKey("begun", str(number)), await acs.create_identity())
+        await store.change(begun, deleting=True)
+    for number in range(200):
+        await store.create(UserKey("tenant", str(number)), await acs.create_identity())
+    report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
+    assert report.stopped == "10 mappings in a row failed, the last one so: ACS is unavailable. It passes."
+    assert 30 <= acs.asked < 30 + ReconciliationOptions().concurrency
+    assert (report.mappings, report.undecided) == (210, 180)
+    assert [(each.upstream, each.reason) for each in report.trouble] == [("acs", "ACS is unavailable. It passes.")]
+    assert (report.repairs.total(), report.partial, report.clean) == (0, True, False)
+    assert len(await left(store)) == 210
+
+
+async def test_an_outage_while_repairing_stops_the_repair() -> None:
+    store, acs = MemoryMappingStore(), Out(5)
+    for number in range(100):
+        begun = await store.create(UserKey("begun", str(number)), await acs.create_identity())
+        await store.change(begun, deleting=True)
+    report = await reconcile(store, acs, ReconciliationOptions(), proven)
+    assert (report.repairs[Repair.REMOVED], report.undecided) == (5, 0)
+    assert acs.asked < 5 + 10 + ReconciliationOptions().concurrency
+    assert (report.partial, len(await left(store))) == (True, 95)
+    assert report.stopped is not None
+
+
+ANSWERS = st.lists(st.sampled_from(["live", "gone", "foreign", "begun", "silent", "odd"]), max_size=40)
+
+
+@given(answers=ANSWERS, repair=st.booleans(), remove_up_to=st.sampled_from([None, 1, 100]))
+def test_what_could_not_be_looked_at_is_never_removed_and_every_mapping_is_accounted_for(
+    answers: list[str], repair: bool, remove_up_to: int | None
+) -> None:
+    class Answering(MemoryAcsClient):
+        async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
+            match kinds[acs_user_id]:
+                case "silent":
+                    raise AcsUnavailable
+                case "odd":
+                    raise UnexpectedAnswer(418)
+                case "gone":
+                    raise IdentityGone
+                case "foreign":
+                    raise IdentityNotOwned
+            return AcsToken("x", "")
+
+    kinds: dict[str, str] = {}
+
+    async def run() -> None:
+        store, acs = MemoryMappingStore(), Answering()
+        for number, kind in enumerate(answers):
+            identity = await acs.create_identity()
+            kinds[identity] = kind
+            mapping = await store.create(UserKey("tenant", str(number)), identity)
+            if kind == "begun":
+                await store.change(mapping, deleting=True)
+        options = ReconciliationOptions(repair=repair, remove_up_to=remove_up_to, concurrency=1)
+        report = await reconcile(store, acs, options, proven)
+        kept = {kinds[each.acs_user_id] async for each in store.mappings() if isinstance(each, IdentityMapping)}
+        gone = len(answers) - len(await left(store))
+        decided = sum(report.states[each] for each in State) - report.states[State.UNKNOWN]
+        assert (report.mappings, report.undecided) == (len(answers), len(answers) - decided)
+        assert report.repairs[Repair.REMOVED] == gone
+        assert {"live", "silent", "odd"} & set(answers) <= kept
+        assert not gone or report.stopped is None
+        assert report.clean == (not await left(store) or kept == {"live"})
+
+    asyncio.run(run())
+
+
+async def test_an_outage_is_told_with_its_upstream_and_no_advice_to_repair(
+    local_azure: LocalAzure, sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    for number in range(30):
+        await sqlite_store.create(UserKey("tenant", str(number)), local_azure.acs.mint())
+    denied = {"error": {"code": "Denied", "message": "Denied by the resource provider."}}
+    local_azure.acs.faults.script("issue_access_token", Fault(status=401, body=denied, times=None))
+    result = await acs_auth("reconcile")
+    assert result.exit_code == 3
+    assert "       30  could not be looked at" in result.stdout
+    assert "Stopped early. 10 mappings in a row failed, the last one so: ACS refused" in result.stderr
+    assert "Nothing was decided about 30 mappings, because of Azure Communication Services." in result.stderr
+    assert "--repair" not in result.stderr
+    assert "--report" not in result.stderr
+    document = json.loads((await acs_auth("reconcile", "--repair", "--json")).stdout)
+    assert (document["unknown"], document["removable"], document["stopped"][:10]) == (30, 0, "10 mapping")
+    [trouble] = document["trouble"]
+    assert (trouble["upstream"], trouble["reason"][:12]) == ("acs", "ACS refused ")
+    assert 10 <= trouble["mappings"] < 18
+
+
+async def test_a_store_that_can_not_be_listed_decides_nothing_about_any_mapping(
+    local_azure: LocalAzure, acs_auth: AcsAuth
+) -> None:
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    local_azure.graph.faults.script("list_users", Fault(status=403, body=denied, times=None))
+    result = await acs_auth("reconcile", "--store", "graph")
+    assert result.exit_code == 3
+    assert "Nothing was decided about any mapping of the store, because of the mapping store." in result.stderr
+    assert "--repair" not in result.stderr
+
+
+async def test_repair_is_advised_only_for_what_it_would_delete(
+    local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    result = await acs_auth("reconcile")
+    assert "Mappings that --repair would delete: 2." in result.stderr
+    assert "--report FILE says which mappings are not in order, and why." in result.stderr
+    assert (await acs_auth("reconcile", "--repair")).stderr == ""
+
+
+async def test_waits_are_told_while_they_last(
+    local_azure: LocalAzure, sqlite_store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    await sqlite_store.create(LIVE, local_azure.acs.mint())
+    local_azure.acs.faults.script("issue_access_token", Fault(status=429, headers={"Retry-After": "0"}, times=2))
+    result = await acs_auth("reconcile")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Waiting and trying again (1 so far): ACS is throttling requests.")
+
+
+async def test_a_store_that_can_not_be_opened_is_told_in_json_too(
+    local_azure: LocalAzure, environment: dict[str, str | None], acs_auth: AcsAuth
+) -> None:
+    environment["COSMOS_CONTAINER"] = "none"
+    for command in (("reconcile", "--store", "cosmos"), ("migrate", "--from", "cosmos", "--to", "sqlite")):
+        result = await acs_auth(*command, "--json")
+        document = json.loads(result.stdout)
+        assert (result.exit_code, document["upstream"]) == (1, "store")
+        assert document["error"] == result.stderr.strip()

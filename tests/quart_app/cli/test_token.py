@@ -9,7 +9,7 @@ import sys
 import aiohttp
 import pytest
 
-from local_azure.entra.directory import BROWSER, COMMAND_LINE
+from local_azure.entra.directory import API, BROWSER, COMMAND_LINE, HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from tests.support.service_process import PATIENCE_SECONDS, finished
@@ -111,3 +111,59 @@ async def test_an_authority_that_can_not_be_used_is_told(
     assert status == 1
     assert "check --authority-host and --tenant-id" in err
     assert "Traceback" not in err
+
+
+@pytest.fixture
+def other_issuer(local_azure: LocalAzure, process_environment: dict[str, str]) -> dict[str, str]:
+    """The settings of a service whose users come from another issuer than Entra ID, which the stand-in plays."""
+    given = {name: value for name, value in process_environment.items() if not name.startswith(("ENTRA_", "TEAMS_"))}
+    return given | {
+        "OIDC_ISSUER": f"{local_azure.entra.url}/{HOME_TENANT.tenant_id}/v2.0",
+        "OIDC_AUDIENCE": API.client_id,
+        "OIDC_REQUIRED_SCOPE": "access_as_user",
+        "OIDC_SUBJECT_CLAIM": "oid",
+        "DOCS_SCOPES": f"api://{API.client_id}/access_as_user openid",
+    }
+
+
+async def test_with_another_issuer_users_sign_in_there_by_its_discovered_endpoints(
+    local_azure: LocalAzure, other_issuer: dict[str, str]
+) -> None:
+    status, out, err = await finished(await start(other_issuer, "token"))
+    assert status == 0, err
+    claims = local_azure.entra.verify(out.strip())
+    assert claims is not None
+    assert (claims["iss"], claims["oid"]) == (other_issuer["OIDC_ISSUER"], local_azure.entra.users["alex"].object_id)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "sentence"),
+    [
+        ({}, ("--tenant-id", "x"), "--tenant-id is for Microsoft Entra ID, and OIDC_ISSUER is set."),
+        ({"OIDC_ISSUER": "{entra}/common/v2.0"}, (), "does not answer as the issuer does: check OIDC_ISSUER"),
+        ({"OIDC_DISCOVERY_URL": "{entra}/nowhere"}, (), "check OIDC_ISSUER and OIDC_DISCOVERY_URL."),
+        ({"OIDC_ISSUER": "https://localhost:9"}, (), "The issuer can't be reached (ConnectionError): check OIDC_ISS"),
+    ],
+)
+async def test_another_issuer_that_can_not_sign_in_is_refused_in_one_sentence(
+    local_azure: LocalAzure,
+    other_issuer: dict[str, str],
+    changes: dict[str, str],
+    options: tuple[str, ...],
+    sentence: str,
+) -> None:
+    given = {name: value.format(entra=local_azure.entra.url) for name, value in changes.items()}
+    status, out, err = await finished(await start(other_issuer | given, "token", *options))
+    assert (status in (1, 2), out) == (True, "")
+    assert sentence in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+async def test_another_issuer_signs_in_by_device_code_where_it_offers_that(
+    local_azure: LocalAzure, other_issuer: dict[str, str]
+) -> None:
+    process = await start(other_issuer, "token", "--device-code", "--timeout", "1")
+    status, out, err = await finished(process)
+    assert (status, out) == (1, "")
+    assert "enter the code" in err
+    assert "Nobody signed in in time." in err
