@@ -96,8 +96,9 @@ async def known_users(directory: Directory, users: Sequence[UserKey]) -> frozens
 
 
 @asynccontextmanager
-async def open_directory(settings: Settings, retry: RetryPolicy = PATIENT) -> AsyncIterator["GraphDirectory"]:
-    """The directory of the configured tenants, by the API's own credential."""
+async def open_directory(settings: Settings, retry: RetryPolicy | None = None) -> AsyncIterator["GraphDirectory"]:
+    """The directory of the configured tenants, by the API's own credential; `retry` is `PATIENT` by default."""
+    retry = retry or PATIENT
     async with (
         open_application_tokens(settings, retry) as tokens,
         new_http_session(unpack=True) as session,

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned
+from quart_app.operations.departures import Departures, Standing
 from quart_app.operations.identity_owners import IdentityOwners
 from storage.mapping import IdentityMapping, MappingChanged, MappingStore, UnreadableMapping, UserKey
 from upstream.errors import UpstreamError
@@ -26,6 +27,8 @@ class State(StrEnum):
     in_deletion      a deletion was begun and not finished
     gone             ACS does not know its identity any more
     other_resource   its identity belongs to another ACS resource
+    departed         its user does not exist in Entra ID any more
+    restorable       its user was deleted in Entra ID less than 30 days ago and can be restored: it is kept
     shared           the store names its identity for another user, too: an operator must decide, nothing is done
     unreadable       what is stored is no mapping: damaged, unsealed, or sealed for someone else
     unknown          it could not be looked at; another run tries again
@@ -35,6 +38,8 @@ class State(StrEnum):
     IN_DELETION = "in_deletion"
     GONE = "gone"
     OTHER_RESOURCE = "other_resource"
+    DEPARTED = "departed"
+    RESTORABLE = "restorable"
     SHARED = "shared"
     UNREADABLE = "unreadable"
     UNKNOWN = "unknown"
@@ -79,13 +84,17 @@ class ReconciliationReport:
 
     @property
     def removable(self) -> int:
-        """How many mappings a repair would remove, or has removed, for what became of their identities."""
-        return self.states[State.GONE] + self.states[State.OTHER_RESOURCE]
+        """How many mappings a repair would remove, or has removed, for what became of identities or users."""
+        return sum(self.states[state] for state in _REMOVABLE)
 
     @property
     def clean(self) -> bool:
         """Whether every mapping is known to be in order now."""
-        left = [entry for entry in self.entries if entry.repair is not Repair.REMOVED]
+        left = [
+            entry
+            for entry in self.entries
+            if entry.repair is not Repair.REMOVED and entry.state is not State.RESTORABLE
+        ]
         return self.stopped is None and not left
 
     @property
@@ -105,7 +114,7 @@ class ReconciliationOptions:
     """What to do.
 
     dry_run      change nothing, not even finish what was begun
-    repair       also delete mappings whose identity is gone or another resource's
+    repair       also delete mappings whose identity is gone or another resource's, and those of departed users
     remove_up_to  remove as many, even if that is more than ten and more than a tenth of what was looked at
     concurrency  how many mappings are looked at or repaired at once
     """
@@ -122,15 +131,18 @@ async def reconcile(
     options: ReconciliationOptions,
     prove_absence: Callable[[], Awaitable[None]],
     progress: Callable[[ReconciliationReport], None] = lambda _: None,
+    departures: Departures | None = None,
 ) -> ReconciliationReport:
     """Look at every mapping first, then act; `progress` is called after each mapping and each repair.
 
     `prove_absence` is called before the first removal and raises `AcsError` where ACS does not show what a deleted
     identity looks like (`ProvingAcsClient.prove`): then nothing is removed.
 
+    `departures` is asked which users no longer exist in Entra ID; without it none is looked for.
+
     `acs` should issue tokens with the least scope and the shortest life (`open_acs_client`, `probing`).
     """
-    return await _Reconciliation(store, acs, options, prove_absence, progress).run()
+    return await _Reconciliation(store, acs, options, prove_absence, progress, departures).run()
 
 
 class _Reconciliation:
@@ -141,12 +153,14 @@ class _Reconciliation:
         options: ReconciliationOptions,
         prove_absence: Callable[[], Awaitable[None]],
         progress: Callable[[ReconciliationReport], None],
+        departures: Departures | None,
     ) -> None:
         self._store = store
         self._acs = acs
         self._options = options
         self._prove_absence = prove_absence
         self._progress = progress
+        self._departures = departures
         self._reading = asyncio.Lock()
         self._found: list[tuple[IdentityMapping, State, str | None]] = []
         self._owners = IdentityOwners()
@@ -192,6 +206,10 @@ class _Reconciliation:
         listing = self._store.mappings()
         while self._report.stopped is None and (stored := await self._next(listing)) is not None:
             self._owners.add(stored)
+            if self._departures is not None and isinstance(stored, IdentityMapping):
+                await self._departures.add(stored)
+        if self._departures is not None:
+            await self._departures.finish()
 
     async def _next(
         self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
@@ -219,6 +237,9 @@ class _Reconciliation:
             return State.SHARED, "the store names its identity for another user, too"
         if mapping.deleting:
             return State.IN_DELETION, None
+        standing, why = (self._departures and self._departures.standing(mapping.user)) or (None, None)
+        if standing is Standing.DEPARTED:
+            return State.DEPARTED, why
         try:
             await self._acs.issue_token(mapping.acs_user_id)
         except IdentityGone:
@@ -227,6 +248,11 @@ class _Reconciliation:
             return State.OTHER_RESOURCE, None
         except UpstreamError as error:
             return State.UNKNOWN, str(error)
+        match standing:
+            case Standing.RESTORABLE:
+                return State.RESTORABLE, why
+            case Standing.UNDECIDED:
+                return State.UNKNOWN, why
         return State.LIVE, None
 
     async def _chosen(self) -> frozenset[State]:
@@ -238,8 +264,9 @@ class _Reconciliation:
         looked_at, allowed = self._report.states.total(), self._options.remove_up_to
         if removable > max(_FEW, looked_at * _SHARE) and (allowed is None or removable > allowed):
             self._report.refused = (
-                f"{removable} of {looked_at} mappings would be removed. That many point to a wrong ACS resource rather "
-                f"than to lost identities, so nothing was repaired. If it is right, pass --remove-up-to {removable}."
+                f"{removable} of {looked_at} mappings would be removed. That many point to wrong settings (another ACS "
+                "resource, another tenant) rather than to lost identities and users, so nothing was repaired. If it is "
+                f"right, pass --remove-up-to {removable}."
             )
             return frozenset()
         try:
@@ -247,7 +274,7 @@ class _Reconciliation:
         except UpstreamError as error:
             self._report.refused = f"{error} Nothing was repaired."
             return frozenset()
-        return unfinished | {State.GONE, State.OTHER_RESOURCE}
+        return unfinished | _REMOVABLE
 
     async def _remove(self, mapping: IdentityMapping) -> tuple[Repair, str | None]:
         """Delete the very mapping that was looked at, in the three steps of every deletion."""
@@ -264,3 +291,4 @@ class _Reconciliation:
 
 
 _FEW, _SHARE = 10, 0.1
+_REMOVABLE = frozenset({State.GONE, State.OTHER_RESOURCE, State.DEPARTED})
