@@ -21,6 +21,7 @@ from storage.mapping import STORE, MappingStore, StoreMisconfigured
 from upstream.retrying import RetryPolicy
 
 if TYPE_CHECKING:
+    from quart_app.auth.on_behalf_of.tokens import ApplicationTokens, OnBehalfOf
     from storage.graph import GraphMappingStore
     from storage.seal import SealKey, Seals
 
@@ -170,6 +171,35 @@ async def open_graph_extensions(
         yield store
 
 
+@asynccontextmanager
+async def open_application_tokens(
+    settings: Settings, retry: RetryPolicy, credential: AzureCredential | None = None
+) -> "AsyncIterator[ApplicationTokens]":
+    """App-only tokens for Microsoft Graph in the configured tenants, whichever store is used."""
+    from quart_app.auth.on_behalf_of.tokens import ApplicationTokens
+
+    async with AsyncExitStack() as stack:
+        opening = _Opening(settings, stack, retry, ActingAs.APPLICATION, credential, Telemetry())
+        on_behalf_of = await _on_behalf_of(opening)
+        yield ApplicationTokens(on_behalf_of, settings.entra.tenants, f"{settings.graph.base_url}/.default")
+
+
+async def _on_behalf_of(opening: _Opening) -> "OnBehalfOf":
+    from quart_app.auth.on_behalf_of.credentials import client_credential
+    from quart_app.auth.on_behalf_of.tokens import OnBehalfOf, OnBehalfOfOptions
+
+    entra, telemetry = opening.settings.entra, opening.telemetry
+    identity = await opening.identity() if store_asks_identity(opening.settings, StorageBackend.GRAPH) else None
+    on_behalf_of = OnBehalfOf(
+        OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity)),
+        opening.retry,
+        measure=telemetry.upstream(ENTRA),
+        on_lookup=telemetry.cache("on_behalf_of"),
+    )
+    opening.stack.push_async_callback(on_behalf_of.aclose)
+    return on_behalf_of
+
+
 def graph_seals(settings: Settings) -> "Seals":
     """What seals and verifies the mappings in Microsoft Graph."""
     from storage.seal import Seals
@@ -197,21 +227,13 @@ def _unsealed_warnings(settings: Settings) -> tuple[str, ...]:
 
 
 async def _graph(opening: _Opening) -> "tuple[GraphMappingStore, tuple[str, ...]]":
-    from quart_app.auth.on_behalf_of.credentials import client_credential
-    from quart_app.auth.on_behalf_of.tokens import ApplicationTokens, CallerTokens, OnBehalfOf, OnBehalfOfOptions
+    from quart_app.auth.on_behalf_of.tokens import ApplicationTokens, CallerTokens
     from storage.graph import open_graph_store
     from storage.graph_options import GraphOptions
 
     settings = opening.settings
-    entra, graph, telemetry = opening.settings.entra, opening.settings.graph, opening.telemetry
-    identity = await opening.identity() if store_asks_identity(settings, StorageBackend.GRAPH) else None
-    on_behalf_of = OnBehalfOf(
-        OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity)),
-        opening.retry,
-        measure=telemetry.upstream(ENTRA),
-        on_lookup=telemetry.cache("on_behalf_of"),
-    )
-    opening.stack.push_async_callback(on_behalf_of.aclose)
+    entra, graph = opening.settings.entra, opening.settings.graph
+    on_behalf_of = await _on_behalf_of(opening)
     options = GraphOptions(_seal_keys(settings), graph.base_url, graph.extension_name)
     if opening.acting_as is ActingAs.CALLER:
         # Operators' commands never take a mapping without a seal.

@@ -29,6 +29,7 @@ from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingPage,
     MappingUnreadable,
     StoreError,
     StoreMisconfigured,
@@ -195,24 +196,29 @@ class CosmosMappingStore:
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. One query per page over all partitions; nothing is held open between pages."""
 
-        async def read_page(
-            continuation: str | None,
-        ) -> tuple[list[IdentityMapping | UnreadableMapping], str | None]:
-            # Not `read_all_items`: after a 500 the SDK (4.17) fails with a TypeError there.
-            query = self._container.query_items("SELECT * FROM c", max_item_count=self._options.page_size)
-            pages: Any = query.by_page(continuation)
+        return Paged(self._read_page)
 
-            async def read() -> list[Any]:
-                page = await anext(pages, None)
-                return [] if page is None else [item async for item in page]
+    async def page(self, name: str | None) -> MappingPage:
+        """See `MappingStore.page`. A name is a continuation token, which Cosmos DB lets no time end."""
+        stored, following = await self._read_page(name)
+        return MappingPage(tuple(stored), following)
 
-            try:
-                items = await self._call(read, _NotFound)
-            except _NotFound:
-                raise StoreMisconfigured(_missing(self._options)) from None
-            return [mapping_of(_item(item)) for item in items], pages.continuation_token
+    async def _read_page(
+        self, continuation: str | None
+    ) -> tuple[list[IdentityMapping | UnreadableMapping], str | None]:
+        # Not `read_all_items`: after a 500 the SDK (4.17) fails with a TypeError there.
+        query = self._container.query_items("SELECT * FROM c", max_item_count=self._options.page_size)
+        pages: Any = query.by_page(continuation)
 
-        return Paged(read_page)
+        async def read() -> list[Any]:
+            page = await anext(pages, None)
+            return [] if page is None else [item async for item in page]
+
+        try:
+            items = await self._call(read, _NotFound)
+        except _NotFound:
+            raise StoreMisconfigured(_missing(self._options)) from None
+        return [mapping_of(_item(item)) for item in items], pages.continuation_token
 
     async def ping(self) -> None:
         """See `MappingStore.ping`. A point read, of an id that no user has."""

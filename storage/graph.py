@@ -24,6 +24,7 @@ https://learn.microsoft.com/graph/extensibility-open-users, https://learn.micros
 import asyncio
 import base64
 import binascii
+import json
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -55,6 +56,7 @@ from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingPage,
     MappingUnreadable,
     StoreAccessDenied,
     StoreError,
@@ -193,6 +195,12 @@ class GraphMappingStore:
         """See `MappingStore.mappings`. Raises `StoreMisconfigured` without application tokens: no user may list all."""
         return self._listing(self._parsed)
 
+    async def page(self, name: str | None) -> MappingPage:
+        """See `MappingStore.page`. A name holds the address of the page, which Graph may forget."""
+        page = None if name is None else _Page.named(name)
+        found, following = await self._read_page(self._parsed, page)
+        return MappingPage(tuple(found), None if following is None else following.name)
+
     def extensions(self) -> AsyncIterator[StoredExtension]:
         """As `mappings`, what is stored as it is."""
         return self._listing(lambda stored: stored)
@@ -229,24 +237,38 @@ class GraphMappingStore:
         return stored.properties | {SEAL: self._seals.seal(stored.user, str(stored.properties[IDENTITY]))}
 
     def _listing(self, parsed: Callable[[StoredExtension], Item]) -> AsyncIterator[Item]:
-        tokens = self._application_tokens
-        if tokens is None:
+        self._listing_tokens()
+
+        async def read_page(continuation: _Page | None) -> tuple[list[Item], _Page | None]:
+            return await self._read_page(parsed, continuation)
+
+        return Paged(read_page)
+
+    async def _read_page(
+        self, parsed: Callable[[StoredExtension], Item], continuation: "_Page | None"
+    ) -> "tuple[list[Item], _Page | None]":
+        tokens = self._listing_tokens()
+        page = continuation or _Page(tuple(tokens.tenants))
+        if not page.tenants:
+            return [], None
+        tenant = page.tenants[0]
+        url = page.url or f"{self._root}/users?{self._users_query()}"
+        answer = await self._get(self._checked(url), await tokens.access_token(tenant))
+        found = [parsed(stored) for stored in self._extensions_of_page(tenant, answer)]
+        return found, self._following(page, answer)
+
+    def _listing_tokens(self) -> GraphApplicationTokens:
+        if self._application_tokens is None:
             raise StoreMisconfigured(
                 "Listing all mappings needs a token of the application itself with the permission User.Read.All."
             )
-        application_tokens = tokens
+        return self._application_tokens
 
-        async def read_page(continuation: _Page | None) -> tuple[list[Item], _Page | None]:
-            page = continuation or _Page(tuple(application_tokens.tenants))
-            if not page.tenants:
-                return [], None
-            tenant = page.tenants[0]
-            url = page.url or f"{self._root}/users?{self._users_query()}"
-            answer = await self._get(url, await application_tokens.access_token(tenant))
-            found = [parsed(stored) for stored in self._extensions_of_page(tenant, answer)]
-            return found, self._following(page, answer)
-
-        return Paged(read_page)
+    def _checked(self, url: str) -> str:
+        """The address of a page, which may come from a file: the token is for Graph only."""
+        if not url.startswith(f"{self._root}/"):
+            raise ValueError("The address of the page is not one of Microsoft Graph.")
+        return url
 
     async def _replace(self, user: UserKey, content: dict[str, Any]) -> None:
         # PATCH erases every property that it does not name, whoever wrote it.
@@ -437,6 +459,19 @@ class _Page:
     tenants: tuple[str, ...]
     url: str | None = None
     number: int = 1
+
+    @property
+    def name(self) -> str:
+        """This page for `named`."""
+        return json.dumps([*self.tenants, self.url, self.number])
+
+    @classmethod
+    def named(cls, name: str) -> "_Page":
+        """Raises `ValueError`."""
+        match json.loads(name):
+            case [*tenants, (str() | None) as url, int() as number] if all(isinstance(each, str) for each in tenants):
+                return cls(tuple(tenants), url, number)
+        raise ValueError("It is not the name of a page.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 from storage.mapping import (
     STORE,
     IdentityMapping,
+    MappingPage,
     MappingStore,
     StoreThrottled,
     StoreUnavailable,
@@ -31,6 +32,7 @@ class GuardedStore:
                    reads again, as after any other change, and finds the mapping changed.
     remove         is bound to the version too, and already gone is success. A mapping that someone created in between
                    has another version and is not touched.
+    page           changes nothing; it is a step of a listing, too.
     mappings       each step is bounded and repeated by itself: a store's iteration goes on after a transient error,
                    where it stopped. What was yielded is never yielded again. Operators look at every step, so steps
                    are not measured.
@@ -69,6 +71,10 @@ class GuardedStore:
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`."""
         return _GuardedIterator(self._store.mappings(), self._calls)
+
+    async def page(self, name: str | None) -> MappingPage:
+        """See `MappingStore.page`."""
+        return await self._calls.call_unmeasured("mappings", lambda: self._store.page(name))
 
     async def ping(self) -> None:
         """See `MappingStore.ping`."""

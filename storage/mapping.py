@@ -113,6 +113,17 @@ class UnreadableMapping:
         return f"{self.reason.value}: {self.detail}" if self.detail else self.reason.value
 
 
+@dataclass(frozen=True, slots=True)
+class MappingPage:
+    """A part of a listing. `following` is the store's own name of the next part, `None` if this was the last one.
+
+    A name may be kept in a file and given to another process. It may hold personal data.
+    """
+
+    stored: tuple[IdentityMapping | UnreadableMapping, ...]
+    following: str | None = field(repr=False)
+
+
 class StoreError(UpstreamError):
     """Something went wrong in a store. Messages never hold a user id, an ACS id or a secret."""
 
@@ -262,6 +273,13 @@ class MappingStore(Protocol):
         `StoreUnavailable` may be repeated: the iteration goes on where it was and yields nothing twice (see
         `storage.paging`). A mapping that stays throughout is yielded exactly once; one that is created or removed
         meanwhile may be missing or present.
+        """
+        ...
+
+    async def page(self, name: str | None) -> MappingPage:
+        """One part of what `mappings` yields, for listings that outlive a process; `None` names the first one.
+
+        Raises `ValueError` for a name that this store never gives.
         """
         ...
 

@@ -22,6 +22,7 @@ from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingPage,
     MappingUnreadable,
     StorageFull,
     StoreMisconfigured,
@@ -161,13 +162,18 @@ class SqliteMappingStore:
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. In the order of creation; nothing is held open between pages."""
 
-        async def read_page(after: int | None) -> tuple[list[IdentityMapping | UnreadableMapping], int | None]:
-            rows = await self._read(
-                _SELECT + " WHERE number > ? ORDER BY number LIMIT ?", after if after is not None else 0, _PAGE_SIZE
-            )
-            return [_mapping(row) for row in rows], rows[-1][0] if len(rows) == _PAGE_SIZE else None
+        return Paged(self._read_page)
 
-        return Paged(read_page)
+    async def page(self, name: str | None) -> MappingPage:
+        """See `MappingStore.page`. A name is the number of the row before."""
+        stored, following = await self._read_page(None if name is None else int(name))
+        return MappingPage(tuple(stored), None if following is None else str(following))
+
+    async def _read_page(self, after: int | None) -> tuple[list[IdentityMapping | UnreadableMapping], int | None]:
+        rows = await self._read(
+            _SELECT + " WHERE number > ? ORDER BY number LIMIT ?", after if after is not None else 0, _PAGE_SIZE
+        )
+        return [_mapping(row) for row in rows], rows[-1][0] if len(rows) == _PAGE_SIZE else None
 
     async def ping(self) -> None:
         """See `MappingStore.ping`."""

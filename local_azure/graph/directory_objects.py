@@ -41,8 +41,9 @@ class DirectoryObjects:
     directory.
 
     Sources: https://learn.microsoft.com/graph/api/directoryobject-getbyids,
-    https://learn.microsoft.com/graph/api/directory-deleteditems-get and
-    https://learn.microsoft.com/graph/api/directory-deleteditems-list
+    https://learn.microsoft.com/graph/api/directory-deleteditems-get,
+    https://learn.microsoft.com/graph/api/directory-deleteditems-list and
+    https://learn.microsoft.com/graph/api/serviceprincipal-get
     (microsoftgraph/microsoft-graph-docs-contrib, api-reference/v1.0/api).
     """
 
@@ -67,6 +68,14 @@ class DirectoryObjects:
         items = "/v1.0/directory/{items:deleted[Ii]tems}"  # the documentation spells it both ways
         router.add_get(f"{items}/microsoft.graph.user", self._list_deleted, name="list_deleted_users", allow_head=False)
         router.add_get(f"{items}/{{id}}", self._get_deleted, name="get_deleted_item", allow_head=False)
+
+        for path in ("(appId='{app}')", "/{id}"):
+            router.add_get(
+                f"/v1.0/servicePrincipals{path}",
+                self._get_service_principal,
+                name="get_service_principal" if "app" in path else "get_service_principal_by_id",
+                allow_head=False,
+            )
 
     def present(self, tenant: str) -> list[DirectoryUser]:
         """The users of a tenant who were not deleted, by object id."""
@@ -122,6 +131,25 @@ class DirectoryObjects:
             raise resource_not_found(wanted)
         context = f"{self._url}/v1.0/$metadata#directoryObjects/$entity"
         return web.json_response({"@odata.context": context, **_selected(found, Query.of(request).select)})
+
+    async def _get_service_principal(self, request: web.Request) -> web.Response:
+        token = self._token(request)
+        match = request.match_info
+        wanted = match.get("app", match.get("id", "")).lower()
+        principals = self._service_principals()
+        found = next(
+            (each for each in principals if wanted == (each.app_id if "app" in match else each.object_id)), None
+        )
+        # "A service principal can retrieve its own application and service principal details without being granted
+        # any application permissions."
+        is_own = found is not None and token.user is None and token.app == found.app_id
+        if not is_own and not token.has(*READ_DIRECTORY, "Application.Read.All", "Application.ReadWrite.All"):
+            raise denied()
+        if found is None:
+            raise resource_not_found(wanted)
+        described = {name: value for name, value in _application(found).items() if name != "@odata.type"}
+        context = f"{self._url}/v1.0/$metadata#servicePrincipals/$entity"
+        return web.json_response({"@odata.context": context, **_selected(described, Query.of(request).select)})
 
     def _deleted(self, tenant: str) -> list[dict[str, Any]]:
         times = self._states.restorable()

@@ -12,6 +12,7 @@ from quart_app.cli.explain_token import explain_token
 from quart_app.cli.export import delete, export, revoke
 from quart_app.cli.migrate import migrate
 from quart_app.cli.reconcile import reconcile
+from quart_app.cli.rekey import rekey
 from quart_app.cli.seal import seal
 from quart_app.cli.standard_streams import end_unwritten, is_about_output, repair_standard_streams
 from quart_app.cli.token import token
@@ -85,5 +86,5 @@ def check_config(*, as_json: bool) -> None:
         click.echo(f"{purpose} credential: {credential}")
 
 
-for command in (doctor, explain_token, migrate, export, delete, revoke, reconcile, seal, token):
+for command in (doctor, explain_token, migrate, export, delete, revoke, reconcile, rekey, seal, token):
     main.add_command(command)

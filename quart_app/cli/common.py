@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from quart_app.settings import InvalidSettings, Settings, StorageBackend, load_settings
+from quart_app.settings import CLIENT_CREDENTIALS, InvalidSettings, Settings, StorageBackend, load_settings
 from storage.mapping import UserKey
 from upstream.errors import UpstreamError, told
 
@@ -27,6 +27,7 @@ OK, WRONG, USAGE, PARTIAL = 0, 1, 2, 3
 
 UPSTREAMS = {
     "acs": "Azure Communication Services",
+    "directory": "Microsoft Entra ID's directory",
     "entra": "Microsoft Entra ID",
     "managed_identity": "the managed identity's endpoint",
     "sign_in": "your own sign-in",
@@ -141,15 +142,23 @@ def store_option(command: Command) -> Command:
     return click.option("--store", type=click.Choice(BACKENDS), help="The store. [default: STORAGE_BACKEND]")(command)
 
 
-def user_option(command: Command) -> Command:
+def user_option(*, required: bool) -> Callable[[Command], Command]:
     """`--user`: whose mapping."""
     return click.option(
         "--user",
-        required=True,
+        required=required,
         metavar="TENANT/OBJECTID",
         callback=_user,
         help="The user's tenant id and object id, or the issuer's URL and the subject.",
-    )(command)
+    )
+
+
+def missing_for_directory(settings: Settings) -> Iterable[str]:
+    """What is missing for asking Entra ID who exists: one sentence for each thing."""
+    if not settings.entra.tenant_id:
+        yield "Only users of Microsoft Entra ID can be looked up there: set the ENTRA_ settings."
+    elif len(settings.entra.client_credentials) != 1:
+        yield f"Asking Entra ID needs exactly one of {', '.join(CLIENT_CREDENTIALS)}."
 
 
 def _report(context: click.Context, _: click.Parameter, path: Path | None) -> Report | None:
@@ -163,7 +172,9 @@ def _report(context: click.Context, _: click.Parameter, path: Path | None) -> Re
     return report
 
 
-def _user(_: click.Context, __: click.Parameter, value: str) -> UserKey:
+def _user(_: click.Context, __: click.Parameter, value: str | None) -> UserKey | None:
+    if value is None:
+        return None
     issuer, _separator, subject = value.rpartition("/")
     if not issuer or not subject or not (GUID.fullmatch(issuer) or issuer.startswith("https://")):
         raise click.BadParameter("must look like TENANT-ID/OBJECT-ID, or https://ISSUER/SUBJECT")

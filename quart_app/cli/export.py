@@ -1,7 +1,11 @@
-"""`acs-auth export`, `delete` and `revoke`: what a person may ask for about their own data and tokens."""
+"""`acs-auth export`, `delete` and `revoke`: what a person may ask for; and leaving with all mappings."""
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -14,6 +18,7 @@ from quart_app.cli.common import (
     fail,
     json_option,
     loaded_settings,
+    missing_for_directory,
     refuse,
     run,
     store_option,
@@ -22,23 +27,64 @@ from quart_app.cli.common import (
 from quart_app.settings import Settings, StorageBackend
 from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, UnreadableMapping, UserKey
 
+if TYPE_CHECKING:
+    from quart_app.operations.exporting import Destination, ExportCounts, ExportOptions, Progress
+
+FORMATS = ("csv", "jsonl", "graph-chat")
+"""The values of `ExportFormat`."""
+
 
 @click.command()
-@user_option
+@user_option(required=False)
 @store_option
+@click.option("--all", "everything", is_flag=True, help="Write every mapping instead of one user's.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="With --all: how. [default: jsonl]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="With --all: write to this file (mode 0600) instead of printing; the same command goes on after a stop.",
+)
+@click.option(
+    "--look-up",
+    is_flag=True,
+    help="With --format graph-chat: look every user up in Entra ID, by the application permission Directory.Read.All.",
+)
+@click.option("--decision-owner", metavar="TEXT", help="With --format graph-chat: what the column decision_owner says.")
 @json_option
-def export(*, user: UserKey, store: str | None, as_json: bool) -> None:
-    """Print what the service stores about a user, as JSON.
+def export(
+    *,
+    user: UserKey | None,
+    store: str | None,
+    everything: bool,
+    form: str | None,
+    output: Path | None,
+    look_up: bool,
+    decision_owner: str | None,
+    as_json: bool,
+) -> None:
+    """Print what the service stores about a user, or about all.
 
     With --json or without.
 
     That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
     Microsoft Graph is used by the application permission User.Read.All.
 
-    Exit status: 0, also if nothing is stored; 3 if what is stored can't be read as a mapping, 1 if the store can't be
-    read, 2 for bad usage or settings.
+    With --all every mapping is written, page by page. The format graph-chat is the file of identities that Microsoft's
+    migration from ACS chat to Microsoft Graph asks for.
+
+    Exit status: 0, also if nothing is stored; 3 if something that is stored can't be read as a mapping, 1 if the store
+    can't be read, 2 for bad usage or settings.
     """
+    if everything is (user is not None):
+        raise click.UsageError("Pass either --user or --all.")
+    if not everything and (form or output or look_up or decision_owner):
+        raise click.UsageError("--format, --output, --look-up and --decision-owner go with --all.")
+    if form != "graph-chat" and (look_up or decision_owner is not None):
+        raise click.UsageError("--look-up and --decision-owner go with --format graph-chat.")
     settings, backend = _chosen(store)
+    if user is None:
+        _export_all(settings, backend, form or "jsonl", output, decision_owner or "", look_up=look_up)
+        return
     found = run(_read(settings, backend, user), as_json=as_json)
     document: dict[str, Any] = {"user": described(user), "store": backend.value, "mapping": None}
     if isinstance(found, UnreadableMapping):
@@ -47,8 +93,95 @@ def export(*, user: UserKey, store: str | None, as_json: bool) -> None:
     echo_json(document if found is None else document | {"mapping": _shown(found)})
 
 
+def _export_all(
+    settings: Settings, backend: StorageBackend, form: str, output: Path | None, decision_owner: str, *, look_up: bool
+) -> NoReturn:
+    from quart_app.operations.export_file import ExportFile, NotResumable
+    from quart_app.operations.exporting import ExportFormat, ExportOptions
+
+    if look_up:
+        faults = list(missing_for_directory(settings))
+        if faults:
+            refuse("The settings can't be used:", faults)
+    options = ExportOptions(ExportFormat(form), decision_owner)
+    destination: ExportFile | _Printed
+    try:
+        about: dict[str, str | bool] = {"store": backend.value, "format": form, "decision_owner": decision_owner}
+        destination = _Printed() if output is None else ExportFile(output, about | {"look_up": look_up})
+    except NotResumable as error:
+        refuse("The export can't go on:", [str(error)])
+    except OSError as error:
+        raise click.BadParameter(f"{output} can't be written ({error.strerror}).", param_hint="--output") from error
+    if destination.progress.following is not None:
+        click.echo(f"Going on after {destination.progress.counts.mappings} mappings.", err=True)
+    try:
+        counts = run(_write_all(settings, backend, destination, options, look_up=look_up))
+    except OSError as error:
+        if output is None:
+            raise
+        fail(f"{output} can't be written ({error.strerror}). What was written stays: the same command goes on.")
+    except ValueError:
+        fail(f"The store does not know the page that {output}.position names. Remove that file to begin anew.")
+    finally:
+        destination.close()
+    told = [f"{counts.mappings} mappings"]
+    told += [f"{counts.unreadable} can't be read as mappings"] if counts.unreadable else []
+    told += [f"{counts.left_out} left out, being deleted"] if counts.left_out else []
+    told += [f"{counts.unresolved} unresolved"] if counts.unresolved else []
+    click.echo("; ".join(told) + ".", err=True)
+    sys.exit(PARTIAL if counts.unreadable else OK)
+
+
+async def _write_all(
+    settings: Settings,
+    backend: StorageBackend,
+    destination: "Destination",
+    options: "ExportOptions",
+    *,
+    look_up: bool,
+) -> "ExportCounts":
+    from quart_app.operations.directory import known_users, open_directory
+    from quart_app.operations.exporting import export_all
+    from quart_app.operations.upstreams import open_operator_store
+
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_operator_store(settings, backend))
+        if look_up:
+            directory = await stack.enter_async_context(open_directory(settings))
+            options = replace(options, look_up=lambda users: known_users(directory, users))
+        elif backend is StorageBackend.GRAPH:
+            options = replace(options, look_up=_all)  # Graph lists the users themselves
+        return await export_all(store, destination, options)
+
+
+async def _all(users: Sequence[UserKey]) -> frozenset[UserKey]:
+    return frozenset(users)
+
+
+class _Printed:
+    """Standard output as a `Destination`; it can't be gone on with."""
+
+    def __init__(self) -> None:
+        from quart_app.operations.exporting import Progress
+
+        self.progress = Progress()
+        self._output = sys.stdout.buffer
+
+    async def write(self, text: str) -> None:
+        self._output.write(text.encode(errors="backslashreplace"))
+
+    async def reached(self, progress: "Progress") -> None:
+        self._output.flush()
+
+    async def finish(self) -> None:
+        self._output.flush()
+
+    def close(self) -> None:
+        """Standard output stays open."""
+
+
 @click.command()
-@user_option
+@user_option(required=True)
 @store_option
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
@@ -73,12 +206,14 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
 
 
 @click.command()
-@user_option
+@user_option(required=True)
 @store_option
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @json_option
 def revoke(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> None:
-    """Revoke a user's ACS access tokens, on every device; the identity stays.
+    """Sign a user out on every device.
+
+    Their ACS access tokens are revoked; the identity stays.
 
     It is the same as the user's own DELETE /api/token. The user can get a new token at once: to prevent that, block
     their sign-in at the identity provider first. Microsoft Graph is used by the application permission

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +19,7 @@ from quart_app.cli.common import (
     echo_json,
     json_option,
     loaded_settings,
+    missing_for_directory,
     refuse,
     report_option,
     run,
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
 @store_option
 @click.option("--repair", is_flag=True, help="Also delete mappings whose identity is gone or another ACS resource's.")
 @click.option(
+    "--departed",
+    is_flag=True,
+    help="Also find users who no longer exist in Entra ID, for --repair to delete. Not for Microsoft Graph.",
+)
+@click.option(
     "--remove-up-to",
     type=click.IntRange(min=1),
     metavar="N",
@@ -46,6 +54,7 @@ def reconcile(
     *,
     store: str | None,
     repair: bool,
+    departed: bool,
     remove_up_to: int | None,
     dry_run: bool,
     concurrency: int,
@@ -57,6 +66,9 @@ def reconcile(
     For each mapping ACS is asked for an access token of the least scope that nobody keeps: it is the only call that
     tells whether an identity lives, and it changes nothing for the user. With --repair, a mapping whose identity is
     gone or belongs to another ACS resource is deleted: the user's next request makes a new identity.
+
+    With --departed Entra ID is asked, by the application permission Directory.Read.All, which users exist. Those who
+    were deleted less than 30 days ago are kept, and where no answer comes nothing is decided.
 
     Before anything is changed, all mappings are listed: identities that stand at two users are told, and left alone.
 
@@ -71,15 +83,19 @@ def reconcile(
 
     backend = StorageBackend(store) if store else settings.storage.backend
     faults = list(missing_settings(settings, backend))
+    if departed and backend is StorageBackend.GRAPH:
+        faults.append("--departed is not for Microsoft Graph: there a mapping goes with its user.")
+    elif departed:
+        faults += missing_for_directory(settings)
     if faults:
         refuse("The settings can't be used:", faults)
     options = ReconciliationOptions(dry_run=dry_run, repair=repair, remove_up_to=remove_up_to, concurrency=concurrency)
-    done = run(_reconcile(settings, backend, options), as_json=as_json)
+    done = run(_reconcile(settings, backend, options, departed=departed), as_json=as_json)
     summary = _summary(done, backend)
     if as_json:
         echo_json(summary)
     else:
-        _show(done, summary, report)
+        _show(done, summary, report, departed=departed)
     if report is not None:
         entries = [
             {**described(each.user, each.key), "state": each.state, "repair": each.repair, "reason": each.reason}
@@ -90,8 +106,10 @@ def reconcile(
 
 
 async def _reconcile(
-    settings: Settings, backend: StorageBackend, options: "ReconciliationOptions"
+    settings: Settings, backend: StorageBackend, options: "ReconciliationOptions", *, departed: bool
 ) -> "ReconciliationReport":
+    from quart_app.operations.departures import Departures
+    from quart_app.operations.directory import open_directory
     from quart_app.operations.reconciliation import reconcile as compare
     from quart_app.operations.upstreams import PATIENT, open_operator_acs, open_operator_store
 
@@ -105,8 +123,13 @@ async def _reconcile(
         async with (
             open_operator_store(settings, backend, retry) as store,
             open_operator_acs(settings, retry) as acs,
+            AsyncExitStack() as stack,
         ):
-            return await compare(store, acs, options, acs.prove, shown)
+            departures = None
+            if departed:
+                directory = await stack.enter_async_context(open_directory(settings, retry))
+                departures = Departures(directory, lambda: datetime.now(UTC))
+            return await compare(store, acs, options, acs.prove, shown, departures)
 
 
 def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str, Any]:
@@ -129,13 +152,18 @@ def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str,
     }
 
 
-def _show(done: "ReconciliationReport", summary: dict[str, Any], report: Report | None) -> None:
+def _show(done: "ReconciliationReport", summary: dict[str, Any], report: Report | None, *, departed: bool) -> None:
+    of_users = {
+        "departed": "whose user does not exist in Entra ID any more",
+        "restorable": "whose user was deleted and can be restored, kept",
+    }
     words = {
         "mappings": "mappings",
         "live": "in order",
         "in_deletion": "with an interrupted deletion",
         "gone": "whose identity ACS does not know any more",
         "other_resource": "whose identity belongs to another ACS resource",
+        **(of_users if departed else {}),
         "shared": "whose identity another user has, too",
         "unreadable": "more that can't be read as mappings",
         "unknown": "could not be looked at",

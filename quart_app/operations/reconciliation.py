@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned, UnexpectedAnswer
+from quart_app.operations.departures import Departures, Standing
 from quart_app.operations.identity_owners import IdentityOwners
 from storage.mapping import IdentityMapping, MappingChanged, MappingStore, UnreadableMapping, UserKey
 from upstream.errors import UpstreamError, told
@@ -26,6 +27,8 @@ class State(StrEnum):
     in_deletion      a deletion was begun and not finished
     gone             ACS does not know its identity any more
     other_resource   its identity belongs to another ACS resource
+    departed         its user does not exist in Entra ID any more
+    restorable       its user was deleted in Entra ID less than 30 days ago and can be restored: it is kept
     shared           the store names its identity for another user, too: an operator must decide, nothing is done
     unreadable       what is stored is no mapping: damaged, unsealed, or sealed for someone else
     unknown          it could not be looked at; another run tries again
@@ -35,6 +38,8 @@ class State(StrEnum):
     IN_DELETION = "in_deletion"
     GONE = "gone"
     OTHER_RESOURCE = "other_resource"
+    DEPARTED = "departed"
+    RESTORABLE = "restorable"
     SHARED = "shared"
     UNREADABLE = "unreadable"
     UNKNOWN = "unknown"
@@ -102,13 +107,17 @@ class ReconciliationReport:
 
     @property
     def removable(self) -> int:
-        """How many mappings a repair would remove, or has removed, for what became of their identities."""
+        """How many mappings a repair would remove, or has removed, for what became of identities or users."""
         return sum(self.states[state] for state in _REMOVABLE)
 
     @property
     def clean(self) -> bool:
         """Whether every mapping is known to be in order now."""
-        left = [entry for entry in self.entries if entry.repair is not Repair.REMOVED]
+        left = [
+            entry
+            for entry in self.entries
+            if entry.repair is not Repair.REMOVED and entry.state is not State.RESTORABLE
+        ]
         return self.stopped is None and not left and not self.undecided
 
     @property
@@ -134,7 +143,7 @@ class ReconciliationOptions:
     """What to do.
 
     dry_run        change nothing, not even finish what was begun
-    repair         also delete mappings whose identity is gone or another resource's
+    repair         also delete mappings whose identity is gone or another resource's, and those of departed users
     remove_up_to   remove as many, even if that is more than ten and more than a tenth of what was looked at
     concurrency    how many mappings are looked at or repaired at once
     give_up_after  so many failures in a row end the run: an upstream is out rather than a mapping unlucky
@@ -153,6 +162,7 @@ async def reconcile(
     options: ReconciliationOptions,
     prove_absence: Callable[[], Awaitable[None]],
     progress: Callable[[ReconciliationReport], None] = lambda _: None,
+    departures: Departures | None = None,
 ) -> ReconciliationReport:
     """Look at every mapping first, then act; `progress` is called after each mapping and each repair.
 
@@ -162,9 +172,11 @@ async def reconcile(
     `prove_absence` is called before the first removal and raises `AcsError` where ACS does not show what a deleted
     identity looks like (`ProvingAcsClient.prove`): then nothing is removed.
 
+    `departures` is asked which users no longer exist in Entra ID; without it none is looked for.
+
     `acs` should issue tokens with the least scope and the shortest life (`open_acs_client`, `probing`).
     """
-    return await _Reconciliation(store, acs, options, prove_absence, progress).run()
+    return await _Reconciliation(store, acs, options, prove_absence, progress, departures).run()
 
 
 class _Reconciliation:
@@ -175,12 +187,14 @@ class _Reconciliation:
         options: ReconciliationOptions,
         prove_absence: Callable[[], Awaitable[None]],
         progress: Callable[[ReconciliationReport], None],
+        departures: Departures | None,
     ) -> None:
         self._store = store
         self._acs = acs
         self._options = options
         self._prove_absence = prove_absence
         self._progress = progress
+        self._departures = departures
         self._reading = asyncio.Lock()
         self._found: list[tuple[IdentityMapping, State, str | None]] = []
         self._owners = IdentityOwners()
@@ -228,7 +242,11 @@ class _Reconciliation:
         while self._report.stopped is None and (stored := await self._next(listing)) is not None:
             self._report.listed += isinstance(stored, IdentityMapping)
             self._owners.add(stored)
+            if self._departures is not None and isinstance(stored, IdentityMapping):
+                await self._departures.add(stored)
         self._report.unlisted = self._report.stopped is not None
+        if self._departures is not None and not self._report.unlisted:
+            await self._departures.finish()
 
     async def _next(
         self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
@@ -257,6 +275,9 @@ class _Reconciliation:
             return State.SHARED, "the store names its identity for another user, too"
         if mapping.deleting:
             return State.IN_DELETION, None
+        standing, why = (self._departures and self._departures.standing(mapping.user)) or (None, None)
+        if standing is Standing.DEPARTED:
+            return State.DEPARTED, why
         try:
             await self._acs.issue_token(mapping.acs_user_id)
         except IdentityGone:
@@ -269,6 +290,12 @@ class _Reconciliation:
             self._failed(error)
             return State.UNKNOWN, str(error)
         self._failures_in_a_row = 0
+        match standing:
+            case Standing.RESTORABLE:
+                return State.RESTORABLE, why
+            case Standing.UNDECIDED:
+                self._report.trouble[Trouble("directory", why or "")] += 1
+                return State.UNKNOWN, why
         return State.LIVE, None
 
     def _failed(self, error: UpstreamError) -> None:
@@ -290,8 +317,9 @@ class _Reconciliation:
         looked_at, allowed = self._report.states.total(), self._options.remove_up_to
         if removable > max(_FEW, looked_at * _SHARE) and (allowed is None or removable > allowed):
             self._report.refused = (
-                f"{removable} of {looked_at} mappings would be removed. That many point to a wrong ACS resource rather "
-                f"than to lost identities, so nothing was repaired. If it is right, pass --remove-up-to {removable}."
+                f"{removable} of {looked_at} mappings would be removed. That many point to wrong settings (another ACS "
+                "resource, another tenant) rather than to lost identities and users, so nothing was repaired. If it is "
+                f"right, pass --remove-up-to {removable}."
             )
             return frozenset()
         try:
@@ -318,4 +346,4 @@ class _Reconciliation:
 
 
 _FEW, _SHARE = 10, 0.1
-_REMOVABLE = frozenset({State.GONE, State.OTHER_RESOURCE})
+_REMOVABLE = frozenset({State.GONE, State.OTHER_RESOURCE, State.DEPARTED})

@@ -12,12 +12,13 @@ from quart_app.acs.opening import open_acs_client
 from quart_app.credentials import AzureCredential, acs_asks_identity, store_asks_identity
 from quart_app.operations.sign_in import chosen, graph_refusal, open_sign_in
 from quart_app.settings import Settings, StorageBackend
-from quart_app.stores import ActingAs, open_graph_extensions, open_with_warnings
+from quart_app.stores import ActingAs, open_application_tokens, open_graph_extensions, open_with_warnings
 from storage.guarded import GuardedStore
 from upstream.retrying import RetryPolicy
 
 if TYPE_CHECKING:
     from storage.graph import GraphMappingStore
+    from storage.graph_options import GraphApplicationTokens
 
 PATIENT = RetryPolicy(attempts=12, back_off=wait_random_exponential(multiplier=0.2, max=20.0))
 """Nobody waits for an answer: a throttled upstream is given all the time it asks for."""
@@ -59,6 +60,18 @@ async def open_operator_extensions(
         open_graph_extensions(settings, retry, credential) as extensions,
     ):
         yield extensions
+
+
+@asynccontextmanager
+async def open_operator_tokens(
+    settings: Settings, retry: RetryPolicy = PATIENT
+) -> "AsyncIterator[GraphApplicationTokens]":
+    """App-only tokens for Microsoft Graph, whichever store is used. Raises `SignInError`."""
+    async with (
+        _store_credential(settings, StorageBackend.GRAPH, retry) as credential,
+        open_application_tokens(settings, retry, credential) as tokens,
+    ):
+        yield tokens
 
 
 @asynccontextmanager

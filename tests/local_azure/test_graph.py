@@ -10,7 +10,7 @@ import pytest
 from local_azure.entra.directory import API, USERS
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from local_azure.graph import DirectoryUser
+from local_azure.graph import DirectoryUser, ServicePrincipal
 from local_azure.graph.seal_key import seal_key
 from local_azure.user_states import Mark
 from tests.conftest import FakeClock
@@ -544,6 +544,24 @@ async def test_a_restored_user_is_back_with_the_extensions_and_a_purged_one_is_n
     running.graph.user_states.purge(AVERY)
     assert (await call("GET", "/me", token=token))[0] == 404
     assert (await call("GET", f"/directory/deletedItems/{AVERY.object_id}", token=app))[0] == 404
+
+
+async def test_a_service_principal_may_be_asked_for_and_its_own_without_permission(
+    call: Client, running: RunningGraph
+) -> None:
+    principal = ServicePrincipal("00000000-0000-4000-8000-0000000000aa", "00000000-0000-4000-8000-0000000000bb", "App")
+    running.service_principals.append(principal)
+    by_app = f"/servicePrincipals(appId='{principal.app_id}')?$select=id"
+    status, body = await call("GET", by_app, token=running.app_token(*READER))
+    assert (status, body["id"], "displayName" in body) == (200, principal.object_id, False)
+    by_id = await call("GET", f"/servicePrincipals/{principal.object_id}", token=running.app_token(*READER))
+    assert by_id[1]["appId"] == principal.app_id
+    unknown = f"/servicePrincipals(appId='{UNKNOWN}')"
+    assert (await call("GET", unknown, token=running.app_token(*READER)))[0] == 404
+    assert (await call("GET", unknown, token=running.app_token()))[0] == 403
+    assert (await call("GET", by_app, token=running.user_token()))[0] == 403
+    own = running.app_token(appid=principal.app_id)
+    assert (await call("GET", by_app, token=own))[0] == 200
 
 
 @pytest.mark.parametrize("spelling", ["deletedItems", "deleteditems"])

@@ -100,7 +100,7 @@ class WithServer:
         self._stack = stack
         self._store = store
         self.get, self.create, self.change = store.get, store.create, store.change
-        self.remove, self.mappings, self.ping = store.remove, store.mappings, store.ping
+        self.remove, self.mappings, self.page, self.ping = store.remove, store.mappings, store.page, store.ping
 
     async def aclose(self) -> None:
         await self._store.aclose()

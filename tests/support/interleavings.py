@@ -26,6 +26,7 @@ from quart_app.identities.reconciler import ReconcilerOptions
 from storage.guarded import GuardedStore
 from storage.mapping import (
     IdentityMapping,
+    MappingPage,
     MappingStore,
     StoreError,
     StoreThrottled,
@@ -288,6 +289,9 @@ class _PortStore:
         await self._call(f"remove mapping to {_short(stored.acs_user_id or '')}", remove, WRITE_FATES)
 
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
+        raise NotImplementedError
+
+    async def page(self, name: str | None) -> MappingPage:
         raise NotImplementedError
 
     async def ping(self) -> None:

@@ -10,6 +10,7 @@ from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingPage,
     MappingUnreadable,
     UnreadableMapping,
     UserKey,
@@ -80,14 +81,23 @@ class MemoryMappingStore:
         users = list(self.stored | self.unreadable)
 
         async def read_page(start: int | None) -> tuple[Iterable[IdentityMapping | UnreadableMapping], int | None]:
-            await asyncio.sleep(0)
-            start = start or 0
-            end = start + self._page_size
-            there: dict[UserKey, IdentityMapping | UnreadableMapping] = {**self.stored, **self.unreadable}
-            page = [there[user] for user in users[start:end] if user in there]
-            return page, end if end < len(users) else None
+            return await self._read_page(users, start or 0)
 
         return Paged(read_page)
+
+    async def page(self, name: str | None) -> MappingPage:
+        """Names count users, so a listing by names is only good while nothing is removed."""
+        page, following = await self._read_page(list(self.stored | self.unreadable), int(name or 0))
+        return MappingPage(tuple(page), None if following is None else str(following))
+
+    async def _read_page(
+        self, users: list[UserKey], start: int
+    ) -> tuple[list[IdentityMapping | UnreadableMapping], int | None]:
+        await asyncio.sleep(0)
+        end = start + self._page_size
+        there: dict[UserKey, IdentityMapping | UnreadableMapping] = {**self.stored, **self.unreadable}
+        page = [there[user] for user in users[start:end] if user in there]
+        return page, end if end < len(users) else None
 
     async def ping(self) -> None:
         await asyncio.sleep(0)

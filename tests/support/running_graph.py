@@ -12,7 +12,7 @@ from aiohttp import web
 
 from local_azure.certificates import LocalAuthority
 from local_azure.clock import Clock
-from local_azure.graph import DirectoryUser, Graph
+from local_azure.graph import DirectoryUser, Graph, ServicePrincipal
 from local_azure.state import State
 from storage.seal import SealKey
 
@@ -32,9 +32,17 @@ class RunningGraph:
     def __init__(self, state: State, url: str, clock: Clock, verify: Verify | None) -> None:
         self.url = url
         self.users: list[DirectoryUser] = [AVERY, BLAKE]
+        self.service_principals: list[ServicePrincipal] = []
         self._claims: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count()
-        self.graph = Graph(state, url, clock=clock, verify=verify or self._claims.get, users=lambda: self.users)
+        self.graph = Graph(
+            state,
+            url,
+            clock=clock,
+            verify=verify or self._claims.get,
+            users=lambda: self.users,
+            service_principals=lambda: self.service_principals,
+        )
 
     def token(self, **claims: Any) -> str:
         """A token with these claims, by default for Graph and issued to the service's app."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from storage.mapping import (
     IdentityMapping,
+    MappingPage,
     MappingStore,
     StoreThrottled,
     StoreUnavailable,
@@ -138,6 +139,9 @@ class ScriptedStore(Scripted):
 
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         return _ScriptedIterator(self.inner.mappings(), self._call)
+
+    async def page(self, name: str | None) -> MappingPage:
+        return await self._call("mappings", lambda: self.inner.page(name))
 
     async def ping(self) -> None:
         await self._call("ping", self.inner.ping)

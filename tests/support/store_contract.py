@@ -316,6 +316,18 @@ class PlainUse:
         assert len(found) == len(created)
         assert {mapping.user: mapping for mapping in found} == {mapping.user: mapping for mapping in created}
 
+    async def test_a_listing_goes_on_by_the_name_of_a_page(self, store: MappingStore) -> None:
+        created = [await store.create(UserKey("tenant", f"user-{n}"), acs_id(f"{n}")) for n in range(12)]
+        page = await store.page(None)
+        found = [*page.stored]
+        for _ in range(100):
+            if page.following is None:
+                break
+            page = await store.page(page.following)
+            found += page.stored
+        assert sorted(each.version for each in found) == sorted(each.version for each in created)
+        assert {each.user for each in found} == {each.user for each in created}
+
     async def test_an_empty_store_lists_nothing(self, store: MappingStore) -> None:
         assert await listed(store) == []
 

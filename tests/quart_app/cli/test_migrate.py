@@ -101,6 +101,21 @@ async def test_any_store_can_be_moved_into_any_other_and_back(
         assert json.loads(exported.stdout)["mapping"]["acsUserId"] == acs_id("alex")
 
 
+async def test_the_time_of_creation_survives_every_move(
+    local_azure: LocalAzure, sqlite_store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    alex = local_azure.entra.users["alex"]
+    user = UserKey(alex.tenant_id, alex.object_id)
+    mapping = await sqlite_store.create(user, acs_id("alex"), datetime(2024, 2, 29, 12, 30, 15, 250000, UTC))
+    for source, target in (("sqlite", "cosmos"), ("cosmos", "graph"), ("graph", "sqlite")):
+        if target == "sqlite":
+            await sqlite_store.remove(mapping)
+        moved = await acs_auth("migrate", "--from", source, "--to", target, "--json")
+        assert (moved.exit_code, summary(moved.stdout)["created"]) == (0, 1)
+        exported = await acs_auth("export", "--user", f"{user.issuer}/{user.subject}", "--store", target)
+        assert json.loads(exported.stdout)["mapping"]["createdAt"] == "2024-02-29T12:30:15.250000+00:00"
+
+
 async def test_a_create_whose_answer_was_lost_is_settled_by_looking(
     local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
 ) -> None:

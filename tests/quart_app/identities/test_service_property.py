@@ -23,6 +23,7 @@ from storage.guarded import GuardedStore
 from storage.mapping import (
     ExtensionLimitReached,
     IdentityMapping,
+    MappingPage,
     MappingStore,
     StoreError,
     StoreThrottled,
@@ -177,6 +178,9 @@ class StormyStore:
 
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         return self._inner.mappings()
+
+    async def page(self, name: str | None) -> MappingPage:
+        return await self._inner.page(name)
 
     async def ping(self) -> None:
         await self._inner.ping()
