@@ -50,7 +50,7 @@ def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report
     Nothing is deleted or changed in the source, and no mapping of the target is replaced. A run that was interrupted,
     or met trouble, is repeated as it is: it reads everything again and creates what is missing.
 
-    Before anything is written, the whole source is listed: identities that stand at two users are told, and not copied.
+    Before anything is written, both stores are listed: identities that stand at two users are told, and not copied.
 
     Exit status: 0 if the target holds every mapping now, 3 if some are conflicting, shared, unreadable or failed or the
     run stopped, 1 if a store can't be opened, 2 for bad usage or settings.
@@ -128,7 +128,7 @@ def _show(done: "MigrationReport", summary: dict[str, Any], report: Report | Non
         "already_there": "already there",
         "conflicting": "conflicting: the target maps the user to another identity",
         "in_deletion": "in deletion, not copied",
-        "shared": "not copied: another user of the source has the same identity",
+        "shared": "not copied: another user has the same identity, in the source or the target",
         "unreadable": "not copied: can't be read as mappings",
         "failed": "failed",
         "waits": "waits for a throttled or unavailable service",

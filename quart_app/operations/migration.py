@@ -1,9 +1,9 @@
 """Copies every mapping of one store into another: repeatable, never destructive, exact when it ends.
 
-Every run reads the whole source twice: first to find identities that stand at two users, then to create what the target
-lacks. Nothing else is remembered between runs, so a run
-that was killed at any moment is resumed by the next one, and no note of where it stopped can be wrong. What that costs:
-a second run reads all pages again, and looks into the target once more for each mapping.
+Every run reads both stores first, to find identities that stand at two users, and then the source again, to create
+what the target lacks. Nothing is remembered between runs, so a run that was killed at any moment is resumed by the next
+one, and no note of where it stopped can be wrong. What that costs: a second run reads all pages again, and looks into
+the target once more for each mapping.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     already_there  the target held it
     conflicting    the target maps the user to another identity, which stays
     in_deletion    it is being deleted, in the source or in the target, and is not copied
-    shared         the source maps another user to the same identity; neither is copied
+    shared         the source or the target maps another user to the same identity; it is not copied
     unreadable     what the source or the target holds is no mapping, and is not copied
     failed         the target did not take it; another run tries again
     """
@@ -107,7 +107,7 @@ async def migrate(
 
 _REASONS = {
     Outcome.CONFLICTING: "the target maps the user to another identity",
-    Outcome.SHARED: "the source maps another user to the same identity",
+    Outcome.SHARED: "the source or the target maps another user to the same identity",
 }
 
 
@@ -144,9 +144,10 @@ class _Migration:
         return self._report
 
     async def _look_for_shared(self) -> None:
-        listing = self._source.mappings()
-        while (stored := await self._step(listing)) is not None:
-            self._owners.add(stored)
+        for store, name in ((self._source, "source"), (self._target, "target")):
+            listing = store.mappings()
+            while (stored := await self._step(listing, name)) is not None:
+                self._owners.add(stored)
 
     async def _work(self) -> None:
         while (stored := await self._next()) is not None:
@@ -167,18 +168,18 @@ class _Migration:
 
     async def _next(self) -> IdentityMapping | UnreadableMapping | None:
         async with self._reading:
-            stored = await self._step(self._mappings)
+            stored = await self._step(self._mappings, "source")
             if isinstance(stored, IdentityMapping):
                 self._report.read += 1
             return stored
 
     async def _step(
-        self, listing: AsyncIterator[IdentityMapping | UnreadableMapping]
+        self, listing: AsyncIterator[IdentityMapping | UnreadableMapping], store: str
     ) -> IdentityMapping | UnreadableMapping | None:
         try:
             return await anext(listing, None)
         except UpstreamError as error:
-            raise _Stop(f"The source can't be read: {error}") from error
+            raise _Stop(f"The {store} can't be read: {error}") from error
 
     def _note(self, stored: IdentityMapping | UnreadableMapping, outcome: Outcome, reason: str) -> None:
         self._report.outcomes[outcome] += 1

@@ -338,7 +338,7 @@ class TestDamagedRows:
         "changes",
         [
             *[{"acs_user_id": value} for value in contract.NO_ACS_USER_IDS.values() if isinstance(value, str | int)],
-            {"acs_user_id": acs_id("one")},
+            {"acs_user_id": "8:acs:one"},
             *[{"deleting": value} for value in ("false", "true", "", 2, -1, 0.5, b"\x00")],
             *[{"signed_out_at": value} for value in contract.NO_SIGN_OUTS.values()],
             *[{"revision": value} for value in ("one", 1.5, -1, b"one", "1; DROP")],

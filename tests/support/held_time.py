@@ -25,6 +25,11 @@ class HeldTime:
     def __call__(self) -> float:
         return self._now + max(0.0, time.monotonic() - self._began - LONGEST_SECONDS)
 
+    @property
+    def waited(self) -> bool:
+        """Whether it had to go on by itself."""
+        return time.monotonic() - self._began > LONGEST_SECONDS
+
     def advance(self, seconds: float) -> None:
         """Let so many seconds pass."""
         self._now += seconds
@@ -38,6 +43,7 @@ def held_time() -> Iterator[HeldTime]:
     loop.time = held  # type: ignore[method-assign]
     try:
         yield held
+        assert not held.waited, f"nothing let time pass for {LONGEST_SECONDS} seconds"
     finally:
         ahead = held() - time.monotonic()
         loop.time = lambda: time.monotonic() + ahead  # type: ignore[method-assign]

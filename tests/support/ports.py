@@ -6,8 +6,11 @@ PORT_OPTIONS = ("--port", "--entra-port", "--graph-port", "--acs-port", "--cosmo
 
 
 def some_free_ports() -> list[int]:
-    """A port that nobody uses at the moment for each of `PORT_OPTIONS`."""
-    return [free_port() for _ in PORT_OPTIONS]
+    """Another port that nobody uses at the moment for each of `PORT_OPTIONS`."""
+    ports: set[int] = set()
+    while len(ports) < len(PORT_OPTIONS):
+        ports.add(free_port())
+    return list(ports)
 
 
 def port_arguments(ports: list[int]) -> list[str]:

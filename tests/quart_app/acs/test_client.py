@@ -256,7 +256,7 @@ class TestWireCounts:
     async def test_creation_is_sent_again_only_when_nothing_was_made(self, world: World, name: str) -> None:
         world.fault("create_identity", FAULTS[name])
         throttled = name.startswith("429")
-        options = replace(world.options, read_seconds=READ_SECONDS)
+        options = replace(world.options, mint_seconds=READ_SECONDS)
         async with world.client(options) as client, world.time_running_out("create_identity", name):
             with pytest.raises(AcsThrottled if throttled else AcsUnavailable) as caught:
                 await client.create_identity()

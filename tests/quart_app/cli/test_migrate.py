@@ -328,6 +328,17 @@ async def test_an_identity_at_two_users_and_what_can_not_be_read_are_named_and_n
     assert (copied.user, copied.created_at) == (two, datetime(2025, 1, 2, tzinfo=UTC))
 
 
+async def test_an_identity_that_the_target_gave_to_another_user_is_named_and_not_copied() -> None:
+    source, target = MemoryMappingStore(), MemoryMappingStore()
+    one, two = UserKey("tenant", "one"), UserKey("tenant", "two")
+    await source.create(one, acs_id("taken"))
+    await target.create(two, acs_id("taken"))
+    for dry_run in (True, False):
+        report = await migrate(source, target, MigrationOptions(dry_run=dry_run))
+        assert [(each.user, each.outcome) for each in report.trouble] == [(one, Outcome.SHARED)]
+    assert [mapping.user for mapping in target.stored.values()] == [two]
+
+
 async def test_what_stands_in_the_target_and_can_not_be_read_stops_only_its_own_mapping() -> None:
     source, target = MemoryMappingStore(), MemoryMappingStore()
     one, two = UserKey("tenant", "one"), UserKey("tenant", "two")

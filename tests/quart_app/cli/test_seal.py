@@ -162,7 +162,8 @@ async def test_a_list_that_can_not_be_read_to_its_end_seals_nothing(
     local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth
 ) -> None:
     give(local_azure, people["alex"], "alex")
-    local_azure.graph.faults.script("list_users", Fault(status=403, times=None))
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    local_azure.graph.faults.script("list_users", Fault(status=403, body=denied, times=None))
     result = await acs_auth("seal", "--json")
     assert result.exit_code == 3
     assert "can't be read" in told(result)["stopped"]
