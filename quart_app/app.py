@@ -13,7 +13,7 @@ from quart_app.acs.interface import ACS, AcsClient
 from quart_app.acs.opening import open_acs_client
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller
-from quart_app.auth.guard import Guard
+from quart_app.auth.guard import Guard, guarded_paths
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens, sign_in
 from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
@@ -40,6 +40,7 @@ from quart_app.web.routes.docs import docs_routes
 from quart_app.web.routes.health import health_routes
 from quart_app.web.routes.older_names import older_name_routes
 from quart_app.web.routes.openapi import openapi_document
+from quart_app.web.routes.protected_resource import protected_resource_routes
 from quart_app.web.routes.token import TokenAnswers, token_routes
 from quart_app.web.routes.user import user_routes
 from quart_app.web.security_headers import with_security_headers
@@ -217,6 +218,7 @@ def _wire(
     app.register_blueprint(token_routes(answers, guard))
     app.register_blueprint(older_name_routes(identities, answers, guard))
     app.register_blueprint(health_routes(readiness))
+    app.register_blueprint(protected_resource_routes(accepted, guarded_paths(app)))
     app.register_blueprint(docs_routes(openapi_document(app), lambda: sign_in(settings, keys.sign_in), settings.docs))
     if settings.cors.allowed_origins:
         return cors(

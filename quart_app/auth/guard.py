@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from quart import Response, request
+from quart import Quart, Response, request
 
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller, serving
@@ -62,6 +62,14 @@ def public(view: Callable[P, R]) -> Callable[P, R]:
     """Mark a route that anybody may call."""
     setattr(view, ACCESS, "public")
     return view
+
+
+def guarded_paths(app: Quart) -> frozenset[str]:
+    """The paths of the routes that are `authenticated`."""
+    views = app.view_functions
+    return frozenset(
+        rule.rule for rule in app.url_map.iter_rules() if getattr(views[rule.endpoint], ACCESS, "") == "authenticated"
+    )
 
 
 def _bearer_token() -> str:

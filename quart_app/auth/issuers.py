@@ -17,7 +17,8 @@ class AcceptedTokens:
 
     Keys are found by `discovery_urls`, whose documents must name `issuer` exactly if there is one. `rules` tell how the
     tokens are read, `audiences` whom they must be for, `admission` what else lets a caller in.
-    `is_entra` says that callers are users of Microsoft Entra ID.
+    `is_entra` says that callers are users of Microsoft Entra ID. `authorization_servers` are the issuers at which
+    clients sign in, `full_scopes` the scopes as they ask for them there.
     """
 
     discovery_urls: tuple[str, ...]
@@ -26,6 +27,8 @@ class AcceptedTokens:
     audiences: tuple[str, ...]
     admission: tuple[Rule, ...]
     is_entra: bool
+    authorization_servers: tuple[str, ...]
+    full_scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def _entra(entra: EntraSettings) -> AcceptedTokens:
         audiences=entra.accepted_audiences,
         admission=entra_admission(entra.required_scope, entra.allowed_clients, guests=entra.allow_guests),
         is_entra=True,
+        authorization_servers=tuple(f"{issuing_host(entra.authority_host)}/{tenant}/v2.0" for tenant in entra.tenants),
+        full_scopes=(entra.full_scope,),
     )
 
 
@@ -81,4 +86,6 @@ def _oidc(oidc: OidcSettings, issuer: str) -> AcceptedTokens:
         audiences=oidc.audience,
         admission=oidc_admission(oidc.required_scope, oidc.required_role, oidc.roles_claim),
         is_entra=False,
+        authorization_servers=(issuer,),
+        full_scopes=(oidc.required_scope,) if oidc.required_scope else (),
     )

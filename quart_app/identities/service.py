@@ -69,7 +69,7 @@ class IdentityService:
     so does a background task. Seven things lie outside of what can be kept:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
-      key by which a stable API version could find it again (`customId` is in preview only).
+      key by which it could be found again: `customId` was in one preview only, was not atomic, and is gone.
     - A write that a store carries out after the same mapping was created, used and deleted again points to a deleted
       identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping heals it.
     - So it is with a process that repeats a write whose first answer was lost, while another process deletes what the

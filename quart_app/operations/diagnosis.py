@@ -21,6 +21,7 @@ from tenacity.wait import wait_random_exponential
 from quart_app.acs.absence import FOREIGN_IDENTITY
 from quart_app.acs.interface import AcsCredentialsRejected, AcsThrottled, IdentityNotOwned, UnexpectedAnswer
 from quart_app.acs.opening import acs_endpoint
+from quart_app.acs.retirement import CHAT_RETIRES, WHAT_TO_DO, concerns_chat
 from quart_app.auth.caller import serving
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
 from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired, OnBehalfOfError
@@ -136,6 +137,8 @@ class _Diagnosis:
         if self._options.user_token is not None:
             yield "access token", partial(self._access_token, self._options.user_token)
         yield "ACS", self._acs
+        if concerns_chat(self._settings.acs.token_scopes):
+            yield "ACS retirement", self._retirement
         yield f"mapping store ({self._settings.storage.backend})", self._store
         if self._settings.storage.backend is StorageBackend.GRAPH:
             yield "Microsoft Graph as the application", self._graph_application
@@ -332,6 +335,9 @@ class _Diagnosis:
         except UpstreamError as error:
             return [self._acs_fault(error)]
         return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
+
+    async def _retirement(self) -> list[Finding]:
+        return [Finding("", State.WARNING, CHAT_RETIRES, WHAT_TO_DO)]
 
     async def _store(self) -> list[Finding]:
         backend = self._settings.storage.backend

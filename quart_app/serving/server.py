@@ -12,6 +12,7 @@ import uvloop
 from hypercorn.config import Config
 from quart import Quart
 
+from quart_app.acs.retirement import CHAT_RETIRES, WHAT_TO_DO, concerns_chat
 from quart_app.app import create_app
 from quart_app.serving.hypercorn_patch import patch_hypercorn
 from quart_app.serving.loop_errors import report
@@ -72,6 +73,8 @@ async def _serve(settings: Settings, stopping: Stopping, drain_seconds: float, s
     try:
         # Before anything else is opened: a busy port must not leave half-made connections behind.
         server = _Server(_bind(settings.server), settings.server.shutdown_delay_seconds, drain_seconds, stopping)
+        if concerns_chat(settings.acs.token_scopes):
+            logger.warning("%s %s", CHAT_RETIRES, WHAT_TO_DO)
         telemetry = await telemetry_stack.enter_async_context(open_telemetry(settings.telemetry))
         app = await opened(
             lambda: create_app(settings, telemetry, stopping.signalled),

@@ -4,7 +4,7 @@ import base64
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -50,6 +50,7 @@ from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowe
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
 from quart_app.web.limits import TooBusy, TooManyRequests
+from quart_app.web.protected_resources import metadata_url
 from quart_app.web.security_headers import SECURITY_HEADERS
 from quart_app.web.stack_traces import stack_trace
 from storage.mapping import (
@@ -128,6 +129,8 @@ def register_error_handlers(app: Quart, authority_host: str, *, told_more: bool)
         except Exception:
             logger.exception("an error could not be described")
             response = INTERNAL_ERROR
+        if response.error.status == HTTPStatus.UNAUTHORIZED:
+            response = _naming_metadata(response)
         reason = reason_of(error)
         g.error, g.reason = response.error.value, reason.value if reason else None
         if response is INTERNAL_ERROR:
@@ -204,6 +207,16 @@ def _challenge(error: str, description: str, **more: str) -> dict[str, str]:
     """RFC 6750, section 3."""
     parts = {"error": error, "error_description": description, **more}
     return {"WWW-Authenticate": "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parts.items())}
+
+
+def _naming_metadata(response: ErrorResponse) -> ErrorResponse:
+    """RFC 9728, section 5.1: a challenge says how to find out where to sign in; no claims challenge does."""
+    challenge, metadata = response.headers.get("WWW-Authenticate"), metadata_url()
+    if challenge is None or metadata is None or response.error is ErrorName.INSUFFICIENT_CLAIMS:
+        return response
+    separator = " " if challenge == "Bearer" else ", "
+    named = f'{challenge}{separator}resource_metadata="{metadata}"'
+    return replace(response, headers={**response.headers, "WWW-Authenticate": named})
 
 
 def _insufficient_scope(error: Any, _: str) -> ErrorResponse:

@@ -39,6 +39,17 @@ class TeamsUserToken(TypedDict):
     expiresOn: str
 
 
+class ProtectedResource(TypedDict):
+    """The metadata of a protected resource (RFC 9728, section 2)."""
+
+    resource: Annotated[str, Field(description="The URL that the document is about.")]
+    authorization_servers: Annotated[list[str], Field(description="The issuers whose access tokens are taken.")]
+    scopes_supported: Annotated[list[str], Field(description="What to ask for at sign-in.")]
+    bearer_methods_supported: list[str]
+    resource_name: str
+    resource_documentation: str
+
+
 class Error(TypedDict):
     """Every refusal and failure."""
 

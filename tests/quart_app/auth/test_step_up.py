@@ -58,6 +58,7 @@ def parameters_of(answer: Any) -> dict[str, str]:
     https://learn.microsoft.com/entra/identity-platform/app-resilience-continuous-access-evaluation
     """
     header = answer.headers["WWW-Authenticate"]
+    assert "resource_metadata" not in header  # nothing is added: clients take a comma for the end of a parameter
     scheme, _, rest = header.partition(" ")
     assert scheme == "Bearer"
     pairs = [part.split("=", 1) for part in rest.split(",")]

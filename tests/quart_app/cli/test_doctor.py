@@ -450,8 +450,26 @@ async def test_mappings_without_a_seal_that_are_accepted_are_a_warning(
 ) -> None:
     until = datetime.now(UTC).date() + timedelta(days=30)
     environment |= {"STORAGE_BACKEND": "graph", "GRAPH_ACCEPT_UNSEALED_UNTIL": until.isoformat()}
+    environment["ACS_TOKEN_SCOPES"] = "voip"
     result = await acs_auth("doctor", "--json")
     warnings = [each for each in json.loads(result.stdout)["findings"] if each["state"] == "warning"]
     assert [each["check"] for each in warnings] == ["mapping store (graph)"]
     assert f"Until {until} mappings without a seal are accepted" in warnings[0]["message"]
     assert "GRAPH_ACCEPT_UNSEALED_UNTIL" in warnings[0]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "told"),
+    [("chat,voip", 1), ("chat.join", 1), ("voip chat.join.limited", 1), ("voip", 0), ("voip.join", 0)],
+)
+async def test_the_retirement_of_chat_is_one_warning_where_tokens_are_good_for_it(
+    environment: Environment, acs_auth: AcsAuth, scopes: str, told: int
+) -> None:
+    environment["ACS_TOKEN_SCOPES"] = scopes
+    result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 0
+    found = [each for each in json.loads(result.stdout)["findings"] if each["check"] == "ACS retirement"]
+    assert [each["state"] for each in found] == ["warning"] * told
+    for each in found:
+        assert "2028-09-30" in each["message"]
+        assert "docs/retirement.md" in each["remedy"]

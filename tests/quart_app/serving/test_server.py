@@ -225,6 +225,18 @@ async def test_the_port_is_the_one_that_is_set(environment: dict[str, str]) -> N
         assert await status_of(session, f"http://127.0.0.1:{port}/health/live") == 200
 
 
+@pytest.mark.parametrize(("scopes", "told"), [("chat,voip", 1), ("voip", 0)])
+async def test_a_start_tells_once_that_chat_retires_where_tokens_are_good_for_it(
+    environment: dict[str, str], scopes: str, told: int
+) -> None:
+    environment["ACS_TOKEN_SCOPES"] = scopes
+    async with serving(environment) as service:
+        service.process.send_signal(signal.SIGTERM)
+        status, log = await stopped(service)
+    assert status == 0
+    assert log.count("docs/retirement.md") == log.count("2028-09-30") == told
+
+
 def test_after_the_start_garbage_is_collected_but_what_the_start_made_is_not_looked_at() -> None:
     class Cycle:
         def __init__(self) -> None:

@@ -215,7 +215,8 @@ async def test_no_authenticated_route_answers_without_a_token(
 ) -> None:
     answer = await send(client, method, path)
     assert await error_of(answer) == (401, "invalid_token")
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    metadata = f"http://localhost/.well-known/oauth-protected-resource{path}"
+    assert answer.headers["WWW-Authenticate"] == f'Bearer resource_metadata="{metadata}"'
     assert answer.headers["Cache-Control"] == "no-store"
     assert sum(local_azure.acs.faults.counts.values()) == 0
 
