@@ -29,7 +29,10 @@ class Row:
 
 @dataclass(slots=True)
 class Ingestion:
-    """Takes telemetry for any instrumentation key. Its one operation, for `faults`, is `track`. Whoever serves it says where (`url`)."""
+    """Takes telemetry for any instrumentation key. Its one operation, for `faults`, is `track`.
+
+    Whoever serves it says where (`url`).
+    """
 
     url: str = ""
     faults: Faults = field(default_factory=Faults)

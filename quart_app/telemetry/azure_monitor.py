@@ -34,7 +34,7 @@ class _Spans(AzureMonitorTraceExporter):
         envelope = super()._span_to_envelope(span)
         if span.kind is SpanKind.CLIENT:
             told = span.attributes or {}
-            dependency = envelope.data.base_data  # type: ignore[union-attr]
+            dependency: Any = envelope.data.base_data  # type: ignore[union-attr]
             dependency.name = span.name
             dependency.result_code = str(
                 told.get("http.response.status_code")

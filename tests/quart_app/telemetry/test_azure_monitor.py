@@ -1,9 +1,10 @@
-"""Microsoft's own exporter, over TLS, against an ingestion endpoint: what the operators' queries name really arrives."""
+"""Microsoft's own exporter, over TLS, against an ingestion endpoint: what operators' queries name really arrives."""
 
 import asyncio
 import json
 import logging
 import re
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +22,9 @@ from quart_app.telemetry.logs import configure_logging
 from quart_app.telemetry.opentelemetry import azure_monitor, exporting
 from quart_app.telemetry.served_request import ServedRequest
 from tests.quart_app.conftest import Bearer
+from tests.support import telemetry_cost
 from tests.support.log_check import LogCheck
+from tests.support.telemetry_cost import Sizes
 
 ROOT = Path(__file__).parents[3]
 KEY = str(uuid.uuid4())
@@ -142,7 +145,7 @@ async def test_everything_that_the_operators_queries_name_arrives(
     settings: Settings, ingestion: Ingestion, local_azure: LocalAzure, bearer: Bearer
 ) -> None:
     secrets = await a_busy_hour(settings, ingestion, local_azure, bearer)
-    print(names_found(ingestion.rows))
+    sys.stdout.write(f"{names_found(ingestion.rows)}\n")
     wanted = missing(ingestion.rows)
     if settings.storage.backend.value != "cosmos":
         wanted = [fault for fault in wanted if "azure.cosmosdb" not in fault]
@@ -258,3 +261,27 @@ class Lines(logging.Handler):
 async def flushed(exporters: Any) -> None:
     """The spans that wait are sent, outside of the event loop that the endpoint needs."""
     await asyncio.to_thread(exporters.spans[0].force_flush)
+
+
+async def test_the_page_on_costs_computes_with_the_sizes_of_what_is_sent(
+    settings: Settings, ingestion: Ingestion, local_azure: LocalAzure, bearer: Bearer
+) -> None:
+    await a_busy_hour(settings, ingestion, local_azure, bearer)
+    assumed = Sizes()
+    for name, size in {
+        "requests": assumed.request,
+        "dependencies": assumed.dependency,
+        "customMetrics": assumed.point,
+    }.items():
+        sizes = [row.size for row in ingestion.table(name)]
+        assert 0.85 < sum(sizes) / len(sizes) / size < 1.15, name
+    assert telemetry_cost.table() in (ROOT / "docs/cost.md").read_text()
+
+
+def test_a_name_that_does_not_arrive_is_noticed() -> None:
+    wanted = missing([])
+    assert "workbook: Replicas ready: metric acs_auth.ready" in wanted
+    assert "workbook: Errors by route and name: dimension error.type" in wanted
+    assert "workbook: Slowest requests (ms): column duration" in wanted
+    assert "alert: acs-throttled: dimension acs_auth.upstream" in wanted
+    assert "operations.md: 0: dimension acs_auth.request_id" in wanted
