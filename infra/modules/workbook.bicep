@@ -5,7 +5,7 @@ param tags object
 param insightsId string
 
 resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
-  name: guid(resourceGroup().id, token, 'workbook') // Azure wants a GUID
+  name: guid('acs-auth', token, 'workbook') // Azure wants a GUID
   location: location
   tags: tags
   kind: 'shared'
