@@ -56,7 +56,9 @@ class Ingestion:
         items = json.loads(text)
         self.text += text
         self.rows.extend(_row(item) for item in items)
-        return web.json_response({"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []})
+        answer = web.json_response({"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []})
+        answer.force_close()  # the exporter keeps no connection that could outlive the endpoint
+        return answer
 
 
 _TABLES = {"RequestData": "requests", "RemoteDependencyData": "dependencies", "MetricData": "customMetrics"}
