@@ -15,6 +15,9 @@ type Configuration = {
   @description('True: Front Door only, by its private endpoint, reaches the environment')
   onlyFrontDoor: bool
 
+  @description('True: the internet reaches the app, so it is asked from outside whether it is ready')
+  public: bool
+
   @description('The user-assigned identity')
   identityId: string
 
@@ -85,6 +88,10 @@ var variables = concat(
 
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = {
   name: configuration.insightsName
+}
+
+resource environment 'Microsoft.App/managedEnvironments@2025-07-01' existing = {
+  name: last(split(configuration.environmentId, '/'))!
 }
 
 module running 'modules/running.bicep' = if (exists) {
@@ -166,7 +173,7 @@ resource app 'Microsoft.App/containerApps@2025-07-01' = {
   }
 }
 
-// What should wake somebody: errors, slowness, restarts.
+// What the platform tells and the service can't. Alerts on what the service tells are in modules/queries.bicep.
 module alerts 'modules/alerts.bicep' = {
   name: 'api-alerts'
   params: {
@@ -175,36 +182,53 @@ module alerts 'modules/alerts.bicep' = {
     tags: configuration.tags
     scopeId: app.id
     actionGroupId: configuration.actionGroupId
-    alerts: [
-      {
-        // When no replica is ready, the ingress itself answers 503: this covers readiness, too.
-        name: 'errors'
-        severity: 1
-        description: 'More than 5 answers with a 5xx status in 5 minutes'
-        metric: 'Requests'
-        aggregation: 'Total'
-        threshold: 5
-        dimensions: [{ name: 'statusCodeCategory', operator: 'Include', values: ['5xx'] }]
-      }
-      {
-        name: 'latency'
-        severity: 2
-        description: 'Answers took more than 1 s on average over 5 minutes'
-        metric: 'ResponseTime'
-        aggregation: 'Average'
-        threshold: 1000
-        dimensions: []
-      }
-      {
-        name: 'restarts'
-        severity: 2
-        description: 'A replica restarted more than twice'
-        metric: 'RestartCount'
-        aggregation: 'Maximum'
-        threshold: 2
-        dimensions: []
-      }
-    ]
+    alerts: concat(
+      [
+        {
+          name: 'latency'
+          severity: 2
+          description: 'Answers took more than 1 s on average over 5 minutes'
+          metric: 'ResponseTime'
+          aggregation: 'Average'
+          threshold: 1000
+          dimensions: []
+        }
+        {
+          name: 'restarts'
+          severity: 2
+          description: 'A replica restarted more than twice'
+          metric: 'RestartCount'
+          aggregation: 'Maximum'
+          threshold: 2
+          dimensions: []
+        }
+      ],
+      configuration.minReplicas < configuration.maxReplicas
+        ? [
+            {
+              name: 'replicas'
+              severity: 2
+              description: 'As many replicas run as may: more load is refused or waits'
+              metric: 'Replicas'
+              aggregation: 'Maximum'
+              threshold: configuration.maxReplicas - 1
+              dimensions: []
+            }
+          ]
+        : []
+    )
+  }
+}
+
+module availability 'modules/availability.bicep' = if (configuration.public) {
+  name: 'availability'
+  params: {
+    token: configuration.token
+    location: configuration.location
+    tags: configuration.tags
+    insightsId: insights.id
+    url: 'https://${configuration.name}.${environment.properties.defaultDomain}/health/ready'
+    actionGroupId: configuration.actionGroupId
   }
 }
 

@@ -87,6 +87,10 @@ param serviceSettings ServiceSettings = {}
 @description('Who is told of alerts and of the budget; empty: nobody, and there is no budget')
 param alertEmail string = ''
 
+@secure()
+@description('Where alerts are posted to, an https address; empty: nowhere')
+param alertWebhook string = ''
+
 @description('Budget per month in the currency of the subscription; 0: none')
 param monthlyBudget string = '0'
 
@@ -208,6 +212,7 @@ module resources 'resources.bicep' = {
     concurrentRequests: number('CONCURRENT_REQUESTS', concurrentRequests)
     serviceSettings: serviceSettings
     alertEmail: alertEmail
+    alertWebhook: alertWebhook
     operatorsGroupId: operatorsGroupId
     reconcileSchedule: reconcileSchedule
     recoverKeyVault: flag('RECOVER_KEY_VAULT', recoverKeyVault)

@@ -111,6 +111,10 @@ param serviceSettings ServiceSettings = {}
 @description('Who is told of alerts; empty: nobody')
 param alertEmail string = ''
 
+@secure()
+@description('Where alerts are posted to, an https address; empty: nowhere')
+param alertWebhook string = ''
+
 @description('Object id of a group whose members may run operators\' commands; empty: none')
 param operatorsGroupId string = ''
 
@@ -121,6 +125,7 @@ param reconcileSchedule string = ''
 param recoverKeyVault bool = false
 
 var oidc = !empty(serviceSettings.?OIDC_ISSUER)
+var tellsSomebody = !empty(alertEmail) || !empty(alertWebhook)
 var readRegions = list('COSMOS_READ_REGIONS', cosmosReadRegions)
 var mappingsLocation = empty(cosmosLocation) ? location : cosmosLocation
 var found = faults({
@@ -164,9 +169,25 @@ module monitoring 'modules/monitoring.bicep' = {
   params: { token: checkedToken, location: location, tags: tags }
 }
 
-module operators 'modules/operators.bicep' = if (!empty(alertEmail)) {
+module workbook 'modules/workbook.bicep' = {
+  name: 'workbook'
+  params: { token: checkedToken, location: location, tags: tags, insightsId: monitoring.outputs.insightsId }
+}
+
+module operators 'modules/operators.bicep' = if (tellsSomebody) {
   name: 'operators'
-  params: { name: 'ag-${checkedToken}', tags: tags, email: alertEmail }
+  params: { name: 'ag-${checkedToken}', tags: tags, email: alertEmail, webhook: alertWebhook }
+}
+
+module queries 'modules/queries.bicep' = {
+  name: 'query-alerts'
+  params: {
+    token: checkedToken
+    location: location
+    tags: tags
+    insightsId: monitoring.outputs.insightsId
+    actionGroupId: actionGroupId
+  }
 }
 
 // The name is a function of subscription and environment: a later deployment finds the same ACS resource again.
@@ -252,13 +273,14 @@ module containerEnvironment 'modules/environment.bicep' = {
   }
 }
 
-var actionGroupId = empty(alertEmail) ? '' : operators!.outputs.id
+var actionGroupId = tellsSomebody ? operators!.outputs.id : ''
 var configuration = {
   name: name
   location: location
   tags: tags
   environmentId: containerEnvironment.outputs.id
   onlyFrontDoor: onlyFrontDoor
+  public: !internalIngress && !onlyFrontDoor
   identityId: identity.outputs.id
   registryServer: createRegistry ? registry!.outputs.loginServer : ''
   insightsName: monitoring.outputs.insightsName
@@ -284,6 +306,9 @@ var configuration = {
         : !empty(apiClientId) ? apiClientId : fail('Give apiClientId, the API\'s registration.')
       ENTRA_MANAGED_IDENTITY_CLIENT_ID: identity.outputs.clientId
       ENTRA_TENANT_ID: oidc ? '' : tenant().tenantId
+      // Not parentbased_: a client's traceparent would decide what is kept and paid for.
+      OTEL_TRACES_SAMPLER: 'traceidratio'
+      OTEL_TRACES_SAMPLER_ARG: '0.05'
       STORAGE_BACKEND: storageBackend
       TEAMS_CLIENT_IDS: oidc ? '' : browserClientId
       TRUSTED_PROXY_HOPS: '1' // the ingress

@@ -81,7 +81,7 @@ async def open_with_warnings(
     async with AsyncExitStack() as stack:
         opening = _Opening(settings, stack, retry, acting_as, credential, telemetry)
         opened, warnings = await _BACKENDS[backend](opening)
-        store = GuardedStore(opened, retry, telemetry.upstream(STORE))
+        store = GuardedStore(opened, retry, telemetry.upstream(STORE, _DATABASES.get(backend)))
         stack.push_async_callback(store.aclose)
         yield store, warnings
 
@@ -252,6 +252,9 @@ def _of_certificate(certificate: ClientCertificate | None) -> Iterable[str]:
             "under 'Certificates & secrets' of the API's registration, and name it in ENTRA_CLIENT_CERTIFICATE_PATH."
         )
 
+
+_DATABASES = {StorageBackend.SQLITE: "sqlite", StorageBackend.COSMOS: "azure.cosmosdb"}
+"""`db.system.name` of those that are databases: https://opentelemetry.io/docs/specs/semconv/registry/attributes/db/"""
 
 _BACKENDS: Mapping[StorageBackend, Callable[[_Opening], Awaitable[_Opened]]] = {
     StorageBackend.SQLITE: _sqlite,

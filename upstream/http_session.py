@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from upstream import certificate_authorities
+from upstream.exchanges import note_exchange
 
 MAXIMUM_AGE_SECONDS = 60.0
 """How long a connection is used at most, so that it does not outlive the address that its name leads to."""
@@ -105,7 +106,7 @@ def new_http_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=not local and bool(getproxies().keys() - {"no"}),
         auto_decompress=unpack,
-        middlewares=(_send_once,),
+        middlewares=(note_exchange, _send_once),
     )
 
 

@@ -1,7 +1,13 @@
 // Whom alerts tell.
 param name string
 param tags object
+
+@description('Empty: nobody')
 param email string
+
+@description('Empty: none')
+@secure()
+param webhook string
 
 resource operators 'Microsoft.Insights/actionGroups@2023-01-01' = {
   name: name
@@ -10,7 +16,8 @@ resource operators 'Microsoft.Insights/actionGroups@2023-01-01' = {
   properties: {
     enabled: true
     groupShortName: 'acs-auth'
-    emailReceivers: [{ name: 'operators', emailAddress: email, useCommonAlertSchema: true }]
+    emailReceivers: empty(email) ? [] : [{ name: 'operators', emailAddress: email, useCommonAlertSchema: true }]
+    webhookReceivers: empty(webhook) ? [] : [{ name: 'webhook', serviceUri: webhook, useCommonAlertSchema: true }]
   }
 }
 

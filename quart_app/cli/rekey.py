@@ -59,9 +59,9 @@ def rekey(
     report: Report | None,
     as_json: bool,
 ) -> None:
-    """Move mappings to users of another issuer, such as from Azure AD B2C to Entra External ID.
+    """Move mappings to users of another issuer.
 
-    Each user keeps the ACS identity, and the mapping its time of creation. Stop the service first, or let it serve the
+    For example from Azure AD B2C to Entra External ID. Each user keeps the ACS identity, and the mapping its time of creation. Stop the service first, or let it serve the
     new issuer only: the old issuer must not be one that the settings name.
 
     Nobody's mapping is replaced. A run that was interrupted is repeated as it is, and ends with the same result.

@@ -20,14 +20,17 @@ class Telemetry:
         with serving(request):
             yield
 
-    def upstream(self, name: str) -> Measure:
-        """How calls of this upstream (such as `storage.mapping.STORE`) are measured, by operation."""
+    def upstream(self, name: str, database: str | None = None) -> Measure:
+        """How calls of this upstream (such as `storage.mapping.STORE`) are measured, by operation.
+
+        `database` says which one it is, by the name that the semantic conventions give it (`db.system.name`).
+        """
 
         def measure(operation: str) -> AbstractContextManager[None]:
             request = current_request()
             if request is not None:
                 request.upstream_calls += 1
-            return self._call(name, operation)
+            return self._call(name, operation, database)
 
         return measure
 
@@ -53,7 +56,7 @@ class Telemetry:
     def gauge(self, name: str, unit: str, description: str, read: Callable[[], int]) -> None:
         """A number that can be looked at any time, from any thread."""
 
-    def _call(self, upstream: str, operation: str) -> AbstractContextManager[None]:
+    def _call(self, upstream: str, operation: str, database: str | None) -> AbstractContextManager[None]:
         return nullcontext()
 
 

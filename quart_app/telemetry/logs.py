@@ -129,8 +129,10 @@ _LIBRARY_LEVELS = {
     "aiohttp": logging.WARNING,
     "azure": logging.WARNING,  # azure-core logs every request with its URL, and ACS URLs hold user ids
     "azure.cosmos": logging.CRITICAL,  # its background refresh reports every lost connection; calls raise what matters
+    "azure.monitor.opentelemetry": logging.CRITICAL + 1,  # it writes its instrumentation key, envelopes and answers
     "azure.identity": logging.CRITICAL,  # it writes answers into its warnings
     "msal": logging.CRITICAL,  # it writes answers that it can't read into its errors
     "opentelemetry": logging.WARNING,
+    "opentelemetry.exporter": logging.CRITICAL + 1,  # it writes answers; quart_app.telemetry.delivery says what matters
     "urllib3": logging.ERROR,  # warns of each broken connection, with the URL
 }

@@ -3,7 +3,10 @@
 Spans and metrics carry route templates, operation names, outcomes and the request id: never a path, a URL, a message, a
 token or an id of a user. For that reason no library is instrumented automatically, and no provider is registered for
 the whole process: the URLs that azure-core and aiohttp would write into spans hold ACS ids. Names of spans, metrics and
-attributes follow https://opentelemetry.io/docs/specs/semconv/http/ where they exist there.
+attributes follow https://opentelemetry.io/docs/specs/semconv/ where they exist; all others begin with `acs_auth.`.
+
+Application Insights drops what it knows by another name. What an operator asks for therefore has a name of ours beside
+the conventional one: `acs_auth.request.duration` and `acs_auth.requests.active`, `acs_auth.route` and `acs_auth.error`.
 """
 
 import asyncio
@@ -29,6 +32,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.served_request import ServedRequest, current_request
 from upstream.errors import UpstreamError
+from upstream.exchanges import Exchange, noting
 from upstream.measuring import outcome_of
 
 NAME = "acs-auth"
@@ -55,6 +59,10 @@ class OpenTelemetry(Telemetry):
             "http.server.request.duration", "s", "Requests", explicit_bucket_boundaries_advisory=SECONDS
         )
         self._active = meter.create_up_down_counter("http.server.active_requests", "{request}", "Requests now")
+        self._own_requests = meter.create_histogram(
+            "acs_auth.request.duration", "s", "Requests", explicit_bucket_boundaries_advisory=SECONDS
+        )
+        self._own_active = meter.create_up_down_counter("acs_auth.requests.active", "{request}", "Requests now")
         self._refused = meter.create_counter("acs_auth.tokens.refused", "{token}", "Requests whose token was refused")
         self._turned_away = meter.create_counter(
             "acs_auth.requests.refused", "{request}", "Requests refused early because there were too many"
@@ -78,7 +86,9 @@ class OpenTelemetry(Telemetry):
         """See `Telemetry.serving`. A W3C `traceparent` of the client is continued."""
         method = request.method if request.method in _METHODS else "_OTHER"
         started = self._timer()
-        self._active.add(1, {"http.request.method": method})
+        active = {"http.request.method": method, "url.scheme": request.scheme}
+        self._active.add(1, active)
+        self._own_active.add(1)
         carrier = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
         span = self._tracer.start_span(method, _TRACE_CONTEXT.extract(carrier), SpanKind.SERVER)
         try:
@@ -87,44 +97,48 @@ class OpenTelemetry(Telemetry):
                     request.trace_id = format_trace_id(span.get_span_context().trace_id)
                 yield
         finally:
-            described: dict[str, str | int] = {"http.request.method": method}
+            described: dict[str, str | int] = {**active}
+            ours = {"acs_auth.request_id": request.request_id}
             if request.route is not None:
-                described["http.route"] = request.route
+                described["http.route"] = ours["acs_auth.route"] = request.route
                 span.update_name(f"{method} {request.route}")
             if request.status is not None:
                 described["http.response.status_code"] = request.status
             if request.error is not None:
-                described["error.type"] = request.error
-            span.set_attributes({**described, "acs_auth.request_id": request.request_id})
+                described["error.type"] = ours["acs_auth.error"] = request.error
             if request.reason is not None:
-                span.set_attribute("acs_auth.refusal_reason", request.reason)
-                self._refused.add(1, {"reason": request.reason})
+                ours["acs_auth.reason"] = request.reason
+                self._refused.add(1, {"acs_auth.reason": request.reason})
+            span.set_attributes({**described, **ours})
             if request.status is None or request.status >= 500:
                 span.set_status(StatusCode.ERROR)
             span.end()
-            self._active.add(-1, {"http.request.method": method})
-            self._requests.record(self._timer() - started, described)
+            self._active.add(-1, active)
+            self._own_active.add(-1)
+            seconds = self._timer() - started
+            self._requests.record(seconds, described)
+            self._own_requests.record(seconds, described)
 
     def retried(self, error: Exception, attempt: int, wait: float) -> None:
         """See `Telemetry.retried`."""
         super().retried(error, attempt, wait)
         upstream = error.upstream if isinstance(error, UpstreamError) else UpstreamError.upstream
         outcome = outcome_of(error)
-        self._retries.add(1, {"upstream": upstream, "outcome": outcome})
+        self._retries.add(1, {"acs_auth.upstream": upstream, "acs_auth.outcome": outcome})
         if outcome == "throttled":
-            self._throttles.add(1, {"upstream": upstream})
+            self._throttles.add(1, {"acs_auth.upstream": upstream})
 
     def cache(self, name: str) -> Callable[[bool], None]:
         """See `Telemetry.cache`."""
 
         def on_lookup(hit: bool) -> None:
-            self._lookups.add(1, {"cache": name, "result": "hit" if hit else "miss"})
+            self._lookups.add(1, {"acs_auth.cache": name, "acs_auth.result": "hit" if hit else "miss"})
 
         return on_lookup
 
     def refused(self, cause: str) -> None:
         """See `Telemetry.refused`."""
-        self._turned_away.add(1, {"cause": cause})
+        self._turned_away.add(1, {"acs_auth.cause": cause})
 
     def minted(self) -> None:
         """See `Telemetry.minted`."""
@@ -143,31 +157,54 @@ class OpenTelemetry(Telemetry):
         self._meter.create_observable_gauge(name, [observe], unit, description)
 
     @contextmanager
-    def _call(self, upstream: str, operation: str) -> Iterator[None]:
+    def _call(self, upstream: str, operation: str, database: str | None) -> Iterator[None]:
         started = self._timer()
         outcome = "ok"
-        described = {"upstream": upstream, "operation": operation}
+        described = {"acs_auth.upstream": upstream, "acs_auth.operation": operation}
         span: Span | None = None
         if current_request() is not None:
             span = self._tracer.start_span(f"{upstream} {operation}", kind=SpanKind.CLIENT, attributes=described)
-        try:
-            with _inside(span) if span is not None else nullcontext():
-                yield
-        except BaseException as error:
-            outcome = outcome_of(error)
-            # Another upstream's error was counted by its own call, which this one contains.
-            if outcome == "throttled" and isinstance(error, UpstreamError) and error.upstream == upstream:
-                self._throttles.add(1, {"upstream": upstream})
-            if span is not None:
-                span.set_attribute("error.type", type(error).__name__)
-                if outcome != "refused":
-                    span.set_status(StatusCode.ERROR)
-            raise
-        finally:
-            if span is not None:
-                span.set_attribute("outcome", outcome)
-                span.end()
-            self._upstream.record(self._timer() - started, {**described, "outcome": outcome})
+        recording = span is not None and span.is_recording()
+        with noting() if recording else nullcontext() as exchange:
+            try:
+                with _inside(span) if span is not None else nullcontext():
+                    yield
+            except BaseException as error:
+                outcome = outcome_of(error)
+                # Another upstream's error was counted by its own call, which this one contains.
+                if outcome == "throttled" and isinstance(error, UpstreamError) and error.upstream == upstream:
+                    self._throttles.add(1, {"acs_auth.upstream": upstream})
+                if span is not None:
+                    name = type(error).__name__
+                    span.set_attributes({"error.type": name, "acs_auth.error": name})
+                    if outcome != "refused":
+                        span.set_status(StatusCode.ERROR)
+                raise
+            finally:
+                if span is not None:
+                    span.set_attribute("acs_auth.outcome", outcome)
+                    if exchange is not None:
+                        span.set_attributes(_dependency(operation, database, exchange))
+                    span.end()
+                self._upstream.record(self._timer() - started, {**described, "acs_auth.outcome": outcome})
+
+
+def _dependency(operation: str, database: str | None, exchange: Exchange) -> dict[str, str | int | float]:
+    """Who was asked and what was answered.
+
+    https://opentelemetry.io/docs/specs/semconv/database/azure-cosmosdb/ and
+    https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+    """
+    told: dict[str, str | int | float | None] = {"server.address": exchange.host, "server.port": exchange.port}
+    if database is not None:
+        told |= {"db.system.name": database, "db.operation.name": operation}
+        told["db.response.status_code"] = str(exchange.status) if exchange.status is not None else None
+        told["azure.cosmosdb.operation.request_charge"] = exchange.charge
+        told["azure.cosmosdb.response.sub_status_code"] = exchange.sub_status
+    elif exchange.host is not None:
+        told |= {"http.request.method": exchange.method, "url.scheme": exchange.scheme}
+        told["http.response.status_code"] = exchange.status
+    return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,20 +216,18 @@ class Exporters:
 
 
 def azure_monitor(connection_string: str) -> Exporters:
-    """Application Insights. Nothing is kept on disk while it can't be reached.
+    """Application Insights: see `quart_app.telemetry.azure_monitor`.
 
-    The exporter's reports about itself to Microsoft, its remote configuration and its metric about the process (which
-    needs a provider for the whole process) are off unless the environment says otherwise.
+    The exporter's statistics about itself, its remote configuration and its metric about the process (which needs a
+    provider for the whole process) are off unless the environment says otherwise.
     """
-    for name in ("STATSBEAT_DISABLED_ALL", "CONTROLPLANE_DISABLED", "OPENTELEMETRY_RESOURCE_METRIC_DISABLED"):
-        os.environ.setdefault(f"APPLICATIONINSIGHTS_{name}", "true")
-    from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter, AzureMonitorTraceExporter
+    for name in ("STATSBEAT_DISABLED_ALL", "SDKSTATS_DISABLED", "CONTROLPLANE_DISABLED"):
+        os.environ.setdefault(f"APPLICATIONINSIGHTS_{name}", "true")  # the import reads some of them
+    os.environ.setdefault("APPLICATIONINSIGHTS_OPENTELEMETRY_RESOURCE_METRIC_DISABLED", "true")
+    from quart_app.telemetry.azure_monitor import azure_exporters
 
-    options = {"connection_string": connection_string, "disable_offline_storage": True}
-    return Exporters(
-        (BatchSpanProcessor(AzureMonitorTraceExporter(**options)),),
-        (PeriodicExportingMetricReader(AzureMonitorMetricExporter(**options)),),
-    )
+    spans, metrics = azure_exporters(connection_string)
+    return Exporters((BatchSpanProcessor(spans),), (PeriodicExportingMetricReader(metrics),))
 
 
 def otlp(*, spans: bool, metrics: bool) -> Exporters:
@@ -200,12 +235,11 @@ def otlp(*, spans: bool, metrics: bool) -> Exporters:
 
     https://opentelemetry.io/docs/specs/otel/protocol/exporter/
     """
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from quart_app.telemetry import otlp as exporters
 
     return Exporters(
-        (BatchSpanProcessor(OTLPSpanExporter()),) if spans else (),
-        (PeriodicExportingMetricReader(OTLPMetricExporter()),) if metrics else (),
+        (BatchSpanProcessor(exporters.ToldSpanExporter()),) if spans else (),
+        (PeriodicExportingMetricReader(exporters.ToldMetricExporter()),) if metrics else (),
     )
 
 

@@ -11,6 +11,7 @@ class ServedRequest:
     """One request, as far as it is known while it is being served. Nothing in it tells who called.
 
     method, route   `route` is the template; `None` when no route fits
+    scheme          `http` or `https`, as the caller reached the service
     user            a keyed hash of the caller, when known
     error           the stable name of the error it was answered with
     reason          why its token was refused, if it was: one of a closed list
@@ -19,6 +20,7 @@ class ServedRequest:
 
     method: str
     request_id: str = ""
+    scheme: str = "http"
     route: str | None = None
     status: int | None = None
     user: str | None = None

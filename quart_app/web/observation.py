@@ -30,7 +30,7 @@ def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_count
         async def observed(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or scope["path"].startswith("/health/"):
                 return await application(scope, receive, send)
-            served = ServedRequest(scope["method"][:LONGEST_METHOD])
+            served = ServedRequest(scope["method"][:LONGEST_METHOD], scheme=scope["scheme"])
             started = timer()
 
             async def note_status(message: Any) -> None:

@@ -37,6 +37,7 @@ CONFIGURATION: dict[str, Any] = {
     "tags": {"azd-env-name": "prod"},
     "environmentId": f"{ENVIRONMENTS}/cae",
     "onlyFrontDoor": False,
+    "public": True,
     "identityId": "/subscriptions/s/resourceGroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id",
     "registryServer": OWN_REGISTRY,
     "insightsName": "appi-ig7zujg3x3jz4",
@@ -87,7 +88,7 @@ PROFILES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "region",
         {
             "location": "North Europe",
-            "configuration": CONFIGURATION | {"onlyFrontDoor": True},
+            "configuration": CONFIGURATION | {"onlyFrontDoor": True, "public": False},
             "image": f"{OWN_REGISTRY}/acs-auth:2",
         },
     ),

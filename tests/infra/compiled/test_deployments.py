@@ -29,7 +29,7 @@ BREACHES: list[tuple[str, str, str, str, Any]] = [
     ("every_variable_is_a_setting", "own-image", APP, f"{CONTAINER}.env.0.name", "LISTEN_PORT"),
     ("the_service_starts_with_its_variables", "own-image", APP, f"{CONTAINER}.env.2.name", "ACS_END"),
     ("the_service_starts_with_its_variables", "graph", APP, f"{CONTAINER}.env.11", {"name": "PORT", "value": "5000"}),
-    ("no_variable_shows_a_secret", "own-image", APP, f"{CONTAINER}.env.16", {"name": "LOG_HASH_KEY", "value": "x"}),
+    ("no_variable_shows_a_secret", "own-image", APP, f"{CONTAINER}.env.18", {"name": "LOG_HASH_KEY", "value": "x"}),
     ("a_secret_is_read_from_the_vault_with_the_identity", "own-image", APP, "identity.type", "SystemAssigned"),
     ("a_secret_is_read_from_the_vault_with_the_identity", "own-image", APP, f"{CONFIGURATION}.secrets", []),
     ("a_secret_is_read_from_the_vault_with_the_identity", "own-image", APP, f"{CONFIGURATION}.secrets.0.value", "x"),
