@@ -96,6 +96,17 @@ class ServerSettings(Group):
     max_concurrent_requests: int = Field(500, ge=1)
     rate_limit_requests_per_minute: int = Field(600, ge=0)
     trusted_proxy_hops: int = Field(0, ge=0, le=10)
+    console: bool | None = None
+
+    @property
+    def in_development(self) -> bool:
+        """Whether clients are told more than is good for production."""
+        return self.environment is Environment.DEVELOPMENT
+
+    @property
+    def shows_console(self) -> bool:
+        """Whether `/` is the console: as `console` says, else only in development."""
+        return self.in_development if self.console is None else self.console
 
 
 class CorsSettings(Group):
