@@ -89,6 +89,7 @@ class ServerSettings(Group):
     """How the service listens. Times are in seconds."""
 
     environment: Environment = Environment.PRODUCTION
+    console: bool | None = None
     host: Annotated[str, AfterValidator(check_host)] = "0.0.0.0"  # noqa: S104 (a container listens on every interface)
     port: int = Field(5000, ge=1, le=65535)
     shutdown_delay_seconds: float = Field(0, ge=0, le=10)
@@ -96,7 +97,6 @@ class ServerSettings(Group):
     max_concurrent_requests: int = Field(500, ge=1)
     rate_limit_requests_per_minute: int = Field(600, ge=0)
     trusted_proxy_hops: int = Field(0, ge=0, le=10)
-    console: bool | None = None
 
     @property
     def in_development(self) -> bool:
