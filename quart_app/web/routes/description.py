@@ -27,21 +27,32 @@ class HeaderParameter:
 
 
 @dataclass(frozen=True, slots=True)
+class OlderNameOf:
+    """The route is an older name of `operation`, such as `POST /api/user`: new clients use that one."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
 class RouteDescription:
     """What `/openapi.json` says of a route beyond its path and methods."""
 
     summary: str
     answers: tuple[Answer, ...]
     headers: tuple[HeaderParameter, ...]
+    older_name_of: str | None = None
 
 
-def describes(summary: str, *parts: Answer | HeaderParameter) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def describes(
+    summary: str, *parts: Answer | HeaderParameter | OlderNameOf
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Attach a description to a view."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         answers = tuple(part for part in parts if isinstance(part, Answer))
         headers = tuple(part for part in parts if isinstance(part, HeaderParameter))
-        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers))
+        replaced = next((part.operation for part in parts if isinstance(part, OlderNameOf)), None)
+        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, replaced))
         return view
 
     return decorate
