@@ -72,8 +72,11 @@ def openapi_document(app: Quart) -> dict[str, Any]:
     }
 
 
-def with_sign_in(document: dict[str, Any], sign_in: SignIn | None) -> dict[str, Any]:
-    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone."""
+def with_sign_in(document: dict[str, Any], sign_in: SignIn | None, *, by_token: bool = True) -> dict[str, Any]:
+    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone.
+
+    Without `by_token` the bearer scheme is left out where there is a sign-in.
+    """
     schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     security: list[dict[str, list[str]]] = [{"token": []}]
     if sign_in is not None:
@@ -82,8 +85,11 @@ def with_sign_in(document: dict[str, Any], sign_in: SignIn | None) -> dict[str, 
             "tokenUrl": sign_in.endpoints.token,
             "scopes": dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
         }
-        schemes = {sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}}, **schemes}
-        security = [{sign_in.issuer: list(sign_in.scopes)}, *security]
+        schemes = {
+            sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}},
+            **(schemes if by_token else {}),
+        }
+        security = [{sign_in.issuer: list(sign_in.scopes)}, *(security if by_token else [])]
     components = {**document["components"], "securitySchemes": schemes}
     return {**document, "components": components, "security": security}
 
