@@ -55,7 +55,7 @@ mutants: $(VENV)/.installed $(VENV)-mutants/.packages ## Change the code here an
 	@$(VENV)-mutants/bin/python -P tests/support/mutants.py --python "$(abspath $(BIN))/python" $(ARGS)
 
 .PHONY: browser
-browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microsoft's own packages, in about two minutes
+browser: $(VENV)/.installed ## Test the browser client and the console in Chromium, with Microsoft's own packages, in about two minutes
 	@$(BROWSER_TOOLS)
 	@cd clients/web && { test node_modules/.package-lock.json -nt package-lock.json || $(NPM_CI); }
 	@cd clients/web && npm test && SERVICE_PYTHON="$(abspath $(BIN))/python" \
