@@ -18,7 +18,7 @@ let service: Service;
 before(async () => {
   await mkdir(PICTURES, { recursive: true });
   world = await World.open();
-  service = await world.service({ STORAGE_BACKEND: "cosmos", COSMOS_CREATE_IF_MISSING: "true" });
+  service = await world.service({ ENVIRONMENT: "development", STORAGE_BACKEND: "cosmos", COSMOS_CREATE_IF_MISSING: "true" });
 });
 afterEach(async () => {
   for (const stand_in of [world.azure.entra, world.azure.acs, world.azure.cosmos]) {
