@@ -5,6 +5,7 @@
 #   PYTHON            the interpreter to set up with; otherwise the first suitable one of PYTHONS
 #   VENV              where the environment is (several can be kept, one for each Python)
 #   CHROMIUM          for make browser, a Chromium that is not /usr/bin/chromium
+#   SCREENSHOTS       for make browser, where the pictures of the console go: docs/images renews the documentation's
 #   ARGS              more arguments for run, test, coverage, mutants, bench, soak and lock
 #   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
 
@@ -12,6 +13,8 @@ PYTHON ?=
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14)
 VENV := .venv
 ARGS ?=
+SCREENSHOTS ?=
+SCREENSHOTS ?=
 PIP_BINARY_ONLY ?= --only-binary=:all:
 
 BIN := $(VENV)/bin
@@ -52,10 +55,11 @@ mutants: $(VENV)/.installed $(VENV)-mutants/.packages ## Change the code here an
 	@$(VENV)-mutants/bin/python -P tests/support/mutants.py --python "$(abspath $(BIN))/python" $(ARGS)
 
 .PHONY: browser
-browser: $(VENV)/.installed ## Test the browser client in Chromium, with Microsoft's own packages, in about two minutes
+browser: $(VENV)/.installed ## Test the browser client and the console in Chromium, with Microsoft's own packages, in about two minutes
 	@$(BROWSER_TOOLS)
 	@cd clients/web && { test node_modules/.package-lock.json -nt package-lock.json || $(NPM_CI); }
-	@cd clients/web && npm test && SERVICE_PYTHON="$(abspath $(BIN))/python" npm run browser
+	@cd clients/web && npm test && SERVICE_PYTHON="$(abspath $(BIN))/python" \
+		SCREENSHOTS="$(and $(SCREENSHOTS),$(abspath $(SCREENSHOTS)))" npm run browser
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)

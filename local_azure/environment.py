@@ -13,6 +13,7 @@ from aiohttp import web
 from local_azure.acs import Acs, DeletedIdentityAnswer
 from local_azure.certificates import LocalAuthority
 from local_azure.clock import Clock
+from local_azure.console_control import ConsoleControl, console_faults
 from local_azure.cosmos import Cosmos
 from local_azure.entra import Entra
 from local_azure.entra.directory import APPLICATIONS
@@ -107,8 +108,12 @@ class LocalAzure:
 
     async def __aenter__(self) -> Self:
         context = self.authority.server_context()
+        faults = console_faults(entra=self.entra.faults, acs=self.acs.faults, cosmos=self.cosmos.faults)
         for stand_in, listening in self._stand_ins:
-            runner = self._new_runner(stand_in.application())
+            application = stand_in.application()
+            if stand_in is self.entra:
+                ConsoleControl(self.entra, faults).add_routes(application)
+            runner = self._new_runner(application)
             await runner.setup()
             self._runners.append(runner)
             await web.SockSite(runner, listening, ssl_context=context).start()

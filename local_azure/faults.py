@@ -83,6 +83,15 @@ class Faults:
             raise UnknownOperation(f"No operation is named {operation}; known are {', '.join(known)}.")
         self._scripted[operation].extend([fault, fault.times] for fault in faults)
 
+    def holds(self, operation: str, fault: Fault) -> bool:
+        """Whether this very fault is scripted for `operation` and not used up."""
+        return any(each is fault for each, _ in self._scripted.get(operation, ()))
+
+    def withdraw(self, operation: str, fault: Fault) -> None:
+        """Forget this very fault, if it is scripted; the others stay."""
+        kept = [entry for entry in self._scripted.get(operation, ()) if entry[0] is not fault]
+        self._scripted[operation] = deque(kept)
+
     def clear(self) -> None:
         """Forget every scripted fault; the journal stays."""
         self._scripted.clear()

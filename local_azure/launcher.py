@@ -14,7 +14,7 @@ import aiohttp
 import jwt
 
 from local_azure.acs import DeletedIdentityAnswer
-from local_azure.entra.directory import USERS
+from local_azure.entra.directory import TEAMS, USERS
 from local_azure.environment import LOOPBACK, STAND_IN_NAMES, LocalAzure
 from local_azure.port_choice import AskedPorts, ChosenPorts, PortsBusy, choose
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
@@ -146,6 +146,7 @@ class _Run:
             "STORAGE_BACKEND": self.options.storage,
             "SQLITE_PATH": str(self.options.state_directory / "mappings.sqlite"),
             "CORS_ALLOWED_ORIGINS": ",".join(origins),
+            "DOCS_CLIENT_ID": TEAMS.client_id,  # with it the console and /docs get Teams tokens, too
         }
 
     async def serve(self) -> None:
@@ -187,7 +188,7 @@ class _Run:
         self.echo(f"  {authorized} -X POST {service_url}/api/user")
         self.echo(f"  {authorized} {service_url}/api/token")
         self.echo(f"  {authorized} -X DELETE {service_url}/api/user")
-        self.echo(f"\nIn a browser: {service_url}/docs")
+        self.echo(f"\nIn a browser: {service_url}")
         self.echo("  At sign-in it warns once, because it does not know this machine's own certificate authority,")
         self.echo(f"  {directory / 'ca.pem'}")
         self.echo("\nPress Ctrl-C to stop.")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from azure.core.settings import settings as azure_settings
 from quart import Quart, Response, request
@@ -14,15 +15,16 @@ from quart_app.acs.opening import open_acs_client
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard, guarded_paths
-from quart_app.auth.issuers import AcceptedTokens, accepted_tokens, sign_in
+from quart_app.auth.issuers import AcceptedTokens, SignIn, accepted_tokens, sign_in
 from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.auth.teams_tokens import TeamsTokenValidator
+from quart_app.auth.token_explanation import explained_by
 from quart_app.clouds import ENTRA
 from quart_app.credentials import MANAGED_IDENTITY, managed_identity, uses_managed_identity
 from quart_app.identities import IdentityService, TokenCache, TokenPolicy
-from quart_app.settings import AcsSettings, Environment, Settings
+from quart_app.settings import AcsSettings, Settings
 from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.logs import dropped_lines
@@ -36,10 +38,12 @@ from quart_app.web.overload import Lateness
 from quart_app.web.proxies import behind_proxies
 from quart_app.web.readiness import Readiness
 from quart_app.web.request_targets import with_plain_paths
+from quart_app.web.routes.console import console_routes
 from quart_app.web.routes.docs import docs_routes
 from quart_app.web.routes.health import health_routes
 from quart_app.web.routes.older_names import older_name_routes
 from quart_app.web.routes.openapi import openapi_document
+from quart_app.web.routes.pages import page_routes
 from quart_app.web.routes.protected_resource import protected_resource_routes
 from quart_app.web.routes.token import TokenAnswers, token_routes
 from quart_app.web.routes.user import user_routes
@@ -201,7 +205,7 @@ def _wire(
         behind_proxies(settings.server.trusted_proxy_hops),
         with_plain_paths,
         concurrency,
-        observing(telemetry),
+        observing(telemetry, told_more=settings.server.in_development),
         with_security_headers,
         refusing_early(refusal_when_busy),
     )
@@ -209,7 +213,7 @@ def _wire(
     register_error_handlers(
         app,
         settings.entra.authority_host,
-        told_more=settings.server.environment is Environment.DEVELOPMENT,
+        told_more=settings.server.in_development,
     )
     app.before_request(concurrency.refuse)
     app.before_request(_refuse_large_bodies)
@@ -219,7 +223,16 @@ def _wire(
     app.register_blueprint(older_name_routes(identities, answers, guard))
     app.register_blueprint(health_routes(readiness))
     app.register_blueprint(protected_resource_routes(accepted, guarded_paths(app)))
-    app.register_blueprint(docs_routes(openapi_document(app), lambda: sign_in(settings, keys.sign_in), settings.docs))
+
+    def known_sign_in() -> SignIn | None:
+        return sign_in(settings, keys.sign_in)
+
+    document = openapi_document(app)
+    app.register_blueprint(docs_routes(document, known_sign_in, settings.docs))
+    if settings.server.shows_console:
+        explained = partial(explained_by, accepted, keys) if settings.server.in_development else None
+        app.register_blueprint(console_routes(known_sign_in, settings.docs, document, explained))
+    app.register_blueprint(page_routes(with_front_page=not settings.server.shows_console))
     if settings.cors.allowed_origins:
         return cors(
             app,

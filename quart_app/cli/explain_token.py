@@ -9,7 +9,7 @@ import click
 from quart_app.cli.common import OK, WRONG, echo_json, json_option, loaded_settings, run
 
 if TYPE_CHECKING:
-    from quart_app.operations.token_explanation import Explanation, Judged
+    from quart_app.auth.token_explanation import Explanation, Judged
 
 _STYLES = {"ok": "green", "unknown": "yellow", "refused": "bold red"}
 
@@ -34,7 +34,7 @@ def explain_token(*, as_json: bool) -> None:
     token = sys.stdin.buffer.read().decode(errors="replace")
 
     async def explained() -> "Explanation":
-        from quart_app.operations.token_explanation import explain
+        from quart_app.auth.token_explanation import explain
         from upstream.http_session import new_http_session
 
         async with new_http_session(connections=8, unpack=True) as session:

@@ -61,8 +61,9 @@ def rekey(
 ) -> None:
     """Move mappings to users of another issuer.
 
-    For example from Azure AD B2C to Entra External ID. Each user keeps the ACS identity, and the mapping its time of creation. Stop the service first, or let it serve the
-    new issuer only: the old issuer must not be one that the settings name.
+    For example from Azure AD B2C to Entra External ID. Each user keeps the ACS identity, and the mapping its time
+    of creation. Stop the service first, or let it serve the new issuer only: the old issuer must not be one that
+    the settings name.
 
     Nobody's mapping is replaced. A run that was interrupted is repeated as it is, and ends with the same result.
 

@@ -27,6 +27,7 @@ from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
 from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired, OnBehalfOfError
 from quart_app.auth.on_behalf_of.refusals import CODES
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
+from quart_app.auth.token_explanation import Verdict, explain
 from quart_app.clouds import token_exchange_audience
 from quart_app.credentials import (
     AzureCredential,
@@ -43,7 +44,6 @@ from quart_app.operations.sign_in import (
     graph_refusal,
     open_sign_in,
 )
-from quart_app.operations.token_explanation import Verdict, explain
 from quart_app.operations.upstreams import (
     open_operator_acs,
     open_operator_store,

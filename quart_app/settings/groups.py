@@ -89,6 +89,7 @@ class ServerSettings(Group):
     """How the service listens. Times are in seconds."""
 
     environment: Environment = Environment.PRODUCTION
+    console: bool | None = None
     host: Annotated[str, AfterValidator(check_host)] = "0.0.0.0"  # noqa: S104 (a container listens on every interface)
     port: int = Field(5000, ge=1, le=65535)
     shutdown_delay_seconds: float = Field(0, ge=0, le=10)
@@ -96,6 +97,16 @@ class ServerSettings(Group):
     max_concurrent_requests: int = Field(500, ge=1)
     rate_limit_requests_per_minute: int = Field(600, ge=0)
     trusted_proxy_hops: int = Field(0, ge=0, le=10)
+
+    @property
+    def in_development(self) -> bool:
+        """Whether clients are told more than is good for production."""
+        return self.environment is Environment.DEVELOPMENT
+
+    @property
+    def shows_console(self) -> bool:
+        """Whether `/` is the console: as `console` says, else only in development."""
+        return self.in_development if self.console is None else self.console
 
 
 class CorsSettings(Group):

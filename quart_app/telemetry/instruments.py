@@ -4,11 +4,14 @@
 here.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
-from quart_app.telemetry.served_request import ServedRequest, current_request, serving
-from upstream.measuring import Measure
+from quart_app.telemetry.served_request import MeasuredCall, ServedRequest, current_request, serving
+from upstream.errors import UpstreamError
+from upstream.measuring import Measure, outcome_of
 
 
 class Telemetry:
@@ -30,6 +33,10 @@ class Telemetry:
             request = current_request()
             if request is not None:
                 request.upstream_calls += 1
+                if request.calls is not None:
+                    call = MeasuredCall(name, operation)
+                    request.calls.append(call)
+                    return _noted(call, self._call(name, operation, database))
             return self._call(name, operation, database)
 
         return measure
@@ -39,6 +46,9 @@ class Telemetry:
         request = current_request()
         if request is not None:
             request.retries += 1
+        call = _current_call.get()
+        if call is not None:
+            call.retries += 1
 
     def cache(self, name: str) -> Callable[[bool], None]:
         """Gives what is told of each look-up in the named cache: whether it was a hit."""
@@ -62,3 +72,24 @@ class Telemetry:
 
 def _ignore(_: bool) -> None:
     pass
+
+
+@contextmanager
+def _noted(call: MeasuredCall, measured: AbstractContextManager[None]) -> Iterator[None]:
+    """Note in `call` how what is done inside went, besides measuring it."""
+    started = time.perf_counter()
+    reset = _current_call.set(call)
+    try:
+        with measured:
+            yield
+    except BaseException as error:
+        call.outcome = outcome_of(error)
+        if isinstance(error, UpstreamError) and error.cause is not None:
+            call.status = error.cause.status
+        raise
+    finally:
+        _current_call.reset(reset)
+        call.seconds = time.perf_counter() - started
+
+
+_current_call: ContextVar[MeasuredCall | None] = ContextVar("measured_call", default=None)

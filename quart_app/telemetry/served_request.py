@@ -7,6 +7,23 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
+class MeasuredCall:
+    """One call of an upstream, its repetitions included, for whoever is told how a request went.
+
+    seconds  how long it took; `None` while it goes on
+    outcome  `ok`, or how it failed: see `upstream.measuring.outcome_of`
+    status   the HTTP status of a refusal, where the upstream's error tells it
+    """
+
+    upstream: str
+    operation: str
+    seconds: float | None = None
+    outcome: str = "ok"
+    status: int | None = None
+    retries: int = 0
+
+
+@dataclass(slots=True)
 class ServedRequest:
     """One request, as far as it is known while it is being served. Nothing in it tells who called.
 
@@ -16,6 +33,7 @@ class ServedRequest:
     error           the stable name of the error it was answered with
     reason          why its token was refused, if it was: one of a closed list
     trace_id        of its trace, if it is recorded
+    calls           its upstream calls one by one, where its client is told of them; else `None`
     """
 
     method: str
@@ -29,6 +47,7 @@ class ServedRequest:
     trace_id: str | None = None
     upstream_calls: int = 0
     retries: int = 0
+    calls: list[MeasuredCall] | None = None
 
 
 def current_request() -> ServedRequest | None:

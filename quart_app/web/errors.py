@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
-from quart import Quart, Response, g
+from quart import Quart, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from quart_app.acs.interface import (
@@ -50,6 +50,7 @@ from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowe
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
 from quart_app.web.limits import TooBusy, TooManyRequests
+from quart_app.web.pages import NO_SUCH_PAGE, page, wants_page
 from quart_app.web.protected_resources import metadata_url
 from quart_app.web.security_headers import SECURITY_HEADERS
 from quart_app.web.stack_traces import stack_trace
@@ -140,6 +141,8 @@ def register_error_handlers(app: Quart, authority_host: str, *, told_more: bool)
             body["reason"] = reason.value
         if told_more and response.error.status >= 500:
             body["stack_trace"] = stack_trace(error)
+        if response.error is ErrorName.NOT_FOUND and wants_page(request.method, request.accept_mimetypes):
+            return page("Not found", NO_SUCH_PAGE, response.error.status)
         return json_response(body, response.error.status, response.headers)
 
     app.register_error_handler(Exception, answer)

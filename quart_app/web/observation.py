@@ -10,7 +10,7 @@ from quart import Quart, Response, g, request
 
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.logs import AccessLog
-from quart_app.telemetry.served_request import ServedRequest, current_request
+from quart_app.telemetry.served_request import MeasuredCall, ServedRequest, current_request
 from quart_app.web.middleware import Application, Middleware
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -18,8 +18,13 @@ LONGEST_METHOD = 20
 """More characters of a method than this are not logged."""
 
 
-def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_counter) -> Middleware:
+def observing(
+    telemetry: Telemetry, timer: Callable[[], float] = time.perf_counter, *, told_more: bool = False
+) -> Middleware:
     """Measure every request and log one line for it, except the platform's probes of `/health`.
+
+    `told_more` (development only) tells the client, in the header `Server-Timing`, of each upstream call that its
+    request caused.
 
     It stands around the whole application: a request whose client goes away is cancelled and gets its line too.
     `timer` is in seconds.
@@ -30,12 +35,17 @@ def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_count
         async def observed(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or scope["path"].startswith("/health/"):
                 return await application(scope, receive, send)
-            served = ServedRequest(scope["method"][:LONGEST_METHOD], scheme=scope["scheme"])
+            served = ServedRequest(
+                scope["method"][:LONGEST_METHOD], scheme=scope["scheme"], calls=[] if told_more else None
+            )
             started = timer()
 
             async def note_status(message: Any) -> None:
                 if message["type"] == "http.response.start":
                     served.status = message["status"]
+                    if served.calls is not None:
+                        timing = server_timing(served.calls, timer() - started).encode()
+                        message["headers"] = [*message["headers"], (b"server-timing", timing)]
                 await send(message)
 
             try:
@@ -47,6 +57,24 @@ def observing(telemetry: Telemetry, timer: Callable[[], float] = time.perf_count
         return observed
 
     return around
+
+
+def server_timing(calls: Iterable[MeasuredCall], seconds: float) -> str:
+    """The value of `Server-Timing` (https://www.w3.org/TR/server-timing/): each finished call and the whole request.
+
+    Besides the standard's `dur` (milliseconds) and `desc` (the operation) a call has `outcome`, `retries`, and the
+    `status` of a refusal where it is known.
+    """
+    entries = []
+    for call in calls:
+        if call.seconds is None:
+            continue
+        status = "" if call.status is None else f";status={call.status}"
+        entries.append(
+            f'{call.upstream};desc="{call.operation}";dur={call.seconds * 1000:.1f}'
+            f";outcome={call.outcome};retries={call.retries}{status}"
+        )
+    return ", ".join([*entries, f"total;dur={seconds * 1000:.1f}"])
 
 
 def identify_requests(app: Quart) -> None:

@@ -90,7 +90,7 @@ async def test_run_shows_the_round_trip_and_a_restart_keeps_the_identity(tmp_pat
         identity = re.search(r'"acsUserIdentity": "(8:acs:[^"]+)"', first.output)
         assert identity is not None
         assert f'"skypeid": "{identity[1].removeprefix("8:")}"' in first.output
-        assert f"{first.service_url}/docs" in first.output
+        assert f"In a browser: {first.service_url}\n" in first.output
         assert str(tmp_path / "ca.pem") in first.output
         assert await first.end(signal.SIGINT) == 0
         assert first.output.endswith("Stopped.\n")

@@ -17,6 +17,7 @@ const PYTHON = process.env["SERVICE_PYTHON"] ?? "python3";
 export interface LocalAzure {
   readonly entra: string;
   readonly acs: string;
+  readonly cosmos: string;
   readonly directory: string;
   readonly time: FakedTime;
   readonly environment: Record<string, string>;
@@ -48,6 +49,7 @@ export async function startLocalAzure(directory: string, time: FakedTime): Promi
   return {
     entra: `https://localhost:${entra}`,
     acs: `https://localhost:${acs}`,
+    cosmos: `https://localhost:${cosmos}`,
     directory,
     time,
     environment,

@@ -36,6 +36,13 @@ class QueryParameter:
 
 
 @dataclass(frozen=True, slots=True)
+class OlderNameOf:
+    """The route is an older name of `operation`, such as `POST /api/user`: new clients use that one."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True)
 class RouteDescription:
     """What `/openapi.json` says of a route beyond its path and methods."""
 
@@ -43,10 +50,11 @@ class RouteDescription:
     answers: tuple[Answer, ...]
     headers: tuple[HeaderParameter, ...]
     query: tuple[QueryParameter, ...] = ()
+    older_name_of: str | None = None
 
 
 def describes(
-    summary: str, *parts: Answer | HeaderParameter | QueryParameter
+    summary: str, *parts: Answer | HeaderParameter | QueryParameter | OlderNameOf
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Attach a description to a view."""
 
@@ -54,7 +62,8 @@ def describes(
         answers = tuple(part for part in parts if isinstance(part, Answer))
         headers = tuple(part for part in parts if isinstance(part, HeaderParameter))
         query = tuple(part for part in parts if isinstance(part, QueryParameter))
-        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query))
+        replaced = next((part.operation for part in parts if isinstance(part, OlderNameOf)), None)
+        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced))
         return view
 
     return decorate

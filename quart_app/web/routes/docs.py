@@ -19,7 +19,6 @@ _ASSETS = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "oauth2-redirect.js": "text/javascript",
-    "favicon-32x32.png": "image/png",
 }
 
 _PAGE = """<!doctype html>
@@ -29,7 +28,8 @@ _PAGE = """<!doctype html>
   <meta name="viewport" content="width=device-width, initial-scale=1">
   <title>ACS authentication service</title>
   <link rel="stylesheet" href="/docs/swagger-ui.css">
-  <link rel="icon" href="/docs/favicon-32x32.png">
+  <link rel="stylesheet" href="/docs/docs.css">
+  <link rel="icon" href="/favicon.svg" type="image/svg+xml">
 </head>
 <body>
   <div id="swagger-ui"></div>
@@ -46,8 +46,12 @@ _REDIRECT_PAGE = """<!doctype html>
 </html>
 """
 
-_START = """const ui = SwaggerUIBundle({
-  url: "/openapi.json",
+_START = """const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.onchange = follow;
+follow();
+const ui = SwaggerUIBundle({
+  url: "/docs/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   tryItOutEnabled: true,
@@ -65,6 +69,7 @@ def docs_routes(document: dict[str, Any], sign_in: Callable[[], SignIn | None], 
     blueprint = Blueprint("docs", __name__)
     package = files("flask_swagger_ui") / "dist"
     assets = {name: ((package / name).read_bytes(), mimetype) for name, mimetype in _ASSETS.items()}
+    assets["docs.css"] = ((files("quart_app.web") / "assets" / "docs.css").read_bytes(), "text/css")
 
     def policy() -> dict[str, str]:
         known = sign_in()
@@ -78,6 +83,12 @@ def docs_routes(document: dict[str, Any], sign_in: Callable[[], SignIn | None], 
     @public
     async def openapi() -> Response:
         return json_response(with_sign_in(document, sign_in()))
+
+    @blueprint.get("/docs/openapi.json")
+    @public
+    async def document_for_the_page() -> Response:
+        """The document without a field for a token, where the page can sign users in by itself."""
+        return json_response(with_sign_in(document, sign_in(), by_token=docs.client_id is None))
 
     @blueprint.get("/docs")
     @public

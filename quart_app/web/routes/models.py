@@ -8,35 +8,54 @@ from typing_extensions import TypedDict
 from quart_app.auth.refusals import Reason
 from quart_app.web.error_names import ErrorName
 
+AcsUserId = Annotated[
+    str,
+    Field(
+        description="The id of an ACS user.",
+        examples=["8:acs:016a7064-0581-40b9-be73-6dde64d69d72_0000000f-31c8-6f1e-d68a-0848220037ba"],
+    ),
+]
+Token = Annotated[
+    str,
+    Field(
+        description="For CallClient and ChatClient; a JWT.", examples=["eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"]
+    ),
+]
+ExpiresOn = Annotated[
+    str,
+    Field(
+        description="When the token ends.",
+        examples=["2026-11-23T09:48:02.7233445+00:00"],
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+
 
 class AcsUser(TypedDict):
     """The caller's ACS identity."""
 
-    acsUserIdentity: Annotated[
-        str,
-        Field(examples=["8:acs:016a7064-0581-40b9-be73-6dde64d69d72_0000000f-31c8-6f1e-d68a-0848220037ba"]),
-    ]
+    acsUserIdentity: AcsUserId
 
 
 class CommunicationUser(TypedDict):
     """Whose token it is."""
 
-    communicationUserId: str
+    communicationUserId: AcsUserId
 
 
 class AcsUserToken(TypedDict):
     """An ACS access token for the caller's identity."""
 
-    token: str
-    expiresOn: Annotated[str, Field(examples=["2026-11-23T09:48:02.7233445+00:00"])]
+    token: Token
+    expiresOn: ExpiresOn
     user: CommunicationUser
 
 
 class TeamsUserToken(TypedDict):
     """An ACS access token for the caller as a Teams user."""
 
-    token: str
-    expiresOn: str
+    token: Token
+    expiresOn: ExpiresOn
 
 
 class ProtectedResource(TypedDict):
@@ -53,12 +72,21 @@ class ProtectedResource(TypedDict):
 class Error(TypedDict):
     """Every refusal and failure."""
 
-    code: Annotated[int, Field(description="The HTTP status.")]
+    code: Annotated[int, Field(description="The HTTP status.", examples=[404])]
     error: Annotated[
         str, Field(description="A stable name to branch on.", json_schema_extra={"enum": [*map(str, ErrorName)]})
     ]
-    message: Annotated[str, Field(description="What to do.")]
-    requestId: Annotated[str, Field(description="Quote it when you report a problem.")]
+    message: Annotated[
+        str,
+        Field(
+            description="What to do.",
+            examples=["The caller has no ACS identity yet; create one with POST /api/user."],
+        ),
+    ]
+    requestId: Annotated[
+        str,
+        Field(description="Quote it when you report a problem.", examples=["4708c9fff77fbf0b591aad6453eb35b5"]),
+    ]
     reason: NotRequired[
         Annotated[
             str,

@@ -5,7 +5,7 @@ from quart import Blueprint, Response
 from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.identities import IdentityService
-from quart_app.web.routes.description import describes
+from quart_app.web.routes.description import OlderNameOf, describes
 from quart_app.web.routes.token import TEAMS_DESCRIPTION, TOKEN_DESCRIPTION, TokenAnswers
 from quart_app.web.routes.user import CREATION_DESCRIPTION, created_user_answer
 
@@ -15,19 +15,27 @@ def older_name_routes(identities: IdentityService, answers: TokenAnswers, guard:
     blueprint = Blueprint("older_names", __name__)
 
     @blueprint.route("/getUser", methods=["GET", "POST"])
-    @describes("Tell the caller's ACS identity, creating it if there is none", *CREATION_DESCRIPTION)
+    @describes(
+        "Tell the caller's ACS identity, creating it if there is none",
+        OlderNameOf("POST /api/user"),
+        *CREATION_DESCRIPTION,
+    )
     @guard.authenticated
     async def named_get_user(caller: Caller) -> Response:
         return await created_user_answer(identities, caller)
 
     @blueprint.get("/getToken")
-    @describes("Get an ACS access token for the caller", *TOKEN_DESCRIPTION)
+    @describes("Get an ACS access token for the caller", OlderNameOf("GET /api/token"), *TOKEN_DESCRIPTION)
     @guard.authenticated
     async def named_get_token(caller: Caller) -> Response:
         return await answers.user_token(caller)
 
     @blueprint.get("/exchangeToken")
-    @describes("Exchange the caller's Teams token for an ACS access token", *TEAMS_DESCRIPTION)
+    @describes(
+        "Exchange the caller's Teams token for an ACS access token",
+        OlderNameOf("GET /api/token/teams"),
+        *TEAMS_DESCRIPTION,
+    )
     @guard.authenticated
     async def named_exchange_token(caller: Caller) -> Response:
         return await answers.teams_token(caller)

@@ -20,6 +20,12 @@ _COMMON = (
     Answer(429, "The caller sends too many requests; repeat after the time in Retry-After."),
     Answer(503, "Busy or unreachable at the moment; repeat after the time in Retry-After."),
 )
+_TAGS = {
+    "user": "The caller's ACS identity: one for each user, made once and kept.",
+    "token": "ACS access tokens for the caller.",
+    "older_names": "The names of Microsoft's samples, for clients that were written for them.",
+    "health": "Whether the service can do its work; for the platform's probes.",
+}
 _HEADERS = {
     401: {"WWW-Authenticate": "The challenge of RFC 6750."},
     403: {"WWW-Authenticate": "The challenge of RFC 6750."},
@@ -40,10 +46,12 @@ def openapi_document(app: Quart) -> dict[str, Any]:
         description = description_of(view)
         if description is None:
             continue
-        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+        methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+        for method in methods:
             operation = _operation(description, schemas, public=getattr(view, ACCESS, "") == "public")
-            operation["operationId"] = f"{method.lower()}_{rule.endpoint.rpartition('.')[2]}"
-            operation["tags"] = [rule.endpoint.partition(".")[0]]
+            room, _, name = rule.endpoint.partition(".")
+            operation["operationId"] = name if len(methods) == 1 else f"{name}_by_{method.lower()}"
+            operation["tags"] = [room]
             paths.setdefault(rule.rule, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -51,14 +59,24 @@ def openapi_document(app: Quart) -> dict[str, Any]:
             "title": "ACS authentication service",
             "version": version("acs-auth-server"),
             "description": "Sign in, get your own Azure Communication Services identity and access tokens for it.",
+            "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "externalDocs": {
+            "description": "Identities and access tokens of Azure Communication Services",
+            "url": "https://learn.microsoft.com/azure/communication-services/concepts/identity-model",
+        },
+        "servers": [{"url": "/", "description": "The service that this document comes from"}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {"schemas": schemas},
     }
 
 
-def with_sign_in(document: dict[str, Any], sign_in: SignIn | None) -> dict[str, Any]:
-    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone."""
+def with_sign_in(document: dict[str, Any], sign_in: SignIn | None, *, by_token: bool = True) -> dict[str, Any]:
+    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone.
+
+    Without `by_token` the bearer scheme is left out where there is a sign-in.
+    """
     schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     security: list[dict[str, list[str]]] = [{"token": []}]
     if sign_in is not None:
@@ -67,8 +85,11 @@ def with_sign_in(document: dict[str, Any], sign_in: SignIn | None) -> dict[str, 
             "tokenUrl": sign_in.endpoints.token,
             "scopes": dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
         }
-        schemes = {sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}}, **schemes}
-        security = [{sign_in.issuer: list(sign_in.scopes)}, *security]
+        schemes = {
+            sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}},
+            **(schemes if by_token else {}),
+        }
+        security = [{sign_in.issuer: list(sign_in.scopes)}, *(security if by_token else [])]
     components = {**document["components"], "securitySchemes": schemes}
     return {**document, "components": components, "security": security}
 
@@ -90,6 +111,9 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     ]
     if parameters:
         operation["parameters"] = parameters
+    if description.older_name_of is not None:
+        operation["deprecated"] = True
+        operation["description"] = f"An older name of `{description.older_name_of}`; it stays."
     if public:
         operation["security"] = []
     return operation

@@ -101,7 +101,7 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
     @blueprint.delete("")
     @describes("Sign the caller out everywhere: revoke all of their ACS access tokens", *SIGN_OUT_DESCRIPTION)
     @guard.authenticated
-    async def delete_token(caller: Caller) -> Response:
+    async def sign_out(caller: Caller) -> Response:
         return await answers.sign_out(caller)
 
     @blueprint.get("/teams")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT, USERS
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.operations.token_explanation import Explanation, Verdict, explain
+from quart_app.auth.token_explanation import Explanation, Verdict, explain
 from quart_app.settings import Settings
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.support.attack_corpus import TOKENS, Forger, reason

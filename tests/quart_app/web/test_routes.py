@@ -299,6 +299,28 @@ async def test_the_openapi_document_is_valid_and_describes_every_api_route(clien
     assert flow["authorizationUrl"].endswith("/oauth2/v2.0/authorize")
 
 
+async def test_generated_clients_get_good_names_and_are_told_which_routes_are_older_names(client: Client) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+    names = [operation["operationId"] for operation in operations.values()]
+    assert len(set(names)) == len(names)
+    assert {"get_user", "create_user", "delete_user", "get_token", "get_teams_token"} <= set(names)
+    older = {"GET /getUser", "POST /getUser", "GET /getToken", "GET /exchangeToken"}
+    assert {name for name, operation in operations.items() if operation.get("deprecated")} == older
+    for name in older:
+        assert operations[name]["description"].split("`")[1] in operations
+    described = {tag["name"] for tag in document["tags"]}
+    assert {tag for operation in operations.values() for tag in operation["tags"]} == described
+    assert document["info"]["license"]["identifier"] == "MIT"
+    assert document["servers"]
+    assert document["externalDocs"]["url"]
+    assert document["components"]["schemas"]["AcsUserToken"]["properties"]["expiresOn"]["format"] == "date-time"
+
+
 async def test_answers_are_as_the_openapi_document_describes_them(client: Client, bearer: Bearer) -> None:
     document = await (await client.get("/openapi.json")).get_json()
     calls = [

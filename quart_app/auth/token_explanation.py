@@ -67,9 +67,17 @@ class Explanation:
 
 async def explain(settings: Settings, token: str, session: aiohttp.ClientSession) -> Explanation:
     """Judge `token`, with or without the word `Bearer` before it. Only the issuers' keys are fetched."""
-    bare = re.sub(r"^Bearer +", "", token.strip(), flags=re.IGNORECASE)
     accepted = accepted_tokens(settings)
     keys = SigningKeys(session, accepted.discovery_urls, issuer=accepted.issuer)
+    try:
+        return await explained_by(accepted, keys, token)
+    finally:
+        await keys.aclose()
+
+
+async def explained_by(accepted: AcceptedTokens, keys: SigningKeys, token: str) -> Explanation:
+    """Judge `token`, with or without the word `Bearer` before it, by the issuers' `keys`."""
+    bare = re.sub(r"^Bearer +", "", token.strip(), flags=re.IGNORECASE)
     try:
         judged = tuple(await _judged(bare, accepted, keys))
         validator = AccessTokenValidator(SignedTokens(keys, accepted.rules), accepted.audiences, accepted.admission)
@@ -78,8 +86,6 @@ async def explain(settings: Settings, token: str, session: aiohttp.ClientSession
         return Explanation(accepted=False, reason=error.reason, judged=judged)
     except SigningKeysUnavailable:
         return Explanation(accepted=False, reason=None, judged=judged)
-    finally:
-        await keys.aclose()
     return Explanation(accepted=True, reason=None, judged=judged, caller=caller)
 
 
