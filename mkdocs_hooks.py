@@ -1,7 +1,7 @@
 """What `make docs` adds to MkDocs. GitHub shows the documents, too, so links work in both places.
 
 A link that leaves docs/ leads to a file of the repository: the site turns it into that file's address there, and a link
-to no file fails the strict build. Diagrams are drawn by Mermaid from the site's own copy of it, if `make docs` fetched one.
+to no file fails the strict build. Mermaid draws the diagrams, from the copy of it that `make docs` fetched.
 """
 
 import logging
