@@ -10,7 +10,6 @@ What is there stays: redirect addresses, permissions, clients and claims that so
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -328,8 +327,8 @@ def _write_settings(path: Path, tenant: Tenant, ids: dict[str, str]) -> None:
         "ACS_CONNECTION_STRING=",
     ]
     try:
-        with path.open("x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write("\n".join(lines) + "\n")
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text("\n".join(lines) + "\n")
     except OSError as error:
         raise Refused(f"{path} can't be written ({error.strerror}).") from error
     sys.stderr.write(f"{path} is written; put ACS's connection string in.\n")
