@@ -37,6 +37,7 @@ from storage.mapping import (
     StoreUnexpectedAnswer,
     UnreadableMapping,
     UserKey,
+    WritesRefused,
     changed_mapping,
 )
 from storage.paging import Paged
@@ -139,7 +140,7 @@ class CosmosMappingStore:
         body = item_of(IdentityMapping(user, acs_user_id, created_at or self._now(), deleting=False, version=""))
         for _ in range(_CREATE_ATTEMPTS):
             try:
-                created = await self._call(lambda: self._container.create_item(body), _NotFound, _Conflict)
+                created = await self._write(lambda: self._container.create_item(body), _NotFound, _Conflict)
             except _NotFound:
                 # What is missing when an item is created can only be the container around it.
                 raise StoreMisconfigured(_missing(self._options)) from None
@@ -164,7 +165,7 @@ class CosmosMappingStore:
             return current
         body = item_of(changed)
         try:
-            item = await self._call(
+            item = await self._write(
                 lambda: self._container.replace_item(
                     body["id"], body, etag=mapping.version, match_condition=MatchConditions.IfNotModified
                 ),
@@ -179,7 +180,7 @@ class CosmosMappingStore:
         """See `MappingStore.remove`. One delete bound to the etag."""
         name = stored.key if isinstance(stored, UnreadableMapping) else item_id(stored.user)
         try:
-            await self._call(
+            await self._write(
                 lambda: self._container.delete_item(
                     name, partition_key=name, etag=stored.version, match_condition=MatchConditions.IfNotModified
                 ),
@@ -224,6 +225,17 @@ class CosmosMappingStore:
         """See `MappingStore.aclose`."""
         self._closed = True
         await self._resources.aclose()
+
+    async def _write(self, operation: Callable[[], Awaitable[T]], *expected: type["_Answer"]) -> T:
+        """As `_call`, for what changes something: whoever may only read can map nobody, so minting has to stop."""
+        try:
+            return await self._call(operation, *expected)
+        except StoreMisconfigured as error:
+            refused = WritesRefused(*error.args)
+            refused.cause = error.cause
+            for note in error.__notes__:
+                refused.add_note(note)
+            raise refused from None
 
     async def _call(self, operation: Callable[[], Awaitable[T]], *expected: type["_Answer"]) -> T:
         if self._closed:

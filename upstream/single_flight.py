@@ -55,14 +55,16 @@ class SingleFlight(Generic[K, T]):
         for flight in self._flights.values():
             flight.cancel()
 
-    async def aclose(self, seconds: float = 0.0) -> None:
-        """Wait for the flights, for `seconds` at most, and end those that are left."""
+    async def aclose(self, seconds: float = 0.0) -> int:
+        """Wait for the flights, for `seconds` at most, and end those that are left: so many are returned."""
         flights = set(self._flights.values())
         if flights and seconds:
             await asyncio.wait(flights, timeout=seconds)
+        cut = sum(not flight.done() for flight in flights)
         self.cancel()
         if flights:
             await asyncio.wait(flights)
+        return cut
 
     def _land(self, key: K) -> None:
         self._flights.pop(key, None)

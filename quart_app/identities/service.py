@@ -256,11 +256,14 @@ class IdentityService:
         """Wait for work that has begun, stop the background task, and try once more to settle what is open.
 
         An identity that is certainly not mapped is deleted, for nobody will know of it. One whose mapping may have been
-        written stays, and is reported. Neither the store nor the client is closed.
+        written stays, and is reported, as are creations and deletions that were cut. Neither the store nor the client
+        is closed.
         """
-        await asyncio.gather(self._flights.aclose(self._close_seconds), self._deletions.aclose(self._close_seconds))
+        cut = sum(
+            await asyncio.gather(self._flights.aclose(self._close_seconds), self._deletions.aclose(self._close_seconds))
+        )
         await self._reconciler.aclose()
-        if not (self._pending or self._orphans or self._unfinished):
+        if not (cut or self._pending or self._orphans or self._unfinished):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._close_seconds):
@@ -269,6 +272,7 @@ class IdentityService:
             async with asyncio.timeout(self._close_seconds):
                 await self._delete_what_is_certainly_unmapped()
         counts = {
+            "cut": cut,
             "pending": len(self._pending),
             "orphaned": len(self._orphans),
             "unfinished_deletions": len(self._unfinished),

@@ -6,7 +6,6 @@ import gc
 import logging
 import socket
 from contextlib import AsyncExitStack
-from typing import Any
 
 import hypercorn.asyncio
 import uvloop
@@ -15,6 +14,7 @@ from quart import Quart
 
 from quart_app.app import create_app
 from quart_app.serving.hypercorn_patch import patch_hypercorn
+from quart_app.serving.loop_errors import report
 from quart_app.serving.starting import Front, opened
 from quart_app.serving.stopping import Stopping
 from quart_app.settings import ServerSettings, Settings
@@ -65,7 +65,7 @@ def run(
 
 async def _serve(settings: Settings, stopping: Stopping, drain_seconds: float, starting_seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(report)
     stopping.listen(loop)
     telemetry_stack, application_stack = AsyncExitStack(), AsyncExitStack()
     try:
@@ -171,12 +171,6 @@ def _spare_the_garbage_collector() -> None:
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS)
     gc.enable()
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    # Python 3.11's streams report every connection that is cut at the end of the drain time as an error of their own.
-    if not isinstance(context.get("exception"), asyncio.CancelledError):
-        loop.default_exception_handler(context)
 
 
 def _bind(server: ServerSettings) -> socket.socket:

@@ -22,7 +22,7 @@ from azure.cosmos.aio import CosmosClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from local_azure.cosmos import Cosmos, throttled
+from local_azure.cosmos import Cosmos, forbidden, throttled
 from local_azure.faults import Fault
 from storage.cosmos import INDEXING_POLICY, CosmosMappingStore, open_cosmos_store
 from storage.cosmos_items import item_id
@@ -42,6 +42,7 @@ from storage.mapping import (
     Unreadable,
     UnreadableMapping,
     UserKey,
+    WritesRefused,
 )
 from tests.support import store_contract as contract
 from tests.support.acs_ids import acs_id
@@ -336,6 +337,13 @@ class TestEntraId:
             cosmos.without_role.add("application")
             with pytest.raises(StoreMisconfigured, match="Cosmos DB Built-in Data Contributor"):
                 await store.get(ALICE)
+
+    async def test_a_principal_that_may_only_read_takes_nobodys_write(self, cosmos: Cosmos) -> None:
+        async with opened(settings_for(cosmos, key=None, credential=Credential("good"))) as store:
+            cosmos.faults.script("create_item", forbidden(5300, times=None))
+            with pytest.raises(WritesRefused, match="Cosmos DB Built-in Data Contributor"):
+                await store.create(ALICE, acs_id("one"))
+            assert await store.get(ALICE) is None
 
     async def test_a_credential_that_gets_no_token_for_now_is_an_outage(self, cosmos: Cosmos) -> None:
         credential = Credential(ClientAuthenticationError("no response from the managed identity endpoint"))

@@ -106,3 +106,12 @@ async def test_a_flight_that_was_ended_before_its_first_step_is_forgotten() -> N
     flights.join("a", work)
     await flights.aclose()
     assert await flights.do("a", work) == "done"
+
+
+async def test_closing_tells_how_many_flights_it_cut() -> None:
+    flights: SingleFlight[str, None] = SingleFlight()
+    opened = asyncio.Event()
+    flights.join("waits", lambda: asyncio.sleep(3600))
+    flights.join("ends", opened.wait)  # type: ignore[arg-type]
+    opened.set()
+    assert await flights.aclose(0.01) == 1

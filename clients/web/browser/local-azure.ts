@@ -61,6 +61,7 @@ export async function startService(azure: LocalAzure, settings: Record<string, s
   const log: { readonly request: string; readonly at: number }[] = [];
   const process = start(["quart_app.cli", "serve"], azure.directory, azure.time, {
     ...azure.environment,
+    ENVIRONMENT: "production", // its log is JSON
     HOST: "127.0.0.1",
     PORT: String(port),
     STORAGE_BACKEND: "sqlite",

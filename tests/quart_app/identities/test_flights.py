@@ -172,6 +172,16 @@ class TestClosing:
         (closed,) = [record for record in caplog.records if record.message == "closed"]
         assert (closed.levelno, closed.pending) == (logging.ERROR, 1)  # type: ignore[attr-defined]
 
+    async def test_a_creation_that_is_cut_is_counted(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        service = world.process(close_seconds=0.01)
+        world.acs.script("create_identity", Hang())
+        creation = asyncio.create_task(service.get_or_create(ALICE))
+        await asyncio.sleep(0)
+        await service.aclose()
+        (closed,) = [record for record in caplog.records if record.message == "closed"]
+        assert (closed.levelno, closed.cut) == (logging.ERROR, 1)  # type: ignore[attr-defined]
+        await asyncio.gather(creation, return_exceptions=True)
+
 
 class TestGone:
     async def test_it_is_reported_only_if_the_store_still_names_the_refused_identity(self, world: World) -> None:
