@@ -21,17 +21,18 @@ from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.clouds import ENTRA
 from quart_app.credentials import MANAGED_IDENTITY, managed_identity, uses_managed_identity
-from quart_app.identities import IdentityService, TokenCache
+from quart_app.identities import IdentityService, TokenCache, TokenPolicy
 from quart_app.settings import AcsSettings, Environment, Settings
 from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.logs import dropped_lines
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
-from quart_app.web.errors import RefusedWebsocket, register_error_handlers
-from quart_app.web.limits import ConcurrencyLimit, RateLimit
+from quart_app.web.errors import RefusedWebsocket, refusal_when_busy, register_error_handlers
+from quart_app.web.limits import ConcurrencyLimit, RateLimit, refusing_early
 from quart_app.web.middleware import stacked
 from quart_app.web.observation import REQUEST_ID_HEADER, identify_requests, observing
+from quart_app.web.overload import Lateness
 from quart_app.web.proxies import behind_proxies
 from quart_app.web.readiness import Readiness
 from quart_app.web.request_targets import with_plain_paths
@@ -101,7 +102,10 @@ async def create_app(
         _observe(settings, telemetry, keys, identities, readiness)
         keys.start()
         readiness.start()
-        app = _wire(settings, accepted, keys, acs, identities, readiness, telemetry)
+        lateness = Lateness()
+        stack.push_async_callback(lateness.aclose)
+        lateness.start()
+        app = _wire(settings, accepted, keys, acs, identities, readiness, telemetry, lateness)
         _close_connections_after(stop, app)
         yield app
 
@@ -161,27 +165,35 @@ def _wire(
     identities: IdentityService,
     readiness: Readiness,
     telemetry: Telemetry,
+    lateness: Lateness,
 ) -> Quart:
     app = Quart(__name__, static_folder=None)
     app.asgi_websocket_class = RefusedWebsocket
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
-    concurrency = ConcurrencyLimit(settings.server.max_concurrent_requests)
     signed_tokens = SignedTokens(keys, accepted.rules)
+    access_tokens = AccessTokenValidator(
+        signed_tokens, accepted.audiences, accepted.admission, on_lookup=telemetry.cache("access_token")
+    )
+    concurrency = ConcurrencyLimit(
+        settings.server.max_concurrent_requests,
+        lateness=lateness,
+        is_known=access_tokens.remembers,
+        on_refused=telemetry.refused,
+    )
     guard = Guard(
-        AccessTokenValidator(
-            signed_tokens,
-            accepted.audiences,
-            accepted.admission,
-            on_lookup=telemetry.cache("access_token"),
-        ),
+        access_tokens,
         settings.server.request_deadline_seconds,
         *_admission_checks(settings, concurrency),
     )
     teams = settings.teams
     teams_tokens = TeamsTokenValidator(signed_tokens, teams.client_ids, teams.audiences) if accepted.is_entra else None
-    answers = TokenAnswers(identities, TeamsExchange(acs, teams_tokens))
+    answers = TokenAnswers(
+        identities,
+        TokenPolicy(settings.acs.token_scopes, settings.acs.token_lifetime_minutes),
+        TeamsExchange(acs, teams_tokens),
+    )
     app.asgi_app = stacked(  # type: ignore[assignment,method-assign]
         app.asgi_app,
         # The outermost first: each sees the request before, and the answer after, those below it.
@@ -190,6 +202,7 @@ def _wire(
         concurrency,
         observing(telemetry),
         with_security_headers,
+        refusing_early(refusal_when_busy),
     )
     identify_requests(app)
     register_error_handlers(
@@ -229,7 +242,7 @@ def _admission_checks(settings: Settings, concurrency: ConcurrencyLimit) -> Iter
 
 
 def _token_cache(acs: AcsSettings) -> TokenCache | None:
-    return TokenCache(acs.token_reuse_minutes * 60, acs.token_scopes) if acs.token_reuse_minutes else None
+    return TokenCache(acs.token_reuse_minutes * 60) if acs.token_reuse_minutes else None
 
 
 async def _refuse_large_bodies() -> None:

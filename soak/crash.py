@@ -1,4 +1,4 @@
-"""Kill -9 between any two steps of a creation and of a deletion, in each store, and go on.
+"""Kill -9 between any two steps of a creation, a deletion and a sign-out, in each store, and go on.
 
 The points are the stand-ins' own: a call that is never answered, and one that is carried out and never answered; for
 SQLite also a lock on its file. So many users stand at so many points when one process is killed. Afterwards another is
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import aiohttp
 
+from local_azure.acs.identities import TokenStatus
 from local_azure.entra.directory import User
 from local_azure.faults import Fault, Faults
 from local_azure.service_process import ServiceProcess
@@ -31,7 +32,7 @@ PATIENCE_SECONDS = 120
 POLL_SECONDS = 0.005
 """Between two looks at the stand-ins' state, which tells nobody when it changes."""
 
-AT_ONCE = 24
+AT_ONCE = 28
 TRIES = 4
 """A point that was not held until the kill, the machine being busy, is tried so often."""
 
@@ -45,6 +46,8 @@ class Effect(StrEnum):
     MARKED = "the mapping is marked"
     DELETED = "the identity is deleted"
     REMOVED = "the mapping is removed"
+    REVOKED = "the tokens are revoked"
+    SIGNED_OUT = "the mapping says that its user signed out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Step:
 
 _MINT = Step("acs", "create_identity", Effect.MINTED)
 _DELETE = Step("acs", "delete_identity", Effect.DELETED)
+_REVOKE = Step("acs", "revoke_access_tokens", Effect.REVOKED)
 _READ_ITEM, _GET_ME = Step("cosmos", "read_item"), Step("graph", "get_me")
 
 STEPS: dict[tuple[str, str], tuple[Step, ...]] = {
@@ -88,9 +92,20 @@ STEPS: dict[tuple[str, str], tuple[Step, ...]] = {
         _GET_ME,
         Step("graph", "delete_extension", Effect.REMOVED),
     ),
+    ("sqlite", "SIGN-OUT"): (_REVOKE, Step("sqlite", "UPDATE", Effect.SIGNED_OUT)),
+    ("cosmos", "SIGN-OUT"): (_READ_ITEM, _REVOKE, Step("cosmos", "replace_item", Effect.SIGNED_OUT)),
+    ("graph", "SIGN-OUT"): (_GET_ME, _REVOKE, _GET_ME, Step("graph", "update_extension", Effect.SIGNED_OUT)),
 }
 """What the service does in turn, by store and method; a rehearsal compares it with what arrives."""
 
+METHODS = {
+    "POST": ("POST", "/api/user"),
+    "DELETE": ("DELETE", "/api/user"),
+    "SIGN-OUT": ("DELETE", "/api/token"),
+    "TOKEN": ("GET", "/api/token"),
+}
+"""How each is called."""
+_OPPOSITES = {"POST": "DELETE", "DELETE": "POST", "SIGN-OUT": "TOKEN"}
 
 _HOLDS_UP = {"entra": 1, "sqlite": 2}
 """Whose calls hold up others: a call of MSAL, which is synchronous, one of a few threads, and a lock everybody."""
@@ -123,7 +138,7 @@ class Cell:
     def effects(self) -> frozenset[Effect]:
         """What is there when the process is killed."""
         taken = STEPS[self.store, self.method][: self.number + self.done]
-        before = {Effect.MINTED, Effect.MAPPED} if self.method == "DELETE" else set()
+        before = set() if self.method == "POST" else {Effect.MINTED, Effect.MAPPED}
         return frozenset(before | {step.effect for step in taken})
 
     def __str__(self) -> str:
@@ -139,10 +154,10 @@ def cells(store: str) -> list[Cell]:
     """
     return [
         Cell(store, method, number, done, then)
-        for method in ("POST", "DELETE")
+        for method in ("POST", "DELETE", "SIGN-OUT")
         for number, step in enumerate(STEPS[store, method])
         for done, then in product((False, True), Then)
-        if step.stand_in != "sqlite" or not (done or step.effect is Effect.MARKED)
+        if step.stand_in != "sqlite" or not (done or step.effect in (Effect.MARKED, Effect.SIGNED_OUT))
     ]
 
 
@@ -222,6 +237,7 @@ class _Matrix:
         self._deployment = deployment
         self._unused = iter(deployment.users)
         self._identities: dict[User, str] = {}
+        self._tokens: dict[User, str] = {}
         self.kills = 0
         self.allowed = 0
         self.broken: list[str] = []
@@ -231,7 +247,7 @@ class _Matrix:
         async with self._running() as (service, session):
             await self._call(session, service, "POST", next(self._unused))  # fetches keys, opens connections
             user = next(self._unused)
-            for method in ("POST", "DELETE"):
+            for method in ("POST", "SIGN-OUT", "DELETE"):
                 before = self._counts()
                 await self._call(session, service, method, user)
                 made = {name: count - before.get(name, 0) for name, count in self._counts().items()}
@@ -249,8 +265,10 @@ class _Matrix:
         async with self._running() as (service, session):
             users = {cell: next(self._unused) for cell in batch}
             for cell, user in users.items():
-                if cell.method == "DELETE":
+                if cell.method != "POST":
                     await self._create(session, service, user)
+                if cell.method == "SIGN-OUT":
+                    await self._keep_token(session, service, user)
             await self._call(session, service, "POST", self._deployment.users[0])
             placed: list[_Placed] = []
             requests: list[asyncio.Task[Answer]] = []
@@ -286,11 +304,15 @@ class _Matrix:
                 cell = one.cell
                 if cell.then is Then.RECONCILE:
                     continue
-                method = cell.method if cell.then is Then.AGAIN else {"POST": "DELETE", "DELETE": "POST"}[cell.method]
+                method = cell.method if cell.then is Then.AGAIN else _OPPOSITES[cell.method]
                 answer = await self._call(session, service, method, one.user)
                 mapping = self._mapping(one.user)
                 told = answer.body and answer.body.get("acsUserIdentity")
-                if method == "DELETE":
+                if method == "SIGN-OUT":
+                    good = answer.status == 204 and mapping is not None and mapping.signed_out
+                elif method == "TOKEN":
+                    good = answer.status == 201 and self._is_good((answer.body or {})["token"])
+                elif method == "DELETE":
                     good = answer.status == 204 and mapping is None
                 else:
                     good = answer.status in (200, 201) and mapping == StoredMapping(str(told), deleting=False)
@@ -298,6 +320,8 @@ class _Matrix:
                     self.broken.append(f"{cell}: {answer.status} {answer.error}")
                 if Effect.MAPPED in cell.effects and method == "DELETE" and one.identity in self._deployment.live():
                     self.broken.append(f"{cell}: the identity of the deleted mapping lives")
+                if method == "SIGN-OUT" and self._is_good(self._tokens[one.user]):
+                    self.broken.append(f"{cell}: a token survived the sign-out")
         status, out = await self._deployment.command("reconcile", "--json")
         if status != 0:
             self.broken.append(f"reconcile ended with {status}: {out}")
@@ -388,7 +412,17 @@ class _Matrix:
             (mapping is not None) == is_mapped
             and (mapping is None or mapping.deleting == (Effect.MARKED in effects))
             and (one.identity in live) == is_live
+            and (mapping is None or mapping.signed_out == (Effect.SIGNED_OUT in effects))
+            and (one.user not in self._tokens or self._is_good(self._tokens[one.user]) != (Effect.REVOKED in effects))
         )
+
+    def _is_good(self, token: str) -> bool:
+        return self._deployment.azure.acs.token_status(token) is TokenStatus.GOOD
+
+    async def _keep_token(self, session: aiohttp.ClientSession, service: ServiceProcess, user: User) -> None:
+        answer = await self._call(session, service, "TOKEN", user)
+        assert answer.body is not None
+        self._tokens[user] = answer.body["token"]
 
     async def _create(self, session: aiohttp.ClientSession, service: ServiceProcess, user: User) -> None:
         answer = await self._call(session, service, "POST", user)
@@ -402,7 +436,8 @@ class _Matrix:
         return answer
 
     async def _send(self, session: aiohttp.ClientSession, service: ServiceProcess, method: str, user: User) -> Answer:
-        return await ask(session, method, f"{service.url}/api/user", self._deployment.bearer(user))
+        verb, path = METHODS[method]
+        return await ask(session, verb, f"{service.url}{path}", self._deployment.bearer(user))
 
     def _mapping(self, user: User) -> StoredMapping | None:
         return self._deployment.mappings().get(user.object_id)

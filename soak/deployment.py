@@ -7,7 +7,7 @@ import sys
 from asyncio.subprocess import PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from local_azure.entra.directory import HOME_TENANT, User
 from local_azure.environment import LocalAzure, Ports
 from local_azure.port_choice import free_port
 from local_azure.service_process import ServiceProcess, environment
-from storage.graph_extensions import DELETING, IDENTITY
+from storage.graph_extensions import DELETING, IDENTITY, SIGNED_OUT_AT
 
 STORES = ("sqlite", "cosmos", "graph")
 EXTENSION = "com.contoso.identityMapping"
@@ -43,6 +43,7 @@ class StoredMapping:
 
     acs_user_id: str
     deleting: bool
+    signed_out: bool = field(default=False, compare=False)
 
 
 class Deployment:
@@ -116,7 +117,7 @@ class Deployment:
         match self.store:
             case "cosmos":
                 return {
-                    item["subject"]: StoredMapping(item["acsUserId"], bool(item["deleting"]))
+                    item["subject"]: StoredMapping(item["acsUserId"], bool(item["deleting"]), "signedOutAt" in item)
                     for item in self.azure.cosmos.items()
                 }
             case "graph":
@@ -125,12 +126,19 @@ class Deployment:
                     extension = self.azure.graph.extensions.get(user.tenant_id, user.object_id, EXTENSION)
                     if extension is not None:
                         properties = extension.properties
-                        found[user.object_id] = StoredMapping(properties[IDENTITY], bool(properties.get(DELETING)))
+                        found[user.object_id] = StoredMapping(
+                            properties[IDENTITY], bool(properties.get(DELETING)), SIGNED_OUT_AT in properties
+                        )
                 return found
             case _:
                 with contextlib.closing(sqlite3.connect(self.database)) as database:
-                    rows = database.execute("SELECT subject, acs_user_id, deleting FROM mappings").fetchall()
-                return {subject: StoredMapping(acs_user_id, bool(deleting)) for subject, acs_user_id, deleting in rows}
+                    rows = database.execute(
+                        "SELECT subject, acs_user_id, deleting, signed_out_at FROM mappings"
+                    ).fetchall()
+                return {
+                    subject: StoredMapping(acs_user_id, bool(deleting), signed_out_at is not None)
+                    for subject, acs_user_id, deleting, signed_out_at in rows
+                }
 
     def broken_mappings(self) -> list[str]:
         """What no settled store may hold, a sentence each: dead or shared identities, unfinished deletions."""

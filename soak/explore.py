@@ -10,7 +10,7 @@ from tests.support.interleavings import Bounds, Scenario, explore, replay
 from tests.support.protocol_bugs import BUGS
 
 _INITIAL = ("absent", "mapped", "marked")
-_REQUESTS = ("create", "delete", "token")
+_REQUESTS = ("create", "delete", "token", "sign-out")
 
 
 def scenarios(processes: int, *, at_once: bool = False) -> list[Scenario]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import uvloop
 
 from benchmark.processes import Child
+from quart_app.web.overload import Lateness
 from soak._callers import Answer, Connections, Sample, percentile, request, running
 
 USERS = 100
@@ -88,7 +89,7 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
     good, anonymous = Callers("good"), Callers("anonymous")
     good_connections = Connections(child.url, connections)
     anonymous_connections = Connections(child.url, connections)
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), child.cpu_seconds()
 
     async def good_call() -> None:
         started = time.perf_counter()
@@ -116,10 +117,14 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
             anonymous.refused.append(answer)
 
     samples: list[Sample] = []
+    waits: list[float] = []
+    own = Lateness()
+    own.start()
 
     async def sampled() -> None:
         while True:
             samples.append(Sample.of(child))
+            waits.append(own.seconds)
             await asyncio.sleep(1)
 
     sampling = asyncio.create_task(sampled())
@@ -136,8 +141,11 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
     await paced(lambda at: sustainable / 2, calm + seconds + after, good_call)
     await flooding
     sampling.cancel()
+    await own.aclose()
     good_connections.close()
     anonymous_connections.close()
+    used = (child.cpu_seconds() - used) / (time.perf_counter() - begun)
+    print(f"the service got {used:.0%} of a core; this command itself was late by {max(waits):.3f} s at most")
     return _report(good, anonymous, samples, before, calm, calm + seconds)
 
 
@@ -157,9 +165,11 @@ def _report(
     usual = percentile([took for at, took, _ in good.seconds if at < begins], 0.99)
     recovery = _recovery(good, ends, max(0.1, 3 * usual))
     share = good.served / good.calls if good.calls else 0.0
-    print(f"503: {len(refused)}, p99 {late:.3f} s; recovered {recovery:.0f} s after the flood; served {share:.2%}")
+    print(f"503: {anonymous.statuses[503]} to anonymous callers, {good.statuses[503]} to good ones, p99 {late:.3f} s")
+    print(f"recovered {recovery:.0f} s after the flood; served {share:.2%}")
     held = {
         f"at least {SERVED_AT_LEAST:.0%} of good callers are served": share >= SERVED_AT_LEAST,
+        "anonymous callers are told 503": anonymous.statuses[503] > 0,
         f"memory grows by {GROWTH_AT_MOST:.0f} MiB at most": peak - before.resident <= GROWTH_AT_MOST,
         f"a 503 comes within {EARLY_SECONDS:.0f} s": late <= EARLY_SECONDS,
         "a 503 says when to come back": all(answer.retry_after is not None for answer in refused),

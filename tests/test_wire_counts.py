@@ -86,6 +86,7 @@ async def subject(
             yield {
                 "create": Subject(acs.create_identity, stand_in, "create_identity", False),
                 "issue token": Subject(lambda: acs.issue_token(identity), stand_in, "issue_access_token", True),
+                "revoke tokens": Subject(lambda: acs.revoke_tokens(identity), stand_in, "revoke_access_tokens", True),
                 "delete": Subject(lambda: acs.delete_identity(identity), stand_in, "delete_identity", True),
             }[verb]
             return
@@ -105,7 +106,17 @@ async def subject(
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize(
-    "name", ["cosmos get", "cosmos create", "graph get", "graph create", "acs create", "acs issue token", "acs delete"]
+    "name",
+    [
+        "cosmos get",
+        "cosmos create",
+        "graph get",
+        "graph create",
+        "acs create",
+        "acs issue token",
+        "acs revoke tokens",
+        "acs delete",
+    ],
 )
 async def test_only_the_retry_policy_repeats_a_call_and_the_deadline_ends_it(
     name: str,

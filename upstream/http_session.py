@@ -1,7 +1,9 @@
 """How HTTP sessions are made here: one connection pool per client, nothing looked up per call, nothing sent twice."""
 
+import asyncio
 import math
 from collections.abc import Callable
+from contextvars import Context
 from time import monotonic
 from typing import Any
 from urllib.request import getproxies
@@ -45,7 +47,15 @@ class AgingConnector(aiohttp.TCPConnector):
 
     async def _create_connection(self, *arguments: Any, **keywords: Any) -> ResponseHandler:
         begun_at = self._clock()  # the address was chosen after that
-        protocol = await super()._create_connection(*arguments, **keywords)
+        # In an empty context: transports and timers keep the one they are made in, and a connection serves many
+        # callers. uvloop goes on for a minute with a TLS handshake that was cancelled early, and so would keep the
+        # caller's token.
+        making = asyncio.create_task(super()._create_connection(*arguments, **keywords), context=Context())
+        try:
+            protocol = await making
+        except asyncio.CancelledError:
+            making.add_done_callback(_close_unwanted)
+            raise
         self._made_at[protocol] = begun_at
         return protocol
 
@@ -61,6 +71,12 @@ class AgingConnector(aiohttp.TCPConnector):
     def _is_retired(self, protocol: ResponseHandler) -> bool:
         made_at = self._made_at.get(protocol, -math.inf)
         return made_at <= self._usable_since or self._clock() - made_at > self._maximum_age
+
+
+def _close_unwanted(making: asyncio.Task[ResponseHandler]) -> None:
+    """Whoever wanted the connection left just when it had been made."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
 
 
 def drop_connections(session: aiohttp.ClientSession) -> None:

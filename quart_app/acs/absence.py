@@ -18,6 +18,7 @@ from quart_app.acs.interface import (
     IdentityGone,
     IdentityNotOwned,
     IdentityRefused,
+    TokenRequest,
 )
 from upstream.deadline import own_deadline
 from upstream.single_flight import SingleFlight
@@ -70,10 +71,17 @@ class ProvingAcsClient:
             if not await self._means_gone(refusal):
                 raise refusal.otherwise from None
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
+    async def revoke_tokens(self, acs_user_id: str) -> None:
+        """See `AcsClient.revoke_tokens`."""
+        try:
+            await self._client.revoke_tokens(acs_user_id)
+        except IdentityRefused as refusal:
+            raise (IdentityGone() if await self._means_gone(refusal) else refusal.otherwise) from None
+
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
         """See `AcsClient.issue_token`."""
         try:
-            return await self._client.issue_token(acs_user_id)
+            return await self._client.issue_token(acs_user_id, request)
         except IdentityRefused as refusal:
             raise (IdentityGone() if await self._means_gone(refusal) else refusal.otherwise) from None
 

@@ -35,6 +35,7 @@ from quart_app.acs.interface import (
     IdentityGone,
     IdentityNotOwned,
     IdentityRefused,
+    TokenRequest,
     UnexpectedAnswer,
 )
 from quart_app.acs.refusals import CREDENTIAL_REFUSED, IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
@@ -93,9 +94,7 @@ class SdkAcsClient:
 
     def __init__(self, options: AcsOptions, *, clock: Callable[[], float] = time.time) -> None:
         self._scopes = list(options.token_scopes)
-        minutes = options.token_lifetime_minutes
-        # ACS's own default is not named: the SDK writes a number by compiling an expression each time.
-        self._lifetime = timedelta(minutes=minutes) if minutes != _DEFAULT_LIFETIME_MINUTES else None
+        self._lifetime = _lifetime(options.token_lifetime_minutes)
         self._attempt_seconds = options.connect_seconds + options.read_seconds
         self._mint_seconds = options.mint_seconds
         self._clock = clock
@@ -123,15 +122,22 @@ class SdkAcsClient:
         except IdentityGone:
             return
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
         """See `AcsClient.issue_token`."""
         user = CommunicationUserIdentifier(acs_user_id)
+        scopes = list(self._scopes if request is None else request.scopes)
+        lifetime = self._lifetime if request is None else _lifetime(request.minutes)
 
         async def issue() -> AcsToken:
-            issued = await self._client.get_token(user, list(self._scopes), token_expires_in=self._lifetime)
+            issued = await self._client.get_token(user, scopes, token_expires_in=lifetime)
             return acs_token(issued.token, issued.expires_on)
 
         return await self._call(issue, _about_identity)
+
+    async def revoke_tokens(self, acs_user_id: str) -> None:
+        """See `AcsClient.revoke_tokens`."""
+        user = CommunicationUserIdentifier(acs_user_id)
+        await self._call(lambda: self._client.revoke_tokens(user), _about_identity)
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
         """See `AcsClient.exchange_teams_token`."""
@@ -210,6 +216,11 @@ class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
         if response.http_response.status_code in (200, 201):
             response.context[ContentDecodePolicy.CONTEXT_NAME] = json.loads(response.http_response.content)
         return response
+
+
+def _lifetime(minutes: int) -> timedelta | None:
+    # ACS's own default is not named: the SDK writes a number by compiling an expression each time.
+    return timedelta(minutes=minutes) if minutes != _DEFAULT_LIFETIME_MINUTES else None
 
 
 def _lean_client(options: AcsOptions, session: aiohttp.ClientSession) -> CommunicationIdentityClient:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from quart_app.acs.interface import ACS, AcsClient, AcsToken, AcsUnavailable
+from quart_app.acs.interface import ACS, AcsClient, AcsToken, AcsUnavailable, TokenRequest
 from upstream.calls import UpstreamCalls
 from upstream.errors import Throttled
 from upstream.measuring import Measure, unmeasured
@@ -46,9 +46,13 @@ class GuardedAcsClient:
         await self._calls.call("delete_identity", lambda: self._client.delete_identity(acs_user_id))
         self._on_deleted()
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
         """See `AcsClient.issue_token`."""
-        return await self._calls.call("issue_token", lambda: self._client.issue_token(acs_user_id))
+        return await self._calls.call("issue_token", lambda: self._client.issue_token(acs_user_id, request))
+
+    async def revoke_tokens(self, acs_user_id: str) -> None:
+        """See `AcsClient.revoke_tokens`. Repeating it revokes only more."""
+        await self._calls.call("revoke_tokens", lambda: self._client.revoke_tokens(acs_user_id))
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
         """See `AcsClient.exchange_teams_token`."""

@@ -17,6 +17,14 @@ class AcsToken:
     expires_on: str
 
 
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """What a token is asked for: its scopes, and for how many minutes (60 to 1440)."""
+
+    scopes: tuple[str, ...]
+    minutes: int
+
+
 class AcsError(UpstreamError):
     """ACS did not do what was asked. Messages never hold an id, a token or an upstream body."""
 
@@ -129,8 +137,15 @@ class AcsClient(Protocol):
         """Delete the identity and revoke its tokens; already gone is success. Raises `IdentityNotOwned`."""
         ...
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
-        """Issue an access token with the configured scopes and lifetime. Raises `IdentityGone`, `IdentityNotOwned`."""
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
+        """Issue an access token as `request` says, by default with the configured scopes and lifetime.
+
+        Raises `IdentityGone`, `IdentityNotOwned`.
+        """
+        ...
+
+    async def revoke_tokens(self, acs_user_id: str) -> None:
+        """Revoke every access token of the identity, which stays. Raises `IdentityGone`, `IdentityNotOwned`."""
         ...
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:

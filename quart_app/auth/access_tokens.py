@@ -38,6 +38,10 @@ class AccessTokenValidator:
         # By the token's hash; of the token itself nothing is kept.
         self._remembered: LRUCache[bytes, tuple[Caller, SigningKey]] = LRUCache(maxsize=REMEMBERED_TOKENS)
 
+    def remembers(self, token: str) -> bool:
+        """Whether `token` was verified before and is remembered. That says who may wait, not who is let in."""
+        return _digest(token) in self._remembered
+
     async def validate(self, token: str) -> Caller:
         """Verify `token` and return its bearer.
 
@@ -46,7 +50,7 @@ class AccessTokenValidator:
         Raises `TokenRefused`: `InvalidAccessToken`, `InsufficientScope` or `InsufficientRole`; or
         `SigningKeysUnavailable` when no statement is possible.
         """
-        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        digest = _digest(token)
         remembered = self._remembered.get(digest)
         if remembered is not None:
             known, key = remembered
@@ -66,3 +70,7 @@ class AccessTokenValidator:
         )
         self._remembered[digest] = (replace(caller, access_token=""), verified.key)
         return caller
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()

@@ -9,7 +9,7 @@ import click
 from quart_app.cli.common import echo_json, json_option, loaded_settings
 from quart_app.cli.doctor import doctor
 from quart_app.cli.explain_token import explain_token
-from quart_app.cli.export import delete, export
+from quart_app.cli.export import delete, export, revoke
 from quart_app.cli.migrate import migrate
 from quart_app.cli.reconcile import reconcile
 from quart_app.cli.seal import seal
@@ -85,5 +85,5 @@ def check_config(*, as_json: bool) -> None:
         click.echo(f"{purpose} credential: {credential}")
 
 
-for command in (doctor, explain_token, migrate, export, delete, reconcile, seal, token):
+for command in (doctor, explain_token, migrate, export, delete, revoke, reconcile, seal, token):
     main.add_command(command)

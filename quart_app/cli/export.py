@@ -1,4 +1,4 @@
-"""`acs-auth export` and `acs-auth delete`: what a person may ask for about their own data."""
+"""`acs-auth export`, `delete` and `revoke`: what a person may ask for about their own data and tokens."""
 
 import sys
 from typing import Any
@@ -11,6 +11,7 @@ from quart_app.cli.common import (
     USAGE,
     described,
     echo_json,
+    fail,
     json_option,
     loaded_settings,
     refuse,
@@ -59,17 +60,46 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
     Exit status: 0, also if there was nothing; 1 if something failed, 2 for bad usage or settings.
     """
     settings, backend = _chosen(store)
-    if not yes:
-        if not sys.stdin.isatty():
-            click.echo("Nobody is there to be asked; pass --yes.", err=True)
-            sys.exit(USAGE)
-        click.confirm("Delete the user's ACS identity for good?", abort=True, err=True)
+    _confirm("Delete the user's ACS identity for good?", yes=yes)
     existed = run(_delete(settings, backend, user))
     if as_json:
         echo_json({"deleted": existed})
     else:
         click.echo("The identity and the mapping are deleted." if existed else "There was nothing to delete.")
     sys.exit(OK)
+
+
+@click.command()
+@user_option
+@store_option
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@json_option
+def revoke(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> None:
+    """Revoke a user's ACS access tokens, on every device; the identity stays.
+
+    It is the same as the user's own DELETE /api/token. The user can get a new token at once: to prevent that, block
+    their sign-in at the identity provider first. Microsoft Graph is used by the application permission
+    User.ReadWrite.All.
+
+    Exit status: 0, also if the user has no identity; 1 if something failed, 2 for bad usage or settings.
+    """
+    settings, backend = _chosen(store)
+    _confirm("Revoke all of the user's ACS access tokens?", yes=yes)
+    existed = run(_revoke(settings, backend, user))
+    if as_json:
+        echo_json({"revoked": existed})
+    else:
+        click.echo("The tokens are revoked." if existed else "The user has no identity, and so no tokens.")
+    sys.exit(OK)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        click.echo("Nobody is there to be asked; pass --yes.", err=True)
+        sys.exit(USAGE)
+    click.confirm(question, abort=True, err=True)
 
 
 def _chosen(store: str | None) -> tuple[Settings, StorageBackend]:
@@ -115,6 +145,27 @@ async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) ->
         finally:
             await identities.aclose()
         return existed
+
+
+async def _revoke(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
+    """Whether there was an identity."""
+    from quart_app.identities import IdentityError, IdentityNotFound, IdentityService
+    from quart_app.operations.upstreams import open_operator_acs, open_operator_store
+
+    async with (
+        open_operator_store(settings, backend) as store,
+        open_operator_acs(settings) as acs,
+    ):
+        identities = IdentityService(store, acs)
+        try:
+            await identities.sign_out(user)
+        except IdentityNotFound:
+            return False
+        except IdentityError as error:
+            fail(f"{error} Run acs-auth delete; the user's next POST /api/user makes a new one.")
+        finally:
+            await identities.aclose()
+        return True
 
 
 def _shown(mapping: IdentityMapping) -> dict[str, Any]:

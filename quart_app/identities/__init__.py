@@ -3,6 +3,7 @@
 from quart_app.identities.errors import IdentityError, IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.service import Identity, IdentityService, IssuedToken
 from quart_app.identities.token_cache import TokenCache
+from quart_app.identities.token_policy import TokenPolicy
 
 __all__ = [
     "Identity",
@@ -13,4 +14,5 @@ __all__ = [
     "MappedIdentityGone",
     "MappedIdentityNotOwned",
     "TokenCache",
+    "TokenPolicy",
 ]

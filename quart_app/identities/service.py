@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 
-from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned
+from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned, TokenRequest
 from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
 from quart_app.identities.refused_writes import RefusedWrites
@@ -65,7 +66,7 @@ class IdentityService:
     Creating and deleting are flights: once begun they have a time bound of their own, outlive their callers, and a
     repeated call joins them. What they must leave open stays with the service: an identity that was minted until it is
     known which mapping the store holds, a deletion until it is finished. The user's next request goes on with it, and
-    so does a background task. Six things lie outside of what can be kept:
+    so does a background task. Seven things lie outside of what can be kept:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
       key by which a stable API version could find it again (`customId` is in preview only).
@@ -77,6 +78,8 @@ class IdentityService:
       `get_or_create`, or by an operator's reconciliation.
     - What stands in the place of a user's mapping and can't be read (`MappingUnreadable`) is never taken for absence.
       `delete` removes it, with the identity where it is certain whose that is; else the identity is left behind.
+    - A revocation that ACS carries out after its answer was lost and it was repeated ends newer tokens, too. Where one
+      is kept, it is answered until its time is over, unless a new one is asked for.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
       open is settled by that user's next one.
 
@@ -89,6 +92,7 @@ class IdentityService:
     pending_limit    so many identities may be on their way at once, pending ones included; more are not minted
     flight_seconds   how long a creation or a deletion may take, whatever deadline its callers have
     reconcile_seconds  the deadline of each thing that is done in the background
+    now              the time of a sign-out, in UTC
     on_lookup        called each time `issue_token` looks for a mapping in memory: whether it was there
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
     """
@@ -109,9 +113,11 @@ class IdentityService:
         close_seconds: float = 5.0,
         reconciler: ReconcilerOptions | None = None,
         on_lookup: Callable[[bool], None] = lambda hit: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._on_lookup = on_lookup
+        self._now = now
         self._acs = acs
         self._token_cache = token_cache
         self._retry = retry or RetryPolicy(attempts=1)
@@ -123,6 +129,7 @@ class IdentityService:
         self._close_seconds = close_seconds
         self._flights: SingleFlight[UserKey, Identity] = SingleFlight()
         self._deletions: SingleFlight[tuple[UserKey, bool], None] = SingleFlight()
+        self._sign_outs: SingleFlight[object, None] = SingleFlight()
         self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
         self._pending: dict[UserKey, _Minted] = {}
         self._orphans: set[str] = set()
@@ -153,12 +160,15 @@ class IdentityService:
 
     async def find(self, user: UserKey) -> str:
         """The user's ACS user id, read from the store. Raises `IdentityNotFound`, `StoreError`."""
+        return (await self._find(user)).acs_user_id
+
+    async def _find(self, user: UserKey) -> IdentityMapping:
         mapping = await self._read(user)
         if mapping is None or mapping.deleting:
             self._cache.pop(user, None)
             raise IdentityNotFound
         self._cache[user] = mapping.acs_user_id
-        return mapping.acs_user_id
+        return mapping
 
     async def get_or_create(self, user: UserKey) -> Identity:
         """The user's identity, minted if there is none.
@@ -192,8 +202,28 @@ class IdentityService:
             raise StoreUnavailable
         flight.result()
 
-    async def issue_token(self, user: UserKey, *, fresh: bool = False, keep: bool = True) -> IssuedToken:
+    async def sign_out(self, user: UserKey) -> None:
+        """Revoke every ACS access token of the user, on every device; the identity stays.
+
+        The mapping gets a mark, by which no replica answers a token again that it kept from before. A token that is
+        issued at the same time is either revoked or not, as if it had been asked for before or after. It runs on when
+        the caller is cancelled. A deletion that was interrupted is finished, which ends the tokens as well. Raises
+        `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`, `MappingUnreadable` (also for a mapping
+        that its user may have written), `StoreError`, `AcsError`; after an error, repeating the call is safe.
+        """
+        # Each call is a flight of its own: whoever joined one that has revoked already would keep newer tokens.
+        flight, _ = self._sign_outs.join(object(), lambda: self._run_sign_out(user))
+        await asyncio.wait({flight}, timeout=remaining())
+        if not flight.done() or flight.cancelled():
+            raise StoreUnavailable
+        flight.result()
+
+    async def issue_token(
+        self, user: UserKey, request: TokenRequest | None = None, *, fresh: bool = False, keep: bool = True
+    ) -> IssuedToken:
         """An ACS access token for the user's identity: newly issued, or a kept one unless `fresh` is asked for.
+
+        `request` says what it is good for, by default everything that the deployment allows.
 
         To issue one, the mapping may come from memory, because ACS refuses an identity that was deleted meanwhile: then
         the store is read again, and the call repeated once if it holds another identity. To answer a kept one, ACS is
@@ -202,26 +232,27 @@ class IdentityService:
         `StoreError`, `AcsError`.
         """
         if self._token_cache is None:
-            return await self._issue_token(user)
+            return await self._issue_token(user, request)
+        # Read before the token is issued: one that a later sign-out revokes is kept with a version from before it.
+        mapping = await self._find(user)
         if not fresh:
-            acs_user_id = await self.find(user)
-            token = self._token_cache.find(acs_user_id)
+            token = self._token_cache.find(mapping.acs_user_id, request, mapping.version)
             if token is not None:
-                return IssuedToken(acs_user_id, token)
-        issued = await self._issue_token(user)
-        if keep:
-            self._token_cache.keep(issued.acs_user_id, issued.token)
+                return IssuedToken(mapping.acs_user_id, token)
+        issued = await self._issue_token(user, request)
+        if keep and issued.acs_user_id == mapping.acs_user_id:
+            self._token_cache.keep(issued.acs_user_id, request, mapping.version, issued.token)
         else:
             self._token_cache.drop(issued.acs_user_id)
         return issued
 
-    async def _issue_token(self, user: UserKey) -> IssuedToken:
+    async def _issue_token(self, user: UserKey, request: TokenRequest | None) -> IssuedToken:
         remembered = self._cache.get(user)
         self._on_lookup(remembered is not None)
         acs_user_id = remembered or await self.find(user)
         for _ in range(_ROUNDS):
             try:
-                return IssuedToken(acs_user_id, await self._issue(acs_user_id))
+                return IssuedToken(acs_user_id, await self._issue(acs_user_id, request))
             except (MappedIdentityGone, MappedIdentityNotOwned):
                 # What the advice of these errors deletes must be what ACS refused: only the store, read again, can say.
                 refused, acs_user_id = acs_user_id, await self.find(user)
@@ -260,7 +291,11 @@ class IdentityService:
         is closed.
         """
         cut = sum(
-            await asyncio.gather(self._flights.aclose(self._close_seconds), self._deletions.aclose(self._close_seconds))
+            await asyncio.gather(
+                self._flights.aclose(self._close_seconds),
+                self._deletions.aclose(self._close_seconds),
+                self._sign_outs.aclose(self._close_seconds),
+            )
         )
         await self._reconciler.aclose()
         if not (cut or self._pending or self._orphans or self._unfinished):
@@ -320,6 +355,63 @@ class IdentityService:
         finally:
             self._cache.pop(user, None)
             self._wake_reconciler(user)
+
+    async def _run_sign_out(self, user: UserKey) -> None:
+        try:
+            with own_deadline(self._flight_seconds):
+                async with self._alone_with(user):
+                    await self._sign_out(user)
+        finally:
+            self._wake_reconciler(user)
+
+    async def _sign_out(self, user: UserKey) -> None:
+        mapping = await self._read(user)
+        revoked: str | None = None
+        for _ in range(_ROUNDS):
+            if mapping is None:
+                self._cache.pop(user, None)
+                raise IdentityNotFound
+            if mapping.deleting:
+                mapping = await self._finish_deletion(mapping)  # which ends its tokens
+                continue
+            if mapping.unsealed:
+                # Its user may have written it, and the identity may be anybody's.
+                raise MappingUnreadable(
+                    UnreadableMapping(user, mapping.version, Unreadable.UNSEALED, users_may_write=True)
+                )
+            acs_user_id = mapping.acs_user_id
+            try:
+                if acs_user_id != revoked:
+                    await self._revoke(acs_user_id)
+                    revoked = acs_user_id
+                # The mark comes second: whoever reads it knows that every token from before is revoked. One that
+                # someone else wrote meanwhile says nothing of a token issued between it and this revocation.
+                await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
+            except MappingChanged:
+                mapping = await self._read(user)
+            except (MappedIdentityGone, MappedIdentityNotOwned):
+                mapping = await self._read(user)
+                if mapping is not None and mapping.acs_user_id == acs_user_id and not mapping.deleting:
+                    raise
+            else:
+                return
+        raise StoreUnavailable
+
+    def _next_sign_out(self, mapping: IdentityMapping) -> datetime:
+        """Now, or just after the last one where a clock is behind: the same time again would be no change."""
+        if mapping.signed_out_at is None:
+            return self._now()
+        return max(self._now(), mapping.signed_out_at + timedelta(microseconds=1))
+
+    async def _revoke(self, acs_user_id: str) -> None:
+        if self._token_cache is not None:
+            self._token_cache.drop(acs_user_id)
+        try:
+            await self._acs.revoke_tokens(acs_user_id)
+        except IdentityGone as error:
+            raise MappedIdentityGone from error
+        except IdentityNotOwned as error:
+            raise MappedIdentityNotOwned from error
 
     async def _create_alone(self, user: UserKey) -> Identity:
         async with self._alone_with(user):
@@ -523,9 +615,9 @@ class IdentityService:
         with contextlib.suppress(IdentityNotFound, ExtensionLimitReached, MappingUnreadable):
             await self._establish(user, mint=False)
 
-    async def _issue(self, acs_user_id: str) -> AcsToken:
+    async def _issue(self, acs_user_id: str, request: TokenRequest | None) -> AcsToken:
         try:
-            return await self._acs.issue_token(acs_user_id)
+            return await self._acs.issue_token(acs_user_id, request)
         except (IdentityGone, IdentityNotOwned) as error:
             if self._token_cache is not None:
                 self._token_cache.drop(acs_user_id)

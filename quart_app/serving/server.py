@@ -39,6 +39,7 @@ STARTING_SECONDS = 60.0
 
 KEEP_ALIVE_SECONDS = 300  # longer than the 240 s after which Azure's ingress closes idle connections
 SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # ends also connections on which a request was begun and never finished
+WAITING_CONNECTIONS = 1024  # while one turn of the event loop lasts; of more the kernel drops some without a word
 MAXIMUM_HEADER_BYTES = 64 * 1024  # room for a token that is too large, so that it gets its 401
 
 
@@ -216,6 +217,7 @@ def _config(bound: socket.socket, drain_seconds: float) -> Config:
     config.read_timeout = SILENCE_SECONDS
     config.h11_max_incomplete_size = MAXIMUM_HEADER_BYTES
     config.h2_max_header_list_size = MAXIMUM_HEADER_BYTES
+    config.backlog = WAITING_CONNECTIONS
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     return config

@@ -41,6 +41,9 @@ class Telemetry:
         """Gives what is told of each look-up in the named cache: whether it was a hit."""
         return _ignore
 
+    def refused(self, cause: str) -> None:
+        """A request was refused with 503 before anything was done for it; `cause` is `places` or `lateness`."""
+
     def minted(self) -> None:
         """An ACS identity was made."""
 

@@ -56,6 +56,9 @@ class OpenTelemetry(Telemetry):
         )
         self._active = meter.create_up_down_counter("http.server.active_requests", "{request}", "Requests now")
         self._refused = meter.create_counter("acs_auth.tokens.refused", "{token}", "Requests whose token was refused")
+        self._turned_away = meter.create_counter(
+            "acs_auth.requests.refused", "{request}", "Requests refused early because there were too many"
+        )
         self._upstream = meter.create_histogram(
             "acs_auth.upstream.duration",
             "s",
@@ -118,6 +121,10 @@ class OpenTelemetry(Telemetry):
             self._lookups.add(1, {"cache": name, "result": "hit" if hit else "miss"})
 
         return on_lookup
+
+    def refused(self, cause: str) -> None:
+        """See `Telemetry.refused`."""
+        self._turned_away.add(1, {"cause": cause})
 
     def minted(self) -> None:
         """See `Telemetry.minted`."""

@@ -17,6 +17,8 @@ class ErrorName(StrEnum):
 
     BAD_REQUEST = "bad_request", 400
     INVALID_REQUEST = "invalid_request", 400
+    SCOPE_NOT_ALLOWED = "scope_not_allowed", 400
+    LIFETIME_NOT_ALLOWED = "lifetime_not_allowed", 400
     TEAMS_TOKEN_MISSING = "teams_token_missing", 400
     TEAMS_TOKEN_CLIENT = "teams_token_client", 400
     INVALID_TOKEN = "invalid_token", 401

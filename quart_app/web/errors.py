@@ -46,6 +46,7 @@ from quart_app.auth.step_up import StepUpNotPossible, StepUpRequired
 from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOffered, TeamsTokenInvalid
 from quart_app.credentials import ManagedIdentityError, ManagedIdentityThrottled, ManagedIdentityUnavailable
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowed
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
 from quart_app.web.limits import TooBusy, TooManyRequests
@@ -173,6 +174,13 @@ def refusal_while_starting() -> tuple[list[tuple[bytes, bytes]], bytes]:
     retry_after = str(math.ceil(DEFAULT_RETRY_AFTER_SECONDS)).encode()
     headers = [(b"content-type", b"application/json"), (b"retry-after", retry_after), *SECURITY_HEADERS]
     return headers, as_json({**response.body(""), "code": name.status}).encode()
+
+
+def refusal_when_busy(request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body of the 503 to a request that is too many, as `describe` gives it for `TooBusy`."""
+    response = describe(TooBusy(), "")
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
+    return [(b"content-type", b"application/json"), *headers], as_json(response.body(request_id)).encode()
 
 
 def _unavailable(what: str) -> "_Answer":
@@ -364,6 +372,8 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
         ErrorName.IDENTITY_GONE,
         "The caller's ACS identity no longer exists in ACS. Call DELETE /api/user, then POST /api/user for a new one.",
     ),
+    ScopeNotAllowed: lambda error, _: ErrorResponse(ErrorName.SCOPE_NOT_ALLOWED, str(error)),
+    LifetimeNotAllowed: lambda error, _: ErrorResponse(ErrorName.LIFETIME_NOT_ALLOWED, str(error)),
     StepUpRequired: _claims_challenge,
     HTTPException: _framework_refusal,
     TeamsTokenInvalid: _teams_token,

@@ -13,7 +13,11 @@ from typing import Any, cast
 from cachetools import TTLCache
 from quart import request
 
-from quart_app.web.middleware import Application
+from quart_app.telemetry.served_request import current_request
+from quart_app.web.error_names import ErrorName
+from quart_app.web.middleware import Application, Middleware
+from quart_app.web.observation import REQUEST_ID_HEADER, request_id_of
+from quart_app.web.overload import Lateness
 from storage.mapping import UserKey
 
 MINUTE = 60.0
@@ -33,7 +37,7 @@ class TooManyRequests(Exception):
 
 
 class TooBusy(Exception):
-    """As many requests as the process takes are being served; `retry_after` is in seconds."""
+    """The process serves as many requests as it takes, or runs late; `retry_after` is in seconds."""
 
     def __init__(self) -> None:
         super().__init__("Too many requests are being served.")
@@ -75,6 +79,10 @@ class ConcurrencyLimit:
     whose caller is not known yet (`maximum`, too; each is over as soon as its token is judged), and requests of
     everything that is public, such as the pages of `/docs` (`public`).
 
+    Requests are refused as well while the process runs late (`lateness`), those of callers that are not known first.
+    `is_known` tells of a bearer token whether it was verified before; `on_refused` is told the cause of each refusal:
+    `places` or `lateness`.
+
     Paths that begin with `exempt` are served nevertheless and not counted: the platform must not take a busy process
     for a dead one.
     """
@@ -86,7 +94,13 @@ class ConcurrencyLimit:
         public: int = PUBLIC_REQUESTS,
         guarded: tuple[str, ...] = GUARDED_PATHS,
         exempt: str = "/health/",
+        lateness: Lateness | None = None,
+        is_known: Callable[[str], bool] = lambda authorization: False,
+        on_refused: Callable[[str], None] = lambda cause: None,
     ) -> None:
+        self._lateness = lateness or Lateness()
+        self._is_known = is_known
+        self._on_refused = on_refused
         self._maximum = {_Group.AUTHENTICATED: maximum, _Group.UNKNOWN: maximum, _Group.PUBLIC: public}
         self._serving = dict.fromkeys(_Group, 0)
         self._guarded = guarded
@@ -105,7 +119,9 @@ class ConcurrencyLimit:
                 return await application(scope, receive, send)
             group = _Group.UNKNOWN if scope["path"].startswith(self._guarded) else _Group.PUBLIC
             if self._serving[group] >= self._maximum[group]:
-                return await application({**scope, _EXCESSIVE: True}, receive, send)
+                return await self._refused("places", application, scope, receive, send)
+            if not self._lateness.admits(lambda: group is _Group.UNKNOWN and self._is_known(_bearer_token(scope))):
+                return await self._refused("lateness", application, scope, receive, send)
             place = _Place(group)
             self._serving[group] += 1
             try:
@@ -126,10 +142,50 @@ class ConcurrencyLimit:
         if place is None or place.group is _Group.AUTHENTICATED:
             return
         if self._serving[_Group.AUTHENTICATED] >= self._maximum[_Group.AUTHENTICATED]:
+            self._on_refused("places")
             raise TooBusy
         self._serving[place.group] -= 1
         place.group = _Group.AUTHENTICATED
         self._serving[place.group] += 1
+
+    async def _refused(self, cause: str, application: Application, scope: Any, receive: Any, send: Any) -> None:
+        self._on_refused(cause)
+        await application({**scope, _EXCESSIVE: True}, receive, send)
+
+
+def refusing_early(answer: Callable[[str], tuple[list[tuple[bytes, bytes]], bytes]]) -> Middleware:
+    """Answer 503 to requests that are too many, at a fraction of what the application needs for it.
+
+    `answer` gives the headers and the body of it, for the request's id. Requests of browsers (`Origin`) are left to the
+    application, because a page may only read an answer with the headers of CORS.
+    """
+
+    def around(application: Application) -> Application:
+        async def refusing(scope: Any, receive: Any, send: Any) -> None:
+            if _EXCESSIVE not in scope or any(name == b"origin" for name, _ in scope["headers"]):
+                await application(scope, receive, send)
+                return
+            request_id = request_id_of(scope["headers"])
+            served = current_request()
+            if served is not None:
+                served.request_id, served.error = request_id, ErrorName.SERVICE_UNAVAILABLE
+            headers, body = answer(request_id)
+            headers = [*headers, (REQUEST_ID_HEADER.lower().encode(), request_id.encode())]
+            status = ErrorName.SERVICE_UNAVAILABLE.status
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        return refusing
+
+    return around
+
+
+def _bearer_token(scope: Any) -> str:
+    """The request's bearer token; empty without one."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return cast(bytes, value).partition(b" ")[2].decode("latin-1")
+    return ""
 
 
 class _Group(Enum):

@@ -3,7 +3,7 @@
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from quart import Quart, Response, g, request
@@ -54,8 +54,7 @@ def identify_requests(app: Quart) -> None:
 
     @app.before_request
     async def begin() -> None:
-        given = request.headers.get(REQUEST_ID_HEADER, "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        g.request_id = _request_id(request.headers.get(REQUEST_ID_HEADER, ""))
         served = current_request()
         if served is not None:
             served.request_id = g.request_id
@@ -68,6 +67,19 @@ def identify_requests(app: Quart) -> None:
         if served is not None:
             served.error, served.reason = g.get("error"), g.get("reason")
         return response
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id of a request with these headers, whose names are in lower case, that is answered before the application.
+
+    Without a well-formed one of its own it is a new one each time.
+    """
+    name = REQUEST_ID_HEADER.lower().encode()
+    return _request_id(next((value.decode("latin-1") for given, value in headers if given == name), ""))
+
+
+def _request_id(given: str) -> str:
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")

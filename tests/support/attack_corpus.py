@@ -967,6 +967,29 @@ def sent(tokens: Mapping[str, Token]) -> dict[str, Request]:
 
 MALFORMED = (400, "invalid_request")
 
+TOKENS: dict[str, Token] = {
+    f"{group}: {name}": make
+    for group, tokens in {
+        "algorithm": ALGORITHMS,
+        "key": KEYS,
+        "header": HEADERS,
+        "time": TIMES,
+        "claim": CLAIMS,
+        "kind": KINDS,
+        "issuer": ISSUERS,
+        "form": FORMS,
+        "scope": {name: claims(scp=scope) for name, scope in SCOPES.items()},
+    }.items()
+    for name, make in tokens.items()
+}
+"""The hostile tokens themselves, each by the name of its attack."""
+
+
+def sign_out(make: Token) -> Request:
+    """A sign-out with this token."""
+    return lambda forger: http(bearer(make(forger)), method="DELETE", target="/api/token")
+
+
 ATTACKS: tuple[Attack, ...] = (
     *of_group("algorithm", sent(ALGORITHMS)),
     *of_group("key", sent(KEYS)),
@@ -988,24 +1011,25 @@ ATTACKS: tuple[Attack, ...] = (
         for group, requests in {"route": ROUTES, "protocol": PROTOCOL}.items()
         for name, (request, answer) in requests.items()
     ),
+    *(
+        Attack(
+            f"sign-out: {name}",
+            sign_out(make),
+            *((403, "insufficient_scope") if name.startswith("scope:") else (401, "invalid_token")),
+            reason(name),
+        )
+        for name, make in list(TOKENS.items())[::8]
+    ),
+    Attack(
+        "sign-out: the token in a cookie",
+        headers(line("Cookie: access_token={token}"), method="DELETE", target="/api/token"),
+        401,
+        "invalid_token",
+        reason="missing",
+    ),
+    Attack("sign-out: by POST", headers(good, method="POST", target="/api/token"), *NOT_ALLOWED),
+    Attack("sign-out: by an older name", headers(good, method="DELETE", target="/getToken"), *NOT_ALLOWED),
 )
-
-TOKENS: dict[str, Token] = {
-    f"{group}: {name}": make
-    for group, tokens in {
-        "algorithm": ALGORITHMS,
-        "key": KEYS,
-        "header": HEADERS,
-        "time": TIMES,
-        "claim": CLAIMS,
-        "kind": KINDS,
-        "issuer": ISSUERS,
-        "form": FORMS,
-        "scope": {name: claims(scp=scope) for name, scope in SCOPES.items()},
-    }.items()
-    for name, make in tokens.items()
-}
-"""The hostile tokens themselves, each by the name of its attack."""
 
 CONTROLS: dict[str, Request] = {
     "v2 token": as_request(lambda f: f.token(version=2)),

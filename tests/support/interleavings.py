@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 from tenacity import wait_none
 
-from quart_app.acs.interface import AcsError, AcsThrottled, AcsToken, AcsUnavailable
-from quart_app.identities import IdentityError, IdentityService, MappedIdentityGone
+from quart_app.acs.interface import AcsError, AcsThrottled, AcsToken, AcsUnavailable, TokenRequest
+from quart_app.identities import IdentityError, IdentityService, MappedIdentityGone, TokenCache
 from quart_app.identities.reconciler import ReconcilerOptions
 from storage.guarded import GuardedStore
 from storage.mapping import (
@@ -55,7 +55,7 @@ class Scenario:
     """What the processes are asked for, written `mapped: create,token | delete+token`.
 
     First the user's mapping at the beginning: `absent`, `mapped` or `marked`. Then each process's requests, `,` for one
-    after another and `+` for at the same time.
+    after another and `+` for at the same time. Where `sign-out` is one, each process keeps tokens.
     """
 
     text: str
@@ -79,6 +79,11 @@ class Scenario:
     @property
     def creates(self) -> bool:
         return "create" in self.text
+
+    @property
+    def signs_out(self) -> bool:
+        """Then processes keep tokens as well."""
+        return "sign-out" in self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,8 @@ class _Process:
             GuardedStore(_PortStore(self, self.port), RetryPolicy(attempts=1)),
             _PortAcs(self, self.port),
             timer=lambda: 0.0,
+            token_cache=TokenCache(1.0, timer=lambda: 0.0) if self.run.scenario.signs_out else None,
+            now=lambda: _NOW,
             retry=RetryPolicy(attempts=self.run.subject.retries, back_off=wait_none(), sleep=_no_wait),
             reconciler=options,
         )
@@ -325,11 +332,19 @@ class _PortAcs:
             f"delete {_short(acs_user_id)}", lambda: self._process.run.acs.delete_identity(acs_user_id), WRITE_FATES
         )
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
-        return await self._call(
-            f"issue token for {_short(acs_user_id)}",
-            lambda: self._process.run.acs.issue_token(acs_user_id),
-            READ_FATES,
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
+        async def issue() -> AcsToken:
+            token = await self._process.run.acs.issue_token(acs_user_id, request)
+            self._process.run.issued.add(token.token)
+            return token
+
+        return await self._call(f"issue token for {_short(acs_user_id)}", issue, READ_FATES)
+
+    async def revoke_tokens(self, acs_user_id: str) -> None:
+        await self._call(
+            f"revoke tokens of {_short(acs_user_id)}",
+            lambda: self._process.run.acs.revoke_tokens(acs_user_id),
+            WRITE_FATES,
         )
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
@@ -368,6 +383,8 @@ class _Run:
         self.known: set[str] = set()
         self.lost: set[str] = set()
         self.excused: set[str] = set()
+        self.issued: set[str] = set()
+        self.ended: set[str] = set()  # tokens that were revoked when a sign-out was answered
         self.removals = 0
         self.kept: list[object] = []  # what a crash leaves must not be collected in the middle of a run
         self._left = {"faults": bounds.faults, "crashes": bounds.crashes, "wakes": bounds.wakes}
@@ -439,7 +456,8 @@ class _Run:
         except (StoreError, AcsError) as error:
             process.saw((type(error).__name__, _seen_of(getattr(error, "existing", None))))
             raise
-        process.saw(_seen_of(result))
+        is_kept = isinstance(result, AcsToken) and self.scenario.signs_out
+        process.saw(result.token if is_kept else _seen_of(result))  # type: ignore[attr-defined]
         return result
 
     def on_idle(self) -> bool:
@@ -509,6 +527,8 @@ class _Run:
                 tuple(process.history for process in self._processes),
                 tuple(sorted((late.name, late.still_counts()) for late in self._late)),
                 tuple(self._left.values()),
+                frozenset(self.ended),
+                frozenset(self._good_tokens()) if self.scenario.signs_out else None,
                 tuple(self._answers.identities),
                 self._answers.created,
                 self._answers.deleted,
@@ -572,12 +592,25 @@ class _Run:
             elif request == "delete":
                 await service.delete(USER)
                 self._answers.deleted += 1
+            elif request == "sign-out":
+                await self._or_gone(service.sign_out(USER))
+                self.ended |= self.issued - self._good_tokens()
             elif request == "token":
-                try:
-                    self._answers.identities.append((await service.issue_token(USER)).acs_user_id)
-                except MappedIdentityGone:
-                    self._answers.gone += 1
-                    raise
+                ended = frozenset(self.ended)
+                issued = await self._or_gone(service.issue_token(USER))
+                self._answers.identities.append(issued.acs_user_id)
+                if issued.token.token in ended:
+                    raise Broken("A token from before a sign-out was answered after it.")
+
+    async def _or_gone(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except MappedIdentityGone:
+            self._answers.gone += 1
+            raise
+
+    def _good_tokens(self) -> set[str]:
+        return {token for tokens in self.acs.good_tokens.values() for token in tokens}
 
     async def _until_idle(self) -> None:
         self._idle = asyncio.get_running_loop().create_future()
@@ -600,6 +633,7 @@ class _Run:
                 raise Broken("A user who never left was told two identities.")
             if self._answers.created > 1:
                 raise Broken("One identity was told to be new twice.")
+        await self._check_kept_tokens()
         mapping = await self.store.get(USER)
         if self._answers.deleted and not self.scenario.creates and mapping is not None:
             raise Broken("A deletion was answered, and the mapping is still there.")
@@ -629,6 +663,12 @@ class _Run:
         if await self.store.get(USER) is not None:
             raise Broken("After a deletion, a mapping is left.")
         self._require_live(set(), "After a deletion")
+
+    async def _check_kept_tokens(self) -> None:
+        for process in self._processes if self.scenario.signs_out else ():
+            with suppress(IdentityError):
+                if (await process.service.issue_token(USER)).token.token in self.ended:
+                    raise Broken(f"Settled, {process.name} answers a token from before a sign-out.")
 
     def _crashed(self) -> bool:
         return self._left["crashes"] < self._bounds.crashes

@@ -4,9 +4,18 @@ import contextlib
 from dataclasses import replace
 from datetime import datetime
 
+from quart_app.acs.interface import TokenRequest
 from quart_app.identities import Identity, IdentityNotFound, IdentityService, IssuedToken
 from quart_app.identities.service import _Minted
-from storage.mapping import IdentityMapping, MappingStore, StoreError, StoreUnavailable, UnreadableMapping, UserKey
+from storage.mapping import (
+    IdentityMapping,
+    MappingChanged,
+    MappingStore,
+    StoreError,
+    StoreUnavailable,
+    UnreadableMapping,
+    UserKey,
+)
 from tests.support.interleavings import Bounds, Scenario, Subject
 from tests.support.memory_store import MemoryMappingStore
 from upstream.errors import UpstreamError
@@ -118,9 +127,9 @@ class CreatesOverAMark(IdentityService):
 class TrustsItsMemory(IdentityService):
     """Does not read the store again when ACS refuses the identity that it remembers."""
 
-    async def _issue_token(self, user: UserKey) -> IssuedToken:
+    async def _issue_token(self, user: UserKey, request: TokenRequest | None) -> IssuedToken:
         acs_user_id = self._cache.get(user) or await self.find(user)
-        return IssuedToken(acs_user_id, await self._issue(acs_user_id))
+        return IssuedToken(acs_user_id, await self._issue(acs_user_id, request))
 
 
 class LeavesDeletionsUnfinished(IdentityService):
@@ -128,6 +137,65 @@ class LeavesDeletionsUnfinished(IdentityService):
 
     def _interrupted(self) -> list[UserKey]:
         return []
+
+
+class MarksBeforeItRevokes(IdentityService):
+    """A token that is issued between the mark and the revocation is kept as one from after the sign-out."""
+
+    async def _sign_out(self, user: UserKey) -> None:
+        mapping = await self._find(user)
+        await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
+        await self._revoke(mapping.acs_user_id)
+
+
+class RevokesWithoutAMark(IdentityService):
+    """Other processes do not learn that what they keep is revoked."""
+
+    async def _sign_out(self, user: UserKey) -> None:
+        await self._revoke(await self.find(user))
+
+
+class TakesAnothersSignOutForItsOwn(IdentityService):
+    """Does not mark again what someone else changed, although it revoked later."""
+
+    async def _sign_out(self, user: UserKey) -> None:
+        mapping = await self._find(user)
+        await self._revoke(mapping.acs_user_id)
+        with contextlib.suppress(MappingChanged):
+            await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
+
+
+class SignsOutTwiceAtTheSameTime(IdentityService):
+    """A clock that stands still makes the second mark no change, and so no new version."""
+
+    def _next_sign_out(self, mapping: IdentityMapping) -> datetime:
+        return self._now()
+
+
+class KeepsByTheVersionAfterwards(IdentityService):
+    """Reads the mapping after the token was issued, to keep it."""
+
+    async def issue_token(
+        self, user: UserKey, request: TokenRequest | None = None, *, fresh: bool = False, keep: bool = True
+    ) -> IssuedToken:
+        assert self._token_cache is not None
+        mapping = await self._find(user)
+        token = self._token_cache.find(mapping.acs_user_id, request, mapping.version)
+        if token is not None:
+            return IssuedToken(mapping.acs_user_id, token)
+        issued = await self._issue_token(user, request)
+        mapping = await self._find(user)
+        self._token_cache.keep(issued.acs_user_id, request, mapping.version, issued.token)
+        return issued
+
+
+class TellsThatTheIdentityIsGoneUnseen(IdentityService):
+    """Does not read the store again when ACS refuses to revoke the tokens of a deleted identity."""
+
+    async def _sign_out(self, user: UserKey) -> None:
+        mapping = await self._find(user)
+        await self._revoke(mapping.acs_user_id)
+        await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
 
 
 class UpsertingStore(MemoryMappingStore):
@@ -173,6 +241,12 @@ _SERVICES: dict[type[IdentityService], tuple[str, Bounds]] = {
     CreatesOverAMark: ("marked: create", Bounds(faults=0, crashes=0)),
     TrustsItsMemory: ("mapped: delete | token", Bounds(faults=0, crashes=0)),
     LeavesDeletionsUnfinished: ("mapped: delete", Bounds(faults=1, crashes=0)),
+    MarksBeforeItRevokes: ("mapped: sign-out | token,token", Bounds(faults=0, crashes=0)),
+    RevokesWithoutAMark: ("mapped: sign-out | token", Bounds(faults=0, crashes=0)),
+    TakesAnothersSignOutForItsOwn: ("mapped: sign-out | sign-out | token", Bounds(faults=0, crashes=0)),
+    SignsOutTwiceAtTheSameTime: ("mapped: sign-out,sign-out | token,token", Bounds(faults=0, crashes=0)),
+    KeepsByTheVersionAfterwards: ("mapped: sign-out | sign-out,token", Bounds(faults=0, crashes=0)),
+    TellsThatTheIdentityIsGoneUnseen: ("mapped: sign-out | delete", Bounds(faults=0, crashes=0)),
 }
 _STORES: dict[type[MemoryMappingStore], tuple[str, Bounds]] = {
     UpsertingStore: ("absent: create | create", Bounds(faults=0, crashes=0)),

@@ -1,8 +1,8 @@
 """How a route describes itself for OpenAPI: what it does, what it takes and each answer it can give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,21 +27,34 @@ class HeaderParameter:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryParameter:
+    """A parameter in the query that a route takes; `schema` is its JSON Schema."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class RouteDescription:
     """What `/openapi.json` says of a route beyond its path and methods."""
 
     summary: str
     answers: tuple[Answer, ...]
     headers: tuple[HeaderParameter, ...]
+    query: tuple[QueryParameter, ...] = ()
 
 
-def describes(summary: str, *parts: Answer | HeaderParameter) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def describes(
+    summary: str, *parts: Answer | HeaderParameter | QueryParameter
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Attach a description to a view."""
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         answers = tuple(part for part in parts if isinstance(part, Answer))
         headers = tuple(part for part in parts if isinstance(part, HeaderParameter))
-        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers))
+        query = tuple(part for part in parts if isinstance(part, QueryParameter))
+        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query))
         return view
 
     return decorate

@@ -79,12 +79,17 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
         "summary": description.summary,
         "responses": {str(status): _response(answers[status], schemas) for status in sorted(answers)},
     }
-    if description.headers:
-        operation["parameters"] = [
-            {"name": header.name, "in": "header", "required": True, "description": header.description}
-            | {"schema": {"type": "string", "pattern": r"\S"}}  # an empty one counts as missing
-            for header in description.headers
-        ]
+    parameters = [
+        {"name": header.name, "in": "header", "required": True, "description": header.description}
+        | {"schema": {"type": "string", "pattern": r"\S"}}  # an empty one counts as missing
+        for header in description.headers
+    ] + [
+        {"name": query.name, "in": "query", "required": False, "description": query.description}
+        | {"schema": dict(query.schema)}
+        for query in description.query
+    ]
+    if parameters:
+        operation["parameters"] = parameters
     if public:
         operation["security"] = []
     return operation

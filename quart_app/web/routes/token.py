@@ -7,14 +7,26 @@ from werkzeug.http import parse_cache_control_header
 from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.auth.teams_exchange import TeamsExchange
-from quart_app.identities import IdentityService
-from quart_app.web.json_answers import json_response
-from quart_app.web.routes.description import Answer, HeaderParameter, describes
+from quart_app.identities import IdentityService, TokenPolicy
+from quart_app.web.json_answers import json_response, no_content
+from quart_app.web.routes.description import Answer, HeaderParameter, QueryParameter, describes
 from quart_app.web.routes.models import AcsUserToken, TeamsUserToken
 
 TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 
 TOKEN_DESCRIPTION = (
+    QueryParameter(
+        "scope",
+        "What the token is good for, separated by blanks: at most what the deployment allows, which is the default. "
+        "`voip` includes `voip.join`; `chat` includes `chat.join`, and that `chat.join.limited`.",
+        {"type": "string", "examples": ["voip.join"]},
+    ),
+    QueryParameter(
+        "minutes",
+        "For how long the token is good, at most as long as the deployment allows, which is the default.",
+        {"type": "integer", "minimum": 60, "maximum": 1440},
+    ),
+    Answer(400, "The token that is asked for is more than the deployment allows."),
     Answer(
         201,
         "An ACS access token: a new one, or one of the last minutes where the operator allows reuse. Cache-Control: "
@@ -22,6 +34,12 @@ TOKEN_DESCRIPTION = (
         AcsUserToken,
     ),
     Answer(404, "The caller has no ACS identity yet."),
+    Answer(409, "The identity belongs to another ACS resource, no longer exists there, or can't be read in the store."),
+    Answer(502, "ACS or the store refused the service's own credential."),
+)
+SIGN_OUT_DESCRIPTION = (
+    Answer(204, "All tokens of the caller are revoked. The identity stays, and a new token can be had at once."),
+    Answer(404, "The caller has no ACS identity."),
     Answer(409, "The identity belongs to another ACS resource, no longer exists there, or can't be read in the store."),
     Answer(502, "ACS or the store refused the service's own credential."),
 )
@@ -39,21 +57,28 @@ TEAMS_DESCRIPTION = (
 class TokenAnswers:
     """Issues and exchanges tokens and writes the answers; shared by both names of each route."""
 
-    def __init__(self, identities: IdentityService, teams: TeamsExchange) -> None:
+    def __init__(self, identities: IdentityService, policy: TokenPolicy, teams: TeamsExchange) -> None:
         self._identities = identities
+        self._policy = policy
         self._teams = teams
 
     async def user_token(self, caller: Caller) -> Response:
         """An ACS access token for the caller's own identity. Clients bypass kept ones (RFC 9111, section 5.2.1)."""
         asked = parse_cache_control_header(request.headers.get("Cache-Control", "").lower(), cls=RequestCacheControl)
         fresh = bool(asked.no_cache or asked.no_store or asked.max_age == 0)
-        issued = await self._identities.issue_token(caller.user, fresh=fresh, keep=not asked.no_store)
+        wanted = self._policy.narrowed(_scopes(), _minutes())
+        issued = await self._identities.issue_token(caller.user, wanted, fresh=fresh, keep=not asked.no_store)
         body: AcsUserToken = {
             "token": issued.token.token,
             "expiresOn": issued.token.expires_on,
             "user": {"communicationUserId": issued.acs_user_id},
         }
         return json_response(body, 201)
+
+    async def sign_out(self, caller: Caller) -> Response:
+        """Revoke the caller's ACS access tokens, on every device."""
+        await self._identities.sign_out(caller.user)
+        return no_content()
 
     async def teams_token(self, caller: Caller) -> Response:
         """An ACS access token for the caller as a Teams user."""
@@ -73,6 +98,12 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
     async def get_token(caller: Caller) -> Response:
         return await answers.user_token(caller)
 
+    @blueprint.delete("")
+    @describes("Sign the caller out everywhere: revoke all of their ACS access tokens", *SIGN_OUT_DESCRIPTION)
+    @guard.authenticated
+    async def delete_token(caller: Caller) -> Response:
+        return await answers.sign_out(caller)
+
     @blueprint.get("/teams")
     @describes("Exchange the caller's Teams token for an ACS access token", *TEAMS_DESCRIPTION)
     @guard.authenticated
@@ -80,3 +111,16 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
         return await answers.teams_token(caller)
 
     return blueprint
+
+
+def _scopes() -> tuple[str, ...] | None:
+    given = request.args.getlist("scope")
+    return None if not given else tuple(" ".join(given).replace(",", " ").split())
+
+
+def _minutes() -> int | None:
+    given = request.args.getlist("minutes")
+    if not given:
+        return None
+    # What is no number is a lifetime that nobody allows.
+    return int(given[0]) if len(given) == 1 and given[0].isascii() and given[0].isdigit() and len(given[0]) < 6 else -1

@@ -18,6 +18,7 @@ from quart_app.acs.interface import (
     IdentityGone,
     IdentityNotOwned,
     IdentityRefused,
+    TokenRequest,
     UnexpectedAnswer,
 )
 from quart_app.app import create_app
@@ -97,7 +98,7 @@ class OddAcs(MemoryAcsClient):
         self.gone = gone
         self.foreign = foreign or IdentityNotOwned()
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
         try:
             return await super().issue_token(acs_user_id)
         except IdentityGone:
@@ -152,7 +153,7 @@ class TestTheCanary:
 
     async def test_a_deleted_identity_that_gets_a_token_proves_nothing(self) -> None:
         class Forgiving(MemoryAcsClient):
-            async def issue_token(self, acs_user_id: str) -> AcsToken:
+            async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
                 return AcsToken("token", "2026-11-23T00:00:00.0000000+00:00")
 
         with pytest.raises(AbsenceUnproven, match="deleted a moment ago"):

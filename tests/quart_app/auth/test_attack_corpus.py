@@ -143,6 +143,7 @@ async def world(
             issued = await world.send(http(good(world.forger), target="/api/token"))
             world.forger = Forger(azure, strangers, attacker_url, json.loads(issued.body)["token"])
             yield world
+            assert azure.acs.faults.counts["revoke_access_tokens"] == 0, "An attack signed somebody out."
             service.process.terminate()
             _, written = await stopped(service)
     assert '"status": 401' in written, "the log was not read"
@@ -186,6 +187,14 @@ async def test_what_is_good_is_accepted(
     record_property("control", "accepted" if answer.status == 200 else "refused")
     assert answer.status == 200
     assert set(json.loads(answer.body)) == {"acsUserIdentity"}
+
+
+@in_one_loop
+@pytest.mark.parametrize("how", ["X-HTTP-Method-Override: DELETE", "X-Method-Override: DELETE"])
+async def test_nobody_is_signed_out_by_a_get_that_says_it_is_a_delete(world: World, how: str) -> None:
+    for target in ("/api/token", "/api/token?_method=DELETE"):
+        answer = await world.send(http(good(world.forger), how, target=target))
+        assert answer.status == 201  # the world looks at its end whether anything was revoked
 
 
 def test_the_corpus_is_large_and_names_each_attack_once() -> None:

@@ -1,9 +1,10 @@
-"""`acs-auth export` and `acs-auth delete`: data-subject requests."""
+"""`acs-auth export`, `delete` and `revoke`: what a person may ask for."""
 
 import json
 
 import pytest
 
+from local_azure.acs.identities import TokenStatus
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from storage.mapping import MappingStore, UserKey
@@ -58,10 +59,41 @@ async def test_delete_removes_identity_and_mapping(
     assert (again.exit_code, json.loads(again.stdout)) == (0, {"deleted": False})
 
 
-async def test_delete_asks_nobody_who_is_not_there(
+@pytest.mark.parametrize("store", ["sqlite", "graph"])
+async def test_revoke_ends_the_tokens_and_keeps_the_identity(
+    store: str, local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
+) -> None:
+    token = local_azure.acs.issue_token(identity, ["chat"], 60)
+    person = ("--store", store, "--user", f"{user.issuer}/{user.subject}")
+    result = await acs_auth("revoke", *person, "--yes", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"revoked": True})
+    assert local_azure.acs.token_status(token) is TokenStatus.REVOKED
+    mapping = json.loads((await acs_auth("export", *person)).stdout)["mapping"]
+    assert (mapping["acsUserId"], mapping["deleting"]) == (identity, False)
+    assert mapping["signedOutAt"] is not None
+
+
+async def test_revoke_for_someone_without_an_identity_says_so(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, user: UserKey
+) -> None:
+    result = await acs_auth("revoke", "--user", f"{user.issuer}/{user.subject}", "--yes")
+    assert (result.exit_code, result.stdout) == (0, "The user has no identity, and so no tokens.\n")
+
+
+async def test_revoke_tells_that_the_identity_is_gone(
     local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
 ) -> None:
-    result = await acs_auth("delete", "--user", f"{user.issuer}/{user.subject}", typed="y\n")
+    local_azure.acs.forget(identity)
+    result = await acs_auth("revoke", "--user", f"{user.issuer}/{user.subject}", "--yes")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no longer exists. Run acs-auth delete" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["delete", "revoke"])
+async def test_nobody_who_is_not_there_is_asked(
+    command: str, local_azure: LocalAzure, user: UserKey, identity: str, acs_auth: AcsAuth
+) -> None:
+    result = await acs_auth(command, "--user", f"{user.issuer}/{user.subject}", typed="y\n")
     assert result.exit_code == 2
     assert "--yes" in result.stderr
     assert local_azure.acs.live_identities() == [identity]

@@ -14,7 +14,7 @@ from local_azure.entra.directory import HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.acs.absence import AbsenceUnproven
-from quart_app.acs.interface import AcsToken
+from quart_app.acs.interface import AcsToken, TokenRequest
 from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
 from storage.cosmos import open_cosmos_store
 from storage.cosmos_options import CosmosOptions
@@ -203,7 +203,7 @@ async def test_a_mapping_that_someone_replaced_meanwhile_is_left_alone() -> None
     class Meanwhile(MemoryAcsClient):
         """The user deletes and signs up again right after ACS was asked."""
 
-        async def issue_token(self, acs_user_id: str) -> AcsToken:
+        async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
             try:
                 return await acs.issue_token(acs_user_id)
             finally:

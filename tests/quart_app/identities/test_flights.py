@@ -198,7 +198,7 @@ class TestGone:
         issue = world.acs.issue_token
         calls = 0
 
-        async def issue_token(acs_user_id: str) -> object:
+        async def issue_token(acs_user_id: str, request: object = None) -> object:
             nonlocal calls
             calls += 1
             if calls == 2:

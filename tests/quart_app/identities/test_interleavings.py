@@ -6,12 +6,18 @@ from soak.explore import scenarios
 from tests.support.interleavings import Bounds, Scenario, explore, replay
 from tests.support.protocol_bugs import BUGS
 
-TWO = scenarios(2)
+TWO = [scenario for scenario in scenarios(2) if not scenario.signs_out]
 THREE = [
     scenario
     for scenario in scenarios(3)
-    if scenario.initial == "absent" or (scenario.initial == "mapped" and scenario.creates)
+    if not scenario.signs_out and (scenario.initial == "absent" or (scenario.initial == "mapped" and scenario.creates))
 ]
+SIGN_OUTS = [scenario for scenario in scenarios(2) if scenario.signs_out] + [
+    Scenario("mapped: sign-out | sign-out | token"),
+    Scenario("mapped: sign-out,sign-out | token,token"),
+    Scenario("mapped: delete,create | sign-out,token"),
+]
+DISTURBED_SIGN_OUTS = [Scenario("mapped: token | sign-out"), Scenario("mapped: sign-out | sign-out")]
 
 
 def named(scenario: Scenario) -> str:
@@ -31,6 +37,21 @@ def test_two_processes_keep_the_rule_in_every_interleaving_with_one_fault_or_one
 @pytest.mark.parametrize("scenario", THREE, ids=named)
 def test_three_processes_keep_the_rule_in_every_interleaving_without_faults(scenario: Scenario) -> None:
     explored = explore(scenario, Bounds(faults=0, crashes=0, wakes=0))
+    assert explored.complete
+    assert explored.violation is None, str(explored.violation)
+
+
+@pytest.mark.parametrize("scenario", SIGN_OUTS, ids=named)
+def test_no_token_from_before_a_sign_out_is_answered_after_it_in_any_interleaving(scenario: Scenario) -> None:
+    explored = explore(scenario, Bounds(faults=0, crashes=0, wakes=0))
+    assert explored.complete
+    assert explored.violation is None, str(explored.violation)
+
+
+@pytest.mark.parametrize("scenario", DISTURBED_SIGN_OUTS, ids=named)
+@pytest.mark.parametrize("bounds", [Bounds(faults=1, crashes=0), Bounds(faults=0, crashes=1)], ids=["fault", "crash"])
+def test_nor_with_one_fault_or_one_crash(scenario: Scenario, bounds: Bounds) -> None:
+    explored = explore(scenario, bounds)
     assert explored.complete
     assert explored.violation is None, str(explored.violation)
 

@@ -589,7 +589,7 @@ class TestTokens:
         identity = await service.get_or_create(ALICE)
         issued = await service.issue_token(ALICE)
         assert issued.acs_user_id == identity.acs_user_id
-        assert issued.token.token == f"token of {identity.acs_user_id}"
+        assert issued.token.token == f"token 1 of {identity.acs_user_id}"
 
     async def test_without_a_mapping_there_is_no_token(self, service: IdentityService) -> None:
         with pytest.raises(IdentityNotFound):

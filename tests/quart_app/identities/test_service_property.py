@@ -17,7 +17,7 @@ from typing import TypeVar
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from quart_app.acs.interface import AcsError, AcsThrottled, AcsToken, AcsUnavailable
+from quart_app.acs.interface import AcsError, AcsThrottled, AcsToken, AcsUnavailable, TokenRequest
 from quart_app.identities import IdentityError, IdentityService
 from storage.guarded import GuardedStore
 from storage.mapping import (
@@ -86,7 +86,7 @@ plans = st.lists(
 steps = st.lists(
     st.builds(
         Step,
-        action=st.sampled_from(["get_or_create"] * 4 + ["delete"] * 2 + ["issue_token", "find", "crash"]),
+        action=st.sampled_from(["get_or_create"] * 4 + ["delete"] * 2 + ["issue_token", "sign_out", "find", "crash"]),
         process=st.integers(0, PROCESSES - 1),
         user=st.sampled_from([0, 0, 0, 1]),
         pause=st.sampled_from([0, 0, 0, 1, 2, 5]),
@@ -217,8 +217,11 @@ class StormyCommunication:
     async def delete_identity(self, acs_user_id: str) -> None:
         await self._call(lambda: self._inner.delete_identity(acs_user_id))
 
-    async def issue_token(self, acs_user_id: str) -> AcsToken:
-        return await self._call(lambda: self._inner.issue_token(acs_user_id))
+    async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:
+        return await self._call(lambda: self._inner.issue_token(acs_user_id, request))
+
+    async def revoke_tokens(self, acs_user_id: str) -> None:
+        await self._call(lambda: self._inner.revoke_tokens(acs_user_id))
 
     async def exchange_teams_token(self, teams_token: str, client_id: str, user_object_id: str) -> AcsToken:
         return await self._inner.exchange_teams_token(teams_token, client_id, user_object_id)
@@ -257,6 +260,7 @@ class Deployment:
         service = self.processes[number]
         lost = {minted.acs_user_id for minted in service._pending.values()} | service._orphans
         await service._flights.aclose()
+        await service._sign_outs.aclose()
         await service._reconciler.aclose()  # a cancelled flight wakes it
         self.lost_in_crashes |= lost
         self.processes[number] = self._start()
@@ -281,6 +285,8 @@ class Deployment:
                 await service.delete(user)
             elif action == "issue_token":
                 await service.issue_token(user)
+            elif action == "sign_out":
+                await service.sign_out(user)
             else:
                 await service.find(user)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ from quart.typing import TestClientProtocol as Client
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.acs.interface import AcsToken
+from quart_app.acs.interface import AcsToken, TokenRequest
 from quart_app.app import create_app
 from quart_app.identities import IdentityService, TokenCache
+from quart_app.identities.token_cache import VARIANTS
 from quart_app.settings import InvalidSettings, load_settings
-from storage.mapping import UserKey
+from storage.mapping import MappingUnreadable, UserKey
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
 from tests.support.acs_ids import acs_id
@@ -24,7 +26,6 @@ from tests.support.answers import error_of
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
 
-SCOPES = ("chat", "voip")
 NOT_OWNED = {"error": {"code": "IdentityNotOwned", "message": "Provided identity doesn't belong to the resource."}}
 
 
@@ -238,7 +239,7 @@ ALEX = UserKey("tenant", "alex")
 async def test_a_token_is_answered_until_its_minutes_are_over() -> None:
     clock = FakeClock(0)
     communication = MemoryAcsClient()
-    service = IdentityService(MemoryMappingStore(), communication, token_cache=TokenCache(1800, SCOPES, timer=clock))
+    service = IdentityService(MemoryMappingStore(), communication, token_cache=TokenCache(1800, timer=clock))
     await service.get_or_create(ALEX)
     counts = []
     for seconds in (0, 1799, 1, 0):
@@ -254,8 +255,7 @@ async def test_a_mapping_from_memory_is_not_enough_for_a_kept_token() -> None:
     store, communication = MemoryMappingStore(), MemoryAcsClient()
     async with AsyncExitStack() as stack:
         services = [
-            IdentityService(store, communication, cache_seconds=3600, token_cache=TokenCache(1800, SCOPES))
-            for _ in range(2)
+            IdentityService(store, communication, cache_seconds=3600, token_cache=TokenCache(1800)) for _ in range(2)
         ]
         for service in services:
             stack.push_async_callback(service.aclose)
@@ -269,7 +269,7 @@ async def test_a_mapping_from_memory_is_not_enough_for_a_kept_token() -> None:
 
 async def test_a_deletion_that_overtakes_an_issuing_leaves_nothing_to_answer() -> None:
     store, communication = MemoryMappingStore(), MemoryAcsClient()
-    kept = TokenCache(1800, SCOPES)
+    kept = TokenCache(1800)
     service = IdentityService(store, communication, token_cache=kept)
     await service.get_or_create(ALEX)
     issuing = asyncio.create_task(service.issue_token(ALEX))
@@ -282,29 +282,71 @@ async def test_a_deletion_that_overtakes_an_issuing_leaves_nothing_to_answer() -
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["keep", "drop", "wait"])), max_size=60))
 def test_kept_tokens_are_bounded_fresh_and_each_its_own_identitys(steps: list[tuple[str, str]]) -> None:
-    clock, model = FakeClock(0), dict[str, tuple[float, AcsToken]]()
-    kept = TokenCache(10, SCOPES, size=3, timer=clock)
+    clock, model = FakeClock(0), dict[tuple[str, str], tuple[float, AcsToken]]()
+    kept = TokenCache(10, size=3, timer=clock)
     for number, (identity, step) in enumerate(steps):
         match step:
             case "keep":
                 token = AcsToken(f"{identity}-{number}", "")
-                kept.keep(identity, token)
-                model[identity] = (clock.now, token)
+                kept.keep(identity, None, str(number % 2), token)
+                model[identity, str(number % 2)] = (clock.now, token)
             case "drop":
                 kept.drop(identity)
-                model.pop(identity, None)
+                for version in "01":
+                    model.pop((identity, version), None)
             case "wait":
                 clock.advance(4)
-        found = {identity: answer for identity in "abcdef" if (answer := kept.find(identity)) is not None}
-        assert len(found) <= 3
+        found = {
+            (identity, version): answer
+            for identity in "abcdef"
+            for version in "01"
+            if (answer := kept.find(identity, None, version)) is not None
+        }
+        assert len({identity for identity, _ in found}) <= 3
         for each, answered in found.items():
             issued_at, newest = model[each]
             assert (answered, clock.now - issued_at < 10) == (newest, True)
 
 
-def test_other_scopes_are_other_tokens() -> None:
+VOIP, ALL = TokenRequest(("voip",), 60), TokenRequest(("chat", "voip"), 1440)
+
+
+@pytest.mark.parametrize(
+    ("request_", "version"), [(ALL, "1"), (None, "1"), (TokenRequest(("voip",), 61), "1"), (VOIP, "2")]
+)
+def test_another_request_or_another_version_of_the_mapping_has_another_token(
+    request_: TokenRequest | None, version: str
+) -> None:
+    kept = TokenCache(10, timer=FakeClock(0))
+    kept.keep(acs_id("one"), VOIP, "1", AcsToken("t", ""))
+    assert kept.find(acs_id("one"), VOIP, "1") == AcsToken("t", "")
+    assert kept.find(acs_id("one"), request_, version) is None
+
+
+def test_a_token_of_a_shorter_life_is_never_answered_up_to_its_end() -> None:
     clock = FakeClock(0)
-    kept = TokenCache(10, ("chat",), timer=clock)
-    kept.keep(acs_id("one"), AcsToken("t", ""))
-    assert kept.find(acs_id("one")) == AcsToken("t", "")
-    assert TokenCache(10, ("voip",), timer=clock).find(acs_id("one")) is None
+    kept = TokenCache(120 * 60, timer=clock)
+    kept.keep(acs_id("one"), VOIP, "1", AcsToken("an hour", ""))
+    kept.keep(acs_id("one"), ALL, "1", AcsToken("a day", ""))
+    clock.advance(59 * 60)
+    assert kept.find(acs_id("one"), VOIP, "1") is None
+    assert kept.find(acs_id("one"), ALL, "1") == AcsToken("a day", "")
+
+
+def test_one_identity_has_no_more_than_so_many_kept_tokens() -> None:
+    kept = TokenCache(10, timer=FakeClock(0))
+    requests = [TokenRequest(("voip",), 60 + number) for number in range(VARIANTS + 1)]
+    for request_ in requests:
+        kept.keep(acs_id("one"), request_, "1", AcsToken(str(request_.minutes), ""))
+    assert [kept.find(acs_id("one"), request_, "1") is not None for request_ in requests] == [False] + [True] * VARIANTS
+
+
+async def test_a_mapping_that_its_user_may_have_written_signs_nobody_out() -> None:
+    store, communication = MemoryMappingStore(), MemoryAcsClient()
+    service = IdentityService(store, communication)
+    await service.get_or_create(ALEX)
+    store.stored[ALEX] = replace(store.stored[ALEX], unsealed=True)
+    with pytest.raises(MappingUnreadable):
+        await service.sign_out(ALEX)
+    assert communication.counts["revoke_tokens"] == 0
+    await service.aclose()

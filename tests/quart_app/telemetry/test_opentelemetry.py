@@ -30,6 +30,7 @@ from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.opentelemetry import OpenTelemetry, azure_monitor, exporting
 from quart_app.telemetry.served_request import ServedRequest
+from quart_app.web import overload
 from tests.quart_app.conftest import Bearer
 from tests.support.service_process import environment_for, finished, python
 
@@ -221,6 +222,14 @@ async def test_refused_tokens_are_counted_by_reason_and_the_keys_age_can_be_watc
     assert [reason for reason in spans if reason] == [*tokens, "missing", "malformed", "subject"]
     assert len(collected.points("acs_auth.signing_keys.age")) == 1
     assert collected.total("acs_auth.signing_keys.age") < 60
+
+
+async def test_early_refusals_are_counted_by_their_cause(
+    client: Client, collected: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overload, "STRANGERS_SECONDS", -1.0)
+    assert (await client.get("/api/user")).status_code == 503
+    assert collected.total("acs_auth.requests.refused", cause="lateness") == 1
 
 
 async def test_caches_identities_and_upstreams_are_counted(

@@ -1,0 +1,52 @@
+"""What callers may ask of a token: less than the deployment allows, never more."""
+
+from dataclasses import dataclass
+
+from quart_app.acs.interface import TokenRequest
+
+SHORTEST_MINUTES = 60
+"""ACS's own least (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)."""
+
+INCLUDED = {
+    "chat": ("chat", "chat.join", "chat.join.limited"),
+    "chat.join": ("chat.join", "chat.join.limited"),
+    "chat.join.limited": ("chat.join.limited",),
+    "voip": ("voip", "voip.join"),
+    "voip.join": ("voip.join",),
+}
+"""What each scope of ACS includes (https://learn.microsoft.com/azure/communication-services/concepts/identity-model)."""
+
+
+class TokenRequestError(Exception):
+    """The caller asks for a token that the deployment does not allow. The message says what it allows."""
+
+
+class ScopeNotAllowed(TokenRequestError):
+    """A scope is unknown, or not among those that the deployment allows."""
+
+
+class LifetimeNotAllowed(TokenRequestError):
+    """The lifetime is shorter than ACS can, or longer than the deployment allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """The most that a token may be good for: its scopes, and for how many minutes."""
+
+    scopes: tuple[str, ...]
+    minutes: int
+
+    def narrowed(self, scopes: tuple[str, ...] | None, minutes: int | None) -> TokenRequest:
+        """What is asked of ACS: what the caller asks for, or everything where nothing is said.
+
+        Raises `ScopeNotAllowed`, `LifetimeNotAllowed`.
+        """
+        allowed = {included for scope in self.scopes for included in INCLUDED[scope]}
+        if scopes is not None and (not scopes or not set(scopes) <= allowed):
+            raise ScopeNotAllowed(f"scope must be one or more of: {' '.join(sorted(allowed))}.")
+        if minutes is not None and not SHORTEST_MINUTES <= minutes <= self.minutes:
+            raise LifetimeNotAllowed(f"minutes must be a number from {SHORTEST_MINUTES} to {self.minutes}.")
+        return TokenRequest(
+            tuple(sorted(set(self.scopes if scopes is None else scopes))),
+            self.minutes if minutes is None else minutes,
+        )

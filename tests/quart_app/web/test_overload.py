@@ -1,0 +1,165 @@
+"""Overload: how late the process runs is measured, and strangers are refused first."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from quart import Quart
+
+from quart_app.app import create_app
+from quart_app.settings import load_settings
+from quart_app.web.overload import KNOWN_SECONDS, PERIOD_SECONDS, READINGS, STRANGERS_SECONDS, TURNS, Lateness
+from tests.conftest import FakeClock
+from tests.quart_app.conftest import Bearer
+from tests.support import virtual_time
+from tests.support.answers import error_of
+
+WAITS = st.floats(0, 10)
+
+
+def late_by(seconds: float) -> Lateness:
+    lateness = Lateness()
+    for _ in range(READINGS):
+        lateness.note(seconds)
+    return lateness
+
+
+class TestLateness:
+    async def test_it_is_the_time_that_some_turns_of_the_event_loop_take(self) -> None:
+        clock = FakeClock(0)
+        lateness = Lateness(clock)
+
+        async def busy() -> None:
+            for _ in range(2 * READINGS * TURNS):
+                clock.advance(0.02)
+                await asyncio.sleep(0)
+
+        working = asyncio.create_task(busy())
+        for _ in range(READINGS):
+            await lateness.measure()
+        await working
+        assert lateness.seconds == pytest.approx(TURNS * 0.02, rel=0.2)
+
+    def test_of_an_idle_process_it_is_nothing(self) -> None:
+        async def main() -> float:
+            lateness = Lateness(asyncio.get_running_loop().time)
+            lateness.start()
+            await asyncio.sleep(100 * PERIOD_SECONDS)
+            await lateness.aclose()
+            return lateness.seconds
+
+        assert virtual_time.run(main()) == 0
+
+    @given(st.lists(WAITS, max_size=20))
+    def test_it_is_the_least_of_the_last_readings_so_one_pause_is_no_overload(self, readings: list[float]) -> None:
+        lateness = Lateness()
+        for reading in readings:
+            lateness.note(reading)
+        assert lateness.seconds == min(([0.0] * READINGS + readings)[-READINGS:])
+
+    async def test_it_can_be_closed_without_having_been_started(self) -> None:
+        await Lateness().aclose()
+
+
+class TestWhoIsAdmitted:
+    @given(late=WAITS, more=WAITS, known=st.booleans())
+    def test_whoever_is_admitted_is_admitted_when_it_is_less_late_or_the_caller_is_known(
+        self, late: float, more: float, known: bool
+    ) -> None:
+        if late_by(late + more).admits(lambda: known):
+            assert late_by(late).admits(lambda: known)
+            assert late_by(late + more).admits(lambda: True)
+
+    @pytest.mark.parametrize(
+        ("late", "strangers", "known"),
+        [
+            (0, True, True),
+            (STRANGERS_SECONDS, True, True),
+            (STRANGERS_SECONDS * 1.01, False, True),
+            (KNOWN_SECONDS, False, True),
+            (KNOWN_SECONDS * 1.01, False, False),
+        ],
+    )
+    def test_strangers_are_refused_first_and_everybody_in_the_end(
+        self, late: float, strangers: bool, known: bool
+    ) -> None:
+        assert late_by(late).admits(lambda: False) is strangers
+        assert late_by(late).admits(lambda: True) is known
+
+    @given(late=WAITS)
+    def test_who_calls_is_looked_up_only_when_that_decides(self, late: float) -> None:
+        asked = iter([True])
+        late_by(late).admits(lambda: next(asked))
+        assert (next(asked, None) is None) is (STRANGERS_SECONDS < late <= KNOWN_SECONDS)
+
+
+@pytest.fixture
+def now_late(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets how late the process says that it runs."""
+    made: list[Lateness] = []
+
+    class Told(Lateness):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+        def start(self) -> None:
+            """Measure nothing."""
+
+    monkeypatch.setattr("quart_app.app.Lateness", Told)
+
+    def late(seconds: float) -> None:
+        for _ in range(READINGS):
+            made[-1].note(seconds)
+
+    return late
+
+
+ORIGIN = "https://app.example.com"
+
+
+async def statuses(app: Quart, *requests: tuple[str, dict[str, str]]) -> list[int]:
+    client = app.test_client()
+    return [(await client.get(path, headers=headers)).status_code for path, headers in requests]
+
+
+@pytest.mark.usefixtures("settings")
+async def test_a_late_process_serves_known_callers_and_probes_and_refuses_others_before_it_verifies_their_token(
+    bearer: Bearer, now_late: Callable[[float], None]
+) -> None:
+    known, stranger = bearer("alex"), bearer("megan")
+    forged = {"Authorization": known["Authorization"][:-8] + "AAAAAAAA"}
+    requests = [("/api/user", known), ("/health/live", {})]
+    others = [("/api/user", stranger), ("/api/user", forged), ("/api/user", {}), ("/docs", known), ("/nothing", {})]
+    async with create_app(load_settings(None)) as app:
+        assert await statuses(app, *requests) == [404, 200]
+        now_late((STRANGERS_SECONDS + KNOWN_SECONDS) / 2)
+        assert await statuses(app, *requests) == [404, 200]
+        assert await statuses(app, *others) == [503] * len(others)
+        now_late(2 * KNOWN_SECONDS)
+        assert await statuses(app, *requests) == [503, 200]
+        now_late(0)
+        assert await statuses(app, ("/api/user", stranger), ("/api/user", forged)) == [404, 401]
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("origin", [{}, {"Origin": ORIGIN}])
+async def test_an_early_refusal_is_an_answer_like_every_other(
+    origin: dict[str, str],
+    now_late: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CORS_ALLOWED_ORIGINS", ORIGIN)
+    async with create_app(load_settings(None)) as app:
+        now_late(2 * KNOWN_SECONDS)
+        client = app.test_client()
+        answer = await client.get("/api/user", headers={"X-Request-Id": "0123456789", **origin})
+        again = [await client.get("/api/user") for _ in range(2)]
+    assert await error_of(answer) == (503, "service_unavailable")
+    assert (await answer.get_json())["requestId"] == answer.headers["X-Request-Id"] == "0123456789"
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers.get("Access-Control-Allow-Origin") == origin.get("Origin")
+    assert len({other.headers["X-Request-Id"] for other in again}) == 2
