@@ -85,15 +85,23 @@ format: $(VENV)/.installed ## Correct what can be corrected: import order, simpl
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: docs
+docs: $(VENV)-docs/.packages ## Build the documentation site into site/, strictly (ARGS=--quiet tells warnings only)
+	@$(FETCH_MERMAID)
+	@test ! -s $(MERMAID) || MERMAID_JS="$(abspath $(MERMAID))"; export MERMAID_JS; \
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --clean $(ARGS)
+	@echo "site/index.html: $$(find site -name '*.html' ! -name 404.html | wc -l | tr -d ' ') pages, links and anchors checked."
+
 .PHONY: lock
 lock: $(VENV)-lock/bin/uv ## Lock pyproject.toml's dependencies into requirements/ (ARGS=--upgrade for newer releases)
 	$(COMPILE) --output-file requirements/run.txt $(ARGS)
 	$(COMPILE) --extra local --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt $(ARGS)
+	$(subst pyproject.toml,--group docs,$(COMPILE)) --output-file requirements/docs.txt $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; what `make run` stored stays
 	rm -rf clients/web/node_modules clients/web/build clients/web/dist
-	rm -rf $(VENV) $(VENV)-lock $(VENV)-mutants .coverage dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-lock $(VENV)-mutants .coverage dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NPM_CI = npm ci --ignore-scripts --no-audit --no-fund
@@ -105,6 +113,17 @@ BROWSER_TOOLS = missing=; \
 	test -n "$$(find /usr/lib /usr/local/lib -name libfaketimeMT.so.1 2>/dev/null)" || missing="$$missing faketime"; \
 	test -z "$$missing" || { echo "The browser tests need what is missing here:$$missing; install these Debian" \
 	"packages (or name another Chromium: make browser CHROMIUM=/path/to/chromium)." >&2; exit 1; }
+
+MERMAID := $(VENV)-docs/mermaid.min.js
+MERMAID_VERSION := 11.17.2
+MERMAID_SHA256 := 581ed7d74bd9048d0e3a91363927d72ef22942d7722546b27f7cc29e35390eb8
+# Draws the diagrams. The theme would load it from the Internet each time that somebody reads the site.
+FETCH_MERMAID = test -s $(MERMAID) || { \
+	cd $(VENV)-docs && npm pack mermaid@$(MERMAID_VERSION) --silent >/dev/null 2>&1 && \
+	tar -xzOf mermaid-$(MERMAID_VERSION).tgz package/dist/mermaid.min.js > mermaid.part && rm mermaid-$(MERMAID_VERSION).tgz && \
+	bin/python -c 'import hashlib, sys; sys.exit(hashlib.sha256(open("mermaid.part", "rb").read()).hexdigest() != "$(MERMAID_SHA256)")' && \
+	mv mermaid.part mermaid.min.js; } || \
+	echo "npm could not fetch mermaid $(MERMAID_VERSION): the diagrams of this build are drawn only while unpkg.com can be reached." >&2
 
 # Makes an empty virtual environment in directory $(1) with the first suitable interpreter.
 define make-venv
@@ -122,6 +141,11 @@ $(VENV)/.packages: requirements/dev.txt
 
 $(VENV)/.installed: $(VENV)/.packages pyproject.toml local_azure/pyproject.toml
 	@$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable . --editable local_azure
+	@touch $@
+
+$(VENV)-docs/.packages: requirements/docs.txt
+	$(call make-venv,$(VENV)-docs)
+	@$(VENV)-docs/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
 	@touch $@
 
 # Apart from $(VENV): a lock that cannot be installed is mended by locking again.

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from local_azure.certificates import LocalAuthority
 from local_azure.keys import KeyFactory, new_rsa_key
-from tests.support.report import attack_summary, contract_matrix, wire_counts
+from tests.support.report import attack_summary, contract_matrix, documents_summary, wire_counts
 
 # The same examples in every run, on machines of any speed.
 settings.register_profile(
@@ -52,6 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tables = {
         "storage contract: tests passed, by store and group": contract_matrix(passed),
         "requests on the wire, by call and fault (seconds)": wire_counts(passed),
+        "documents": documents_summary(passed),
         "attack corpus": attack_summary([*passed, *terminalreporter.stats.get("failed", [])]),
     }
     for title, lines in tables.items():

@@ -18,7 +18,7 @@ from quart_app.settings import variable_names
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-LOCKS = ("run", "dev")
+LOCKS = ("run", "dev", "docs")
 
 # Stands in for a Python interpreter and for the one in the environment that it makes; notes each call in $CALLS.
 # $REFUSED names what it fails at: the version check, the check for venv, or pip.
@@ -103,6 +103,7 @@ def test_development_runs_on_the_releases_that_production_installs() -> None:
     [
         ("run", PROJECT["dependencies"]),
         ("dev", [each for extra in PROJECT["optional-dependencies"].values() for each in extra]),
+        ("docs", PYPROJECT["dependency-groups"]["docs"]),
     ],
     ids=LOCKS,
 )

@@ -3,6 +3,7 @@
 az login --tenant TENANT --allow-no-subscriptions
 python3 infra/entra/register.py                                       before the deployment: prints the client ids
 python3 infra/entra/register.py --service-uri URI --principal-id ID   after it: adds what needs the service
+python3 infra/entra/register.py --service-uri http://localhost:5000 --env .env     for a service on this machine
 
 What is there stays: redirect addresses, permissions, clients and claims that somebody added are kept.
 """
@@ -307,13 +308,37 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--service-uri", default="", help="SERVICE_API_URI of the deployment")
     parser.add_argument("--principal-id", default="", help="DEPLOYED_IDENTITY_PRINCIPAL_ID of the deployment")
     parser.add_argument("--graph-store", action="store_true", help="ask for what the graph store needs")
+    parser.add_argument("--env", type=Path, help="write the service's settings to this new file, such as .env")
     parser.add_argument("--redirect-uri", action="append", default=[], help="where the browser client returns to")
     return parser.parse_args(arguments)
+
+
+def _write_settings(path: Path, tenant: Tenant, ids: dict[str, str]) -> None:
+    """A file of settings for a service on this machine, readable by its owner only. Raises `Refused`."""
+    lines = [
+        f"ENTRA_TENANT_ID={tenant.id}",
+        f"ENTRA_CLIENT_ID={ids['API_CLIENT_ID']}",
+        f"ENTRA_AUTHORITY_HOST={tenant.authority.rstrip('/')}",
+        f"DOCS_CLIENT_ID={ids['BROWSER_CLIENT_ID']}",
+        f"TEAMS_CLIENT_IDS={ids['BROWSER_CLIENT_ID']}",
+        "CORS_ALLOWED_ORIGINS=http://localhost:3000",
+        "STORAGE_BACKEND=sqlite",
+        "# from the ACS resource: az communication list-key",
+        "ACS_CONNECTION_STRING=",
+    ]
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text("\n".join(lines) + "\n")
+    except OSError as error:
+        raise Refused(f"{path} can't be written ({error.strerror}).") from error
+    sys.stderr.write(f"{path} is written; put ACS's connection string in.\n")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Registers as the command line says; ends the process with 1 and a sentence if that can't be done."""
     given = _parsed(arguments)
+    if given.env and given.env.exists():
+        sys.exit(f"{given.env} exists: move it away, or name another file.")
     wanted = Wanted(
         given.name,
         given.service_uri.rstrip("/"),
@@ -327,7 +352,15 @@ def main(arguments: Sequence[str]) -> None:
         cloud = _asked("cloud", "show")
         tenant = Tenant(tenant_id, cloud["endpoints"]["activeDirectory"], TOKEN_EXCHANGE[cloud["name"]])
         graph = AzGraph(cloud["endpoints"]["microsoftGraphResourceId"])
-        register(wanted, tenant, graph, time.sleep, lambda line: print(line, flush=True))  # noqa: T201 (its output)
+        told: list[str] = []
+
+        def tell(line: str) -> None:
+            told.append(line)
+            print(line, flush=True)  # noqa: T201 (its output)
+
+        register(wanted, tenant, graph, time.sleep, tell)
+        if given.env:
+            _write_settings(given.env, tenant, dict(line.split("=", 1) for line in told))
     except (Refused, GraphError) as error:
         sys.exit(str(error))
 

@@ -16,9 +16,9 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "infra/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
-OF_EXTENSIONS = [["containerapp", "job", "logs"], ["monitor", "app-insights"]]
+OF_EXTENSIONS = [["communication"], ["containerapp", "job", "logs"], ["monitor", "app-insights"]]
 """Commands that the Azure CLI installs an extension for when they are used first."""
 PARSE = """
 import json, sys

@@ -15,12 +15,14 @@ import pytest
 
 from infra.entra import register as script
 from infra.entra.register import GraphError, Refused, Tenant, Wanted, register
+from quart_app.settings import load_settings, variable_names
 from tests.infra.bicep import ROOT
 from tests.infra.contracts import PERMISSIONS
 from tests.infra.directory import Directory
 
 TENANT = "11112222-bbbb-3333-cccc-4444dddd5555"
 SERVICE, PRINCIPAL = "https://ca-api.example.com", "99998888-aaaa-7777-bbbb-6666cccc5555"
+API = "55556666-ffff-7777-aaaa-8888bbbb9999"
 IN_TENANT = Tenant(TENANT, "https://login.microsoftonline.com", "api://AzureADTokenExchange")
 
 AZ = """
@@ -248,3 +250,24 @@ class TestCommandLine:
         status, output, said = self.run("--tenant", "other")
         assert (status, output) == (1, "")
         assert f"You are signed in to the tenant {TENANT}: az login --tenant other" in said
+
+    def test_settings_that_are_there_already_are_never_written_over(self) -> None:
+        env = self.directory / "local.env"
+        env.write_text("mine")
+        status, output, said = self.run("--env", str(env))
+        assert (status, output, env.read_text()) == (1, "", "mine")
+        assert "exists: move it away" in said
+
+
+def test_the_settings_that_it_writes_lack_nothing_but_the_connection_string_and_only_their_owner_may_read_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = tmp_path / ".env"
+    script._write_settings(env, IN_TENANT, {"API_CLIENT_ID": API, "BROWSER_CLIENT_ID": PRINCIPAL})
+    assert env.stat().st_mode & 0o777 == 0o600
+    connection = "ACS_CONNECTION_STRING=endpoint=https://x.communication.azure.com/;accesskey=a2V5"
+    env.write_text(env.read_text().replace("ACS_CONNECTION_STRING=", connection))
+    for name in variable_names():
+        monkeypatch.delenv(name, raising=False)
+    settings = load_settings(env)
+    assert (settings.entra.tenant_id, settings.entra.client_id) == (TENANT, API)

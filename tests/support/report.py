@@ -64,3 +64,8 @@ def attack_summary(reports: Iterable[Report]) -> list[str]:
         counted = f"attacks sent: {attacks.total()}, refused: {attacks['refused']}, accepted: {attacks['accepted']}"
         lines.insert(0, f"{counted}; good requests accepted: {controls['accepted']} of {controls.total()}")
     return lines
+
+
+def documents_summary(passed: Iterable[Report]) -> list[str]:
+    """What the tests of the documents looked at, one line each."""
+    return [str(value) for report in passed for name, value in report.user_properties if name == "documents"]
