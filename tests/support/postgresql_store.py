@@ -1,5 +1,6 @@
 """Mappings in PostgreSQL: the worked example of docs/stores/add-your-own.md, which shows this file as it is."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from storage.mapping import (
     IdentityMapping,
     MappingChanged,
     MappingExists,
+    MappingPage,
     MappingUnreadable,
     StoreUnavailable,
     Unreadable,
@@ -125,19 +127,27 @@ class PostgresMappingStore:
 
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
         """See `MappingStore.mappings`. Page by page in the order of the key; nothing is held open in between."""
+        return Paged(self._read_page)
 
-        async def read_page(
-            after: tuple[str, str] | None,
-        ) -> tuple[list[IdentityMapping | UnreadableMapping], tuple[str, str] | None]:
-            rows = await self._database.fetch(
-                f"{_SELECT} WHERE (issuer, subject) > ($1, $2) ORDER BY issuer, subject LIMIT $3",
-                *(after or ("", "")),
-                _PAGE_SIZE,
-            )
-            last = (rows[-1]["issuer"], rows[-1]["subject"]) if len(rows) == _PAGE_SIZE else None
-            return [_mapping(row) for row in rows], last
+    async def page(self, name: str | None) -> MappingPage:
+        """See `MappingStore.page`. A name is the key of the row before, as JSON."""
+        after = None
+        if name is not None:
+            issuer, subject = json.loads(name)
+            after = str(issuer), str(subject)
+        stored, following = await self._read_page(after)
+        return MappingPage(tuple(stored), None if following is None else json.dumps(following))
 
-        return Paged(read_page)
+    async def _read_page(
+        self, after: tuple[str, str] | None
+    ) -> tuple[list[IdentityMapping | UnreadableMapping], tuple[str, str] | None]:
+        rows = await self._database.fetch(
+            f"{_SELECT} WHERE (issuer, subject) > ($1, $2) ORDER BY issuer, subject LIMIT $3",
+            *(after or ("", "")),
+            _PAGE_SIZE,
+        )
+        last = (rows[-1]["issuer"], rows[-1]["subject"]) if len(rows) == _PAGE_SIZE else None
+        return [_mapping(row) for row in rows], last
 
     async def ping(self) -> None:
         """See `MappingStore.ping`."""

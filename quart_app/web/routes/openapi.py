@@ -24,6 +24,7 @@ _TAGS = {
     "user": "The caller's ACS identity: one for each user, made once and kept.",
     "token": "ACS access tokens for the caller.",
     "older_names": "The names of Microsoft's samples, for clients that were written for them.",
+    "protected_resource": "Where clients sign in, and with which scope (RFC 9728).",
     "health": "Whether the service can do its work; for the platform's probes.",
 }
 _HEADERS = {
