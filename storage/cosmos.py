@@ -92,7 +92,7 @@ async def open_cosmos_store(
             consistency, properties = await _translated(options, session, connect, options.opening_timeout)
         except _NotFound:
             raise StoreMisconfigured(_missing(options)) from None
-        except _Answer as answer:
+        except _CosmosAnswer as answer:
             raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
         _check_container(options, properties)
         return CosmosMappingStore(options, container, session, resources.pop_all(), consistency, now)
@@ -232,7 +232,7 @@ class CosmosMappingStore:
         self._closed = True
         await self._resources.aclose()
 
-    async def _write(self, operation: Callable[[], Awaitable[T]], *expected: type["_Answer"]) -> T:
+    async def _write(self, operation: Callable[[], Awaitable[T]], *expected: type["_CosmosAnswer"]) -> T:
         """As `_call`, for what changes something: whoever may only read can map nobody, so minting has to stop."""
         try:
             return await self._call(operation, *expected)
@@ -243,12 +243,12 @@ class CosmosMappingStore:
                 refused.add_note(note)
             raise refused from None
 
-    async def _call(self, operation: Callable[[], Awaitable[T]], *expected: type["_Answer"]) -> T:
+    async def _call(self, operation: Callable[[], Awaitable[T]], *expected: type["_CosmosAnswer"]) -> T:
         if self._closed:
             raise StoreUnavailable
         try:
             return await _translated(self._options, self._session, operation, self._options.call_timeout)
-        except _Answer as answer:
+        except _CosmosAnswer as answer:
             if isinstance(answer, expected):
                 raise
             # A conflict in answer to a read, say: something other than Cosmos DB answered.
@@ -266,19 +266,19 @@ _SEVERAL_WRITE_REGIONS = (
 )
 
 
-class _Answer(Exception):
+class _CosmosAnswer(Exception):
     """An answer that only the operation can interpret; it never leaves this module."""
 
 
-class _NotFound(_Answer):
+class _NotFound(_CosmosAnswer):
     """The item is missing; of a call for a container, the container."""
 
 
-class _Conflict(_Answer):
+class _Conflict(_CosmosAnswer):
     """The item is there already."""
 
 
-class _PreconditionFailed(_Answer):
+class _PreconditionFailed(_CosmosAnswer):
     """The item has another etag."""
 
 
@@ -342,7 +342,7 @@ async def _translated(
     try:
         async with asyncio.timeout(seconds):
             return await operation()
-    except (UpstreamError, _Answer):  # of our own, or of the managed identity that the SDK asked for a token
+    except (UpstreamError, _CosmosAnswer):  # of our own, or of the managed identity that the SDK asked for a token
         raise
     except TimeoutError:
         raise _unanswered("TimeoutError", f"Cosmos DB did not answer within {seconds} s.") from None

@@ -339,14 +339,14 @@ class GraphMappingStore:
                 return properties_of(extension)
         return None
 
-    def _extensions_of_page(self, tenant: str, answer: "_Answer") -> list[StoredExtension]:
+    def _extensions_of_page(self, tenant: str, answer: "_GraphAnswer") -> list[StoredExtension]:
         users = answer.body.get("value")
         if not isinstance(users, list) or not all(isinstance(user, dict) and _is_id(user.get("id")) for user in users):
             raise StoreUnavailable
         found = [(UserKey(tenant, user["id"]), self._find(user)) for user in users]
         return [StoredExtension(user, properties) for user, properties in found if properties is not None]
 
-    def _following(self, page: "_Page", answer: "_Answer") -> "_Page | None":
+    def _following(self, page: "_Page", answer: "_GraphAnswer") -> "_Page | None":
         url = answer.body.get("@odata.nextLink")
         if url is None:
             return _Page(page.tenants[1:]) if len(page.tenants) > 1 else None
@@ -372,7 +372,7 @@ class GraphMappingStore:
     def _lock(self, user: UserKey) -> asyncio.Lock:
         return self._writing.setdefault(user, asyncio.Lock())
 
-    async def _get(self, url: str, token: str) -> "_Answer":
+    async def _get(self, url: str, token: str) -> "_GraphAnswer":
         answer = await self._send("GET", url.removeprefix(self._root), token)
         if answer.status != 200:
             raise self._error(answer)
@@ -380,7 +380,7 @@ class GraphMappingStore:
 
     async def _send(
         self, method: str, path: str, token: str | None, content: dict[str, Any] | None = None
-    ) -> "_Answer":
+    ) -> "_GraphAnswer":
         headers = {"Accept": "application/json", "client-request-id": str(uuid.uuid4())}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -388,18 +388,18 @@ class GraphMappingStore:
         try:
             async with asyncio.timeout(self._options.timeout):
                 response = await self._client.send_request(request)
-            return _Answer.of(response)
+            return _GraphAnswer.of(response)
         except Exception as error:  # whatever azure-core raises ends here; its texts hold the URL
             raise StoreUnavailable().because(Cause(code=type(error).__name__)) from None
 
-    def _error(self, answer: "_Answer") -> StoreError:
+    def _error(self, answer: "_GraphAnswer") -> StoreError:
         """What an answer that was not hoped for means, by Graph's code (`storage.graph_refusals`)."""
         row = None if answer.succeeded else graph_refusals.row_for(answer.status, answer.code)
         advice = row.advice if row else None if answer.succeeded else UNKNOWN_ADVICE
         cause = Cause(answer.status, answer.code, plain(answer.request_id), advice)
         return self._meant(answer, row).because(cause)
 
-    def _meant(self, answer: "_Answer", row: Refusal | None) -> StoreError:
+    def _meant(self, answer: "_GraphAnswer", row: Refusal | None) -> StoreError:
         if answer.succeeded:
             return StoreUnavailable(answer.retry_after)  # not what was asked for
         if answer.claims is not None and answer.status in (401, 403):
@@ -425,7 +425,7 @@ class GraphMappingStore:
                 )
         return StoreUnexpectedAnswer(f"{answer.status} {answer.code}")
 
-    def _denied(self, answer: "_Answer") -> str:
+    def _denied(self, answer: "_GraphAnswer") -> str:
         permission = (
             "User.ReadWrite (delegated)"
             if self._access_tokens is not None
@@ -475,7 +475,7 @@ class _Page:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _GraphAnswer:
     status: int
     body: dict[str, Any]
     code: str | None
@@ -492,7 +492,7 @@ class _Answer:
         return self.status in (200, 201, 204)
 
     @classmethod
-    def of(cls, response: AsyncHttpResponse) -> "_Answer":
+    def of(cls, response: AsyncHttpResponse) -> "_GraphAnswer":
         try:
             body = response.json() if response.content else {}
         except (ValueError, RecursionError):
@@ -513,7 +513,7 @@ class _Answer:
         )
 
 
-def _is_duplicate(answer: _Answer) -> bool:
+def _is_duplicate(answer: _GraphAnswer) -> bool:
     # Graph names no code of its own for this; the message is the only mark.
     if answer.code == "Directory_ConcurrencyViolation":
         return False

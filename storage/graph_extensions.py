@@ -11,7 +11,7 @@ from typing import Any
 
 from storage import values
 from storage.mapping import IdentityMapping, Unreadable, UnreadableMapping, UserKey
-from storage.seal import Seals, Verdict
+from storage.seal import Seals, SealVerdict
 
 IDENTITY = "acsUserIdentity"
 CREATED_AT = "acsUserIdentityCreatedAt"
@@ -81,9 +81,9 @@ def mapping_of(stored: StoredExtension, seals: Seals, *, accept_unsealed: bool) 
             return unreadable(Unreadable.UNSEALED)
         if not unsealed:
             match seals.verify(properties[SEAL], user, identity):
-                case Verdict.FOREIGN:
+                case SealVerdict.FOREIGN:
                     return unreadable(Unreadable.FOREIGN_SEAL)
-                case Verdict.KEY_NOT_HELD:
+                case SealVerdict.KEY_NOT_HELD:
                     return unreadable(Unreadable.SEAL_KEY_NOT_HELD)
             proven = identity
         return IdentityMapping(

@@ -51,7 +51,7 @@ def parse_seal_keys(text: str) -> tuple[SealKey, ...]:
     return tuple(keys)
 
 
-class Verdict(Enum):
+class SealVerdict(Enum):
     """What a seal says. `KEY_NOT_HELD`: it names a key that is not here, so it says nothing."""
 
     GOOD = "good"
@@ -76,17 +76,17 @@ class Seals:
         """The seal that says that this identity is this user's."""
         return self._sealed(self._first, user, acs_user_id)
 
-    def verify(self, seal: object, user: UserKey, acs_user_id: str) -> Verdict:
+    def verify(self, seal: object, user: UserKey, acs_user_id: str) -> SealVerdict:
         """Whether the seal was made for this user and this identity, by a key that is held."""
         named = key_id_of(seal)
         if named is None or not isinstance(seal, str):
-            return Verdict.FOREIGN
+            return SealVerdict.FOREIGN
         key = self._keys.get(named)
         if key is None:
-            return Verdict.KEY_NOT_HELD
+            return SealVerdict.KEY_NOT_HELD
         # Text is compared, not bytes: base64 has several spellings of the same bytes.
         expected = self._sealed(key, user, acs_user_id)
-        return Verdict.GOOD if hmac.compare_digest(expected.encode(), seal.encode()) else Verdict.FOREIGN
+        return SealVerdict.GOOD if hmac.compare_digest(expected.encode(), seal.encode()) else SealVerdict.FOREIGN
 
     def _sealed(self, key: SealKey, user: UserKey, acs_user_id: str) -> str:
         values = (_FORMAT, self._extension_name, user.issuer.lower(), user.subject.lower(), acs_user_id)

@@ -21,7 +21,7 @@ from local_azure.faults import Fault, Faults
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
 from quart_app.acs.interface import AcsError, AcsThrottled
-from quart_app.auth.caller import Caller, serving
+from quart_app.auth.caller import Caller, acting_for
 from quart_app.settings import AcsConnectionString, load_settings
 from quart_app.stores import open_mapping_store
 from storage.mapping import StoreError, StoreThrottled, UserKey
@@ -74,7 +74,7 @@ async def subject(
         monkeypatch.setenv(variable, value)
     alex = caller(local_azure)
     async with AsyncExitStack() as stack:
-        stack.enter_context(serving(alex))
+        stack.enter_context(acting_for(alex))
         if upstream == "acs":
             stand_in, connection = local_azure.acs.faults, local_azure.acs.service_environment()
             options = AcsOptions(

@@ -158,7 +158,7 @@ class SdkAcsClient:
     async def _call(
         self,
         operation: Callable[[], Awaitable[T]],
-        describe: Callable[["_Answer"], AcsError | None],
+        describe: Callable[["_AcsAnswer"], AcsError | None],
         *,
         teams: bool = False,
         seconds: float | None = None,
@@ -173,7 +173,7 @@ class SdkAcsClient:
             raise self._translate(error, describe, teams=teams) from None
 
     def _translate(
-        self, error: Exception, describe: Callable[["_Answer"], AcsError | None], *, teams: bool
+        self, error: Exception, describe: Callable[["_AcsAnswer"], AcsError | None], *, teams: bool
     ) -> AcsError:
         answer = _answer(error)
         if answer is None:
@@ -193,7 +193,7 @@ class SdkAcsClient:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _AcsAnswer:
     """An answer other than success: `{"error": {"code", "message", "target"}}` with its status and headers."""
 
     status: int
@@ -244,7 +244,7 @@ def _client(options: AcsOptions, **keywords: Any) -> CommunicationIdentityClient
     return CommunicationIdentityClient(options.endpoint.rstrip("/"), options.credential, **keywords)
 
 
-def _answer(error: Exception) -> _Answer | None:
+def _answer(error: Exception) -> _AcsAnswer | None:
     """What ACS answered; `None` when it did not answer, or not to the end."""
     response = getattr(error, "response", None)
     if not isinstance(error, HttpResponseError) or isinstance(error, IncompleteReadError) or response is None:
@@ -252,7 +252,7 @@ def _answer(error: Exception) -> _Answer | None:
     if isinstance(error, ClientAuthenticationError) and error.status_code != 401:
         return None  # Entra ID's answer to the credential; the SDK raises this for ACS's own answers only at 401
     details = error.error
-    return _Answer(
+    return _AcsAnswer(
         status=error.status_code or 0,
         headers=response.headers,
         code=_text(details and details.code) or None,
@@ -294,11 +294,11 @@ def _token_was_refused(error: ClientAuthenticationError) -> bool:
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-def _about_service(_: _Answer) -> AcsError | None:
+def _about_service(_: _AcsAnswer) -> AcsError | None:
     return None
 
 
-def _about_identity(answer: _Answer) -> AcsError | None:
+def _about_identity(answer: _AcsAnswer) -> AcsError | None:
     if answer.code == "IdentityNotOwned":
         return IdentityNotOwned()
     # Of a deleted identity's answer only the message is on record (Microsoft's authentication server samples).
@@ -307,11 +307,11 @@ def _about_identity(answer: _Answer) -> AcsError | None:
     return None
 
 
-def _cause(answer: _Answer, advice: str | None = None) -> Cause:
+def _cause(answer: _AcsAnswer, advice: str | None = None) -> Cause:
     return Cause(answer.status, plain(answer.code), plain(answer.headers.get("MS-CV")), advice)
 
 
-def _unproven(answer: _Answer, otherwise: AcsError) -> AcsError:
+def _unproven(answer: _AcsAnswer, otherwise: AcsError) -> AcsError:
     """An answer about an identity that may mean that it is gone: for `acs.absence` to say.
 
     The status is no guide: ACS answers 401 about the service's own credential and about an identity.

@@ -30,7 +30,7 @@ def current_caller() -> Caller | None:
 
 
 @contextmanager
-def serving(caller: Caller) -> Iterator[None]:
+def acting_for(caller: Caller) -> Iterator[None]:
     """Everything inside is done for this caller."""
     reset = _current.set(caller)
     try:

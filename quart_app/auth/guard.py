@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 from quart import Quart, Response, request
 
 from quart_app.auth.access_tokens import AccessTokenValidator
-from quart_app.auth.caller import Caller, serving
+from quart_app.auth.caller import Caller, acting_for
 from quart_app.auth.refusals import MalformedCredentials, NoAccessToken
 from quart_app.auth.step_up import step_up_for
 from upstream.deadline import deadline
@@ -51,7 +51,7 @@ class Guard:
                     caller = await self._access_tokens.validate(_bearer_token())
                     for admit in self._admission_checks:
                         admit(caller)
-                    with serving(caller), step_up_for(caller):
+                    with acting_for(caller), step_up_for(caller):
                         return await view(caller)
 
         setattr(guarded, ACCESS, "authenticated")

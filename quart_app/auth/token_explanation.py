@@ -28,7 +28,7 @@ from quart_app.settings import Settings
 NOT_THERE = "(not there)"
 
 
-class Verdict(StrEnum):
+class ClaimVerdict(StrEnum):
     """What becomes of one rule. `unknown` could not be judged, and the remedy says why."""
 
     OK = "ok"
@@ -46,7 +46,7 @@ class Judged:
     member: str
     found: str
     expected: str
-    verdict: Verdict
+    verdict: ClaimVerdict
     reason: Reason | None = None
     remedy: str | None = None
 
@@ -111,7 +111,7 @@ async def _judged(token: str, accepted: AcceptedTokens, keys: SigningKeys) -> li
     found += [_registered(token, content, claim, accepted.audiences) for claim in ("exp", "nbf", "iat", "aud")]
     rules = accepted.rules
     issuer = _by_rules(rules.issuer_rules, content)
-    if accepted.is_entra and all(each.verdict is Verdict.OK for each in issuer):
+    if accepted.is_entra and all(each.verdict is ClaimVerdict.OK for each in issuer):
         issuer.append(_issuer(content, accepted, signers or candidates))
     return [*found, *_by_rules(KIND_RULES, content), *issuer, *_by_rules((*rules.rules, *accepted.admission), content)]
 
@@ -122,7 +122,7 @@ def _form(token: str, reason: Reason | None) -> Judged:
         f"{len(token)} characters, {token.count('.')} dots",
         f"a signed token (RFC 7515): header, claims and signature in base64url, JSON objects without a member given "
         f"twice, at most {MAXIMUM_TOKEN_BYTES} characters and {MAXIMUM_DEPTH} levels of nesting",
-        Verdict.OK if reason is None else Verdict.REFUSED,
+        ClaimVerdict.OK if reason is None else ClaimVerdict.REFUSED,
         reason,
         None if reason is None else _FORM_REMEDY,
     )
@@ -135,7 +135,7 @@ def _by_rules(rules: Iterable[Rule], content: Content) -> list[Judged]:
     for rule in rules:
         if rule.members not in broken:
             found.append(_by_rule(rule, content))
-            if found[-1].verdict is not Verdict.OK:
+            if found[-1].verdict is not ClaimVerdict.OK:
                 broken.add(rule.members)
     return found
 
@@ -146,7 +146,7 @@ def _by_rule(rule: Rule, content: Content) -> Judged:
         ", ".join(rule.members),
         _found(content, rule.members, quoted=rule.quoted),
         rule.expected,
-        Verdict.OK if holds else Verdict.REFUSED,
+        ClaimVerdict.OK if holds else ClaimVerdict.REFUSED,
         None if holds else rule.reason,
         None if holds else rule.remedy,
     )
@@ -161,17 +161,17 @@ def _signature(
     found = f"key {_quoted(header['kid'])}" if "kid" in header else "no key named"
     if candidates is None:
         remedy = "Nothing can be said while the issuer's keys can't be fetched: acs-auth doctor says why."
-        return Judged("signature", found, "a key of the issuer's", Verdict.UNKNOWN, None, remedy)
+        return Judged("signature", found, "a key of the issuer's", ClaimVerdict.UNKNOWN, None, remedy)
     expected = f"made in RS256 by a key of {', '.join(issuers)}"
     if signers:
-        return Judged("signature", found, expected, Verdict.OK)
+        return Judged("signature", found, expected, ClaimVerdict.OK)
     if candidates:
         remedy = "It was changed on its way, signed in another algorithm, or forged: get a new one."
-        return Judged("signature", found, expected, Verdict.REFUSED, Reason.SIGNATURE, remedy)
+        return Judged("signature", found, expected, ClaimVerdict.REFUSED, Reason.SIGNATURE, remedy)
     remedy = "Sign in at one of these issuers; see iss for who issued it."
     if "kid" not in header:
         remedy = "Let the issuer name the key that signed (kid): it publishes several."
-    return Judged("signature", found, expected, Verdict.REFUSED, Reason.KEY_UNKNOWN, remedy)
+    return Judged("signature", found, expected, ClaimVerdict.REFUSED, Reason.KEY_UNKNOWN, remedy)
 
 
 def _registered(token: str, content: Content, claim: str, audiences: Iterable[str]) -> Judged:
@@ -191,8 +191,8 @@ def _registered(token: str, content: Content, claim: str, audiences: Iterable[st
     if claim != "aud" and is_time(value):
         shown = f"{shown} ({_time(value)})"
     if reason is None:
-        return Judged(claim, shown, expected, Verdict.OK)
-    return Judged(claim, shown, expected, Verdict.REFUSED, reason, remedy)
+        return Judged(claim, shown, expected, ClaimVerdict.OK)
+    return Judged(claim, shown, expected, ClaimVerdict.REFUSED, reason, remedy)
 
 
 def _issuer(content: Content, accepted: AcceptedTokens, keys: Sequence[SigningKey] | None) -> Judged:
@@ -200,12 +200,12 @@ def _issuer(content: Content, accepted: AcceptedTokens, keys: Sequence[SigningKe
     claims, shown = content.claims, _found(content, ("iss",))
     if not keys:
         remedy = "It is the issuer of the key that signed, which is not known: see signature."
-        return Judged("iss", shown, "the issuer that publishes the key", Verdict.UNKNOWN, None, remedy)
+        return Judged("iss", shown, "the issuer that publishes the key", ClaimVerdict.UNKNOWN, None, remedy)
     expected = " or ".join(sorted({accepted.rules.issuer_of(claims, key) for key in keys}))
     if "iss" in claims and any(accepted.rules.issuer_matches_key(claims, key) for key in keys):
-        return Judged("iss", shown, expected, Verdict.OK)
+        return Judged("iss", shown, expected, ClaimVerdict.OK)
     remedy = "Sign in at the Entra ID of ENTRA_AUTHORITY_HOST, in a tenant that may call."
-    return Judged("iss", shown, expected, Verdict.REFUSED, Reason.ISSUER, remedy)
+    return Judged("iss", shown, expected, ClaimVerdict.REFUSED, Reason.ISSUER, remedy)
 
 
 def _found(content: Content, members: Iterable[str], *, quoted: bool = True) -> str:

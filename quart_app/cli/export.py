@@ -28,7 +28,7 @@ from quart_app.settings import Settings, StorageBackend
 from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, UnreadableMapping, UserKey
 
 if TYPE_CHECKING:
-    from quart_app.operations.exporting import Destination, ExportCounts, ExportOptions, Progress
+    from quart_app.operations.exporting import Destination, ExportCounts, ExportOptions, ExportProgress
 
 FORMATS = ("csv", "jsonl", "graph-chat")
 """The values of `ExportFormat`."""
@@ -162,15 +162,15 @@ class _Printed:
     """Standard output as a `Destination`; it can't be gone on with."""
 
     def __init__(self) -> None:
-        from quart_app.operations.exporting import Progress
+        from quart_app.operations.exporting import ExportProgress
 
-        self.progress = Progress()
+        self.progress = ExportProgress()
         self._output = sys.stdout.buffer
 
     async def write(self, text: str) -> None:
         self._output.write(text.encode(errors="backslashreplace"))
 
-    async def reached(self, progress: "Progress") -> None:
+    async def reached(self, progress: "ExportProgress") -> None:
         self._output.flush()
 
     async def finish(self) -> None:

@@ -103,7 +103,7 @@ async def _migrate(
 
 
 def _summary(done: "MigrationReport", source: str, target: str, *, dry_run: bool) -> dict[str, Any]:
-    from quart_app.operations.migration import Outcome
+    from quart_app.operations.migration import MigrationOutcome
 
     return {
         "from": source,
@@ -111,7 +111,7 @@ def _summary(done: "MigrationReport", source: str, target: str, *, dry_run: bool
         "dry_run": dry_run,
         "complete": done.complete,
         "read": done.read,
-        **{outcome.value: done.outcomes[outcome] for outcome in Outcome},
+        **{outcome.value: done.outcomes[outcome] for outcome in MigrationOutcome},
         "stopped": done.stopped,
     }
 

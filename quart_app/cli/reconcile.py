@@ -133,13 +133,13 @@ async def _reconcile(
 
 
 def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str, Any]:
-    from quart_app.operations.reconciliation import Repair, State
+    from quart_app.operations.reconciliation import MappingState, Repair
 
     return {
         "store": backend.value,
         "clean": done.clean,
         "mappings": done.mappings,
-        **{state.value: done.states[state] for state in State},
+        **{state.value: done.states[state] for state in MappingState},
         "unknown": done.undecided,
         "removable": done.removable,
         "repairs": {repair.value: done.repairs[repair] for repair in Repair},
@@ -179,7 +179,7 @@ def _show(done: "ReconciliationReport", summary: dict[str, Any], report: Report 
 
 def _conclusions(done: "ReconciliationReport", report: Report | None) -> Iterator[str]:
     """What stopped it, what is not known, and what to do about what is known; never more than that."""
-    from quart_app.operations.reconciliation import State
+    from quart_app.operations.reconciliation import MappingState
 
     if done.stopped:
         yield f"Stopped early. {done.stopped}"
@@ -193,5 +193,5 @@ def _conclusions(done: "ReconciliationReport", report: Report | None) -> Iterato
         yield f"Nothing was decided about {about}, because of {names}. Run this again once that is over."
     if done.left and not done.refused and not done.stopped:
         yield f"Mappings that --repair would delete: {done.left}."
-    if any(entry.repair is None and entry.state is not State.UNKNOWN for entry in done.entries):
+    if any(entry.repair is None and entry.state is not MappingState.UNKNOWN for entry in done.entries):
         yield f"{report.path if report else '--report FILE'} says which mappings are not in order, and why."

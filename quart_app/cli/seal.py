@@ -24,7 +24,7 @@ from quart_app.settings import Settings, StorageBackend
 from storage.mapping import UserKey
 
 if TYPE_CHECKING:
-    from quart_app.operations.sealing import Entry, SealingOptions, SealingReport
+    from quart_app.operations.sealing import SealingEntry, SealingOptions, SealingReport
 
 
 @click.command()
@@ -98,17 +98,17 @@ async def _seal(settings: Settings, user: UserKey | None, options: "SealingOptio
         return await seal_one(extensions, seals, user, options, PATIENT, UserNotChangeable)
 
 
-def _request(entry: "Entry") -> dict[str, Any]:
+def _request(entry: "SealingEntry") -> dict[str, Any]:
     return {**described(entry.user), "request": entry.request}
 
 
 def _summary(done: "SealingReport", *, dry_run: bool) -> dict[str, Any]:
-    from quart_app.operations.sealing import Outcome
+    from quart_app.operations.sealing import SealingOutcome
 
     return {
         "dry_run": dry_run,
         "complete": done.complete,
-        **{outcome.value: done.outcomes[outcome] for outcome in Outcome},
+        **{outcome.value: done.outcomes[outcome] for outcome in SealingOutcome},
         "keys": dict(done.keys),
         "keys_not_held": dict(done.keys_not_held),
         "stopped": done.stopped,

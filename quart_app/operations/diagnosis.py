@@ -22,12 +22,12 @@ from quart_app.acs.absence import FOREIGN_IDENTITY
 from quart_app.acs.interface import AcsCredentialsRejected, AcsThrottled, IdentityNotOwned, UnexpectedAnswer
 from quart_app.acs.opening import acs_endpoint
 from quart_app.acs.retirement import CHAT_RETIRES, WHAT_TO_DO, concerns_chat
-from quart_app.auth.caller import serving
+from quart_app.auth.caller import acting_for
 from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
 from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired, OnBehalfOfError
 from quart_app.auth.on_behalf_of.refusals import CODES
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
-from quart_app.auth.token_explanation import Verdict, explain
+from quart_app.auth.token_explanation import ClaimVerdict, explain
 from quart_app.clouds import token_exchange_audience
 from quart_app.credentials import (
     AzureCredential,
@@ -37,7 +37,7 @@ from quart_app.credentials import (
     uses_managed_identity,
 )
 from quart_app.operations.sign_in import (
-    SignIn,
+    OperatorSignIn,
     SignInError,
     SignInRefused,
     chosen,
@@ -63,7 +63,7 @@ NOTICED_SKEW = 60.0
 """The leeway, in seconds, with which the service looks at the times in tokens."""
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """How a check ended. `skipped` was not done, and the message says why."""
 
     OK = "ok"
@@ -77,7 +77,7 @@ class Finding:
     """What one check found; neither text holds a secret or a user's id. `remedy` is for what is not in order."""
 
     check: str
-    state: State
+    state: FindingState
     message: str
     remedy: str | None = None
 
@@ -115,7 +115,7 @@ class _Diagnosis:
         self._settings = settings
         self._options = options
         self._session = session
-        self._sign_in: SignIn | None = None
+        self._sign_in: OperatorSignIn | None = None
         self._no_sign_in: SignInError | None = None
         try:
             self._sign_in = chosen(os.environ)
@@ -132,7 +132,7 @@ class _Diagnosis:
             yield "Entra ID credential", self._credential
         if uses_managed_identity(self._settings):
             yield f"managed identity {self._settings.entra.managed_identity_client_id}", self._identity
-            if self._sign_in not in (None, SignIn.MANAGED_IDENTITY):
+            if self._sign_in not in (None, OperatorSignIn.MANAGED_IDENTITY):
                 yield "your own sign-in", self._own_sign_in
         if self._options.user_token is not None:
             yield "access token", partial(self._access_token, self._options.user_token)
@@ -181,13 +181,13 @@ class _Diagnosis:
         try:
             theirs = parsedate_to_datetime(date).timestamp()
         except ValueError:
-            return [Finding("", State.OK, "Reachable, certificate trusted; it tells no time.")]
+            return [Finding("", FindingState.OK, "Reachable, certificate trusted; it tells no time.")]
         skew = (before + clock()) / 2 - theirs
         if abs(skew) <= NOTICED_SKEW:
-            return [Finding("", State.OK, "Reachable, certificate trusted, clocks agree.")]
+            return [Finding("", FindingState.OK, "Reachable, certificate trusted, clocks agree.")]
         word = "ahead" if skew > 0 else "behind"
         message = f"This machine's clock is {abs(skew):.0f} s {word} of it."
-        state = State.FAILED if abs(skew) > REFUSED_SKEW else State.WARNING
+        state = FindingState.FAILED if abs(skew) > REFUSED_SKEW else FindingState.WARNING
         return [Finding("", state, message, "Synchronise this machine's clock (NTP): tokens and signatures carry it.")]
 
     async def _signing_keys(self, urls: tuple[str, ...], accepted: AcceptedTokens) -> list[Finding]:
@@ -201,7 +201,7 @@ class _Diagnosis:
                 found.append(await self._why_no_keys(url, fault, is_entra=accepted.is_entra))
             finally:
                 await keys.aclose()
-        return _once(found) or [Finding("", State.OK, "Fetched.")]
+        return _once(found) or [Finding("", FindingState.OK, "Fetched.")]
 
     async def _why_no_keys(self, url: str, fault: str, *, is_entra: bool) -> Finding:
         setting = "ENTRA_AUTHORITY_HOST" if is_entra else "OIDC_ISSUER and OIDC_DISCOVERY_URL"
@@ -225,16 +225,16 @@ class _Diagnosis:
         """The token, judged by the service's own rules: whatever it breaks, with the remedy."""
         explanation = await explain(self._settings, token, self._session)
         if explanation.accepted:
-            return [Finding("", State.OK, "The service accepts it.")]
+            return [Finding("", FindingState.OK, "The service accepts it.")]
         return [
             Finding(
                 "",
-                State.FAILED if judged.verdict is Verdict.REFUSED else State.WARNING,
+                FindingState.FAILED if judged.verdict is ClaimVerdict.REFUSED else FindingState.WARNING,
                 f"{judged.member}: found {judged.found}; expected {judged.expected}.",
                 judged.remedy,
             )
             for judged in explanation.judged
-            if judged.verdict is not Verdict.OK
+            if judged.verdict is not ClaimVerdict.OK
         ]
 
     async def _credential(self) -> list[Finding]:
@@ -268,18 +268,18 @@ class _Diagnosis:
                     found.append(_skipped(_NO_IDENTITY))
                 except OnBehalfOfError as error:
                     found.append(_entra_fault(error))
-        return _once(found) or [certificate or Finding("", State.OK, "Entra ID accepts it.")]
+        return _once(found) or [certificate or Finding("", FindingState.OK, "Entra ID accepts it.")]
 
     async def _identity(self) -> list[Finding]:
         """The identity that the service has; elsewhere than in its container the operator's own sign-in stands in."""
         if self._no_sign_in is not None:
             return [_told(self._no_sign_in)]
-        if self._sign_in is SignIn.MANAGED_IDENTITY:
+        if self._sign_in is OperatorSignIn.MANAGED_IDENTITY:
             return await self._tokens("The platform gives its tokens.")
         return [
             Finding(
                 "",
-                State.SKIPPED,
+                FindingState.SKIPPED,
                 f"It was not asked: this run uses {self._who()}. Whether the service's own roles suffice shows only "
                 "where it runs.",
                 RUN_THERE,
@@ -297,11 +297,11 @@ class _Diagnosis:
                     await credential.token(scope)
         except (ManagedIdentityError, SignInError) as error:
             return [_told(error)]
-        return [Finding("", State.OK, message)]
+        return [Finding("", FindingState.OK, message)]
 
     def _who(self) -> str:
         """Whose roles count in this run."""
-        if self._sign_in in (None, SignIn.MANAGED_IDENTITY):
+        if self._sign_in in (None, OperatorSignIn.MANAGED_IDENTITY):
             return f"the managed identity {self._settings.entra.managed_identity_client_id}"
         return self._sign_in.described
 
@@ -313,7 +313,7 @@ class _Diagnosis:
             return
         if settings.storage.backend is StorageBackend.COSMOS:
             yield f"https://{urlsplit(str(settings.cosmos.endpoint)).hostname}/.default"
-        elif self._sign_in is SignIn.MANAGED_IDENTITY:
+        elif self._sign_in is OperatorSignIn.MANAGED_IDENTITY:
             yield f"{token_exchange_audience(settings.entra.authority_host)}/.default"
 
     async def _acs(self) -> list[Finding]:
@@ -330,14 +330,14 @@ class _Diagnosis:
                     return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
                 if not self._options.write:
                     message = "Reachable, credential accepted. With --write an identity is made, too."
-                    return [Finding("", State.OK, message)]
+                    return [Finding("", FindingState.OK, message)]
                 await acs.prove()
         except UpstreamError as error:
             return [self._acs_fault(error)]
-        return [Finding("", State.OK, "Reachable, credential accepted; an identity was made and deleted.")]
+        return [Finding("", FindingState.OK, "Reachable, credential accepted; an identity was made and deleted.")]
 
     async def _retirement(self) -> list[Finding]:
-        return [Finding("", State.WARNING, CHAT_RETIRES, WHAT_TO_DO)]
+        return [Finding("", FindingState.WARNING, CHAT_RETIRES, WHAT_TO_DO)]
 
     async def _store(self) -> list[Finding]:
         backend = self._settings.storage.backend
@@ -348,20 +348,20 @@ class _Diagnosis:
         try:
             async with open_operator_store_with_warnings(self._settings, backend, _RETRY) as (store, warnings):
                 await store.ping()
-                found = [Finding("", State.WARNING, *_split(text)) for text in warnings]
+                found = [Finding("", FindingState.WARNING, *_split(text)) for text in warnings]
                 return [await self._written(store, backend), *found]
         except UpstreamError as error:
             return [self._store_fault(error)]
 
     async def _written(self, store: MappingStore, backend: StorageBackend) -> Finding:
         if backend is StorageBackend.GRAPH:
-            return Finding("", State.OK, "Reachable.")
+            return Finding("", FindingState.OK, "Reachable.")
         if not self._options.write:
-            return Finding("", State.OK, "It answers reads. With --write a mapping is made, too.")
+            return Finding("", FindingState.OK, "It answers reads. With --write a mapping is made, too.")
         user = UserKey("acs-auth-doctor", str(uuid.uuid4()))
         mapping = await store.create(user, FOREIGN_IDENTITY)
         await store.remove(await store.change(mapping, deleting=True))
-        return Finding("", State.OK, "It answers reads; a mapping was made, changed and deleted.")
+        return Finding("", FindingState.OK, "It answers reads; a mapping was made, changed and deleted.")
 
     async def _graph_application(self) -> list[Finding]:
         """List one page of users: what `migrate`, `export`, `delete` and `reconcile` need and the service does not."""
@@ -369,10 +369,10 @@ class _Diagnosis:
             async with open_operator_store(self._settings, StorageBackend.GRAPH, _RETRY) as store:
                 await anext(store.mappings(), None)
         except StoreMisconfigured as error:
-            return [Finding("", State.WARNING, *_split(str(error)))]
+            return [Finding("", FindingState.WARNING, *_split(str(error)))]
         except UpstreamError:
             return [_skipped("No answer to judge; see the other findings.")]
-        return [Finding("", State.OK, "The application may read users; the operator's commands work.")]
+        return [Finding("", FindingState.OK, "The application may read users; the operator's commands work.")]
 
     async def _graph_user(self) -> list[Finding]:
         token = self._options.user_token
@@ -382,7 +382,7 @@ class _Diagnosis:
         if caller is None:
             return [_skipped("The service does not accept the token: see the finding about it.")]
         try:
-            with serving(caller):
+            with acting_for(caller):
                 async with open_mapping_store(self._settings, _RETRY) as store:
                     await store.get(caller.user)
         except ConsentRequired:
@@ -391,7 +391,7 @@ class _Diagnosis:
             return [_failed(str(error), _TOKEN_REMEDY)]
         except UpstreamError as error:
             return [self._store_fault(error)]
-        return [Finding("", State.OK, "The service may act for the user.")]
+        return [Finding("", FindingState.OK, "The service may act for the user.")]
 
     def _store_fault(self, error: UpstreamError) -> Finding:
         refused = error.cause is not None and error.cause.status in (401, 403)
@@ -442,11 +442,11 @@ def _by_issuer(accepted: AcceptedTokens, tenants: Iterable[str]) -> dict[str, tu
 
 
 def _failed(message: str, remedy: str) -> Finding:
-    return Finding("", State.FAILED, message, remedy)
+    return Finding("", FindingState.FAILED, message, remedy)
 
 
 def _skipped(message: str) -> Finding:
-    return Finding("", State.SKIPPED, message)
+    return Finding("", FindingState.SKIPPED, message)
 
 
 def _once(found: list[Finding]) -> list[Finding]:
@@ -460,7 +460,7 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _from_text(text: str) -> Finding:
-    return Finding("", State.FAILED, *_split(text))
+    return Finding("", FindingState.FAILED, *_split(text))
 
 
 def _told(error: UpstreamError) -> Finding:
@@ -510,7 +510,7 @@ def _missing_file(path: Path) -> Finding | None:
         return None
     directory = path.absolute().parent
     if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
-        return Finding("", State.OK, "The file does not exist yet; the service makes it.")
+        return Finding("", FindingState.OK, "The file does not exist yet; the service makes it.")
     return _failed(
         f"The SQLite file {path} can't be made.",
         "Create its directory and let this process write there, or set SQLITE_PATH.",
@@ -523,7 +523,7 @@ def _certificate(certificate: ClientCertificate | None, clock: Callable[[], floa
         return None
     return Finding(
         "",
-        State.WARNING,
+        FindingState.WARNING,
         f"Accepted, but the client certificate expires on {certificate.ends:%Y-%m-%d}.",
         "Make a new certificate, upload its public part under 'Certificates & secrets' of the API's app registration, "
         "and name it in ENTRA_CLIENT_CERTIFICATE_PATH.",

@@ -183,7 +183,7 @@ class GraphDirectory:
                         method, f"{self._root}{path}", headers=headers, json=content, allow_redirects=False
                     ) as response,
                 ):
-                    answer = _Answer.of(response, await response.read())
+                    answer = _DirectoryAnswer.of(response, await response.read())
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _unavailable().because(Cause(code=type(error).__name__)) from None
             if answer.status == 200 and answer.body is not None:
@@ -207,7 +207,7 @@ def _unavailable(seconds: float | None = None) -> DirectoryUnavailable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _DirectoryAnswer:
     status: int
     body: dict[str, Any] | None
     code: str | None
@@ -215,7 +215,7 @@ class _Answer:
     request_id: str | None
 
     @classmethod
-    def of(cls, response: aiohttp.ClientResponse, content: bytes) -> "_Answer":
+    def of(cls, response: aiohttp.ClientResponse, content: bytes) -> "_DirectoryAnswer":
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from quart_app.operations.exporting import ExportCounts, Progress
+from quart_app.operations.exporting import ExportCounts, ExportProgress
 
 
 class NotResumable(Exception):
@@ -43,7 +43,7 @@ class ExportFile:
         """See `Destination.write`."""
         await asyncio.to_thread(self._file.write, text.encode(errors="backslashreplace"))
 
-    async def reached(self, progress: Progress) -> None:
+    async def reached(self, progress: ExportProgress) -> None:
         """See `Destination.reached`."""
         await asyncio.to_thread(self._note, progress)
 
@@ -51,7 +51,7 @@ class ExportFile:
         """See `Destination.finish`."""
         await asyncio.to_thread(self._finish)
 
-    def _note(self, progress: Progress) -> None:
+    def _note(self, progress: ExportProgress) -> None:
         self._sync()  # first: a position is never ahead of the rows
         position = {
             "options": self._options,
@@ -79,10 +79,10 @@ class ExportFile:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _left(self) -> tuple[int, Progress]:
+    def _left(self) -> tuple[int, ExportProgress]:
         """How many bytes of an earlier run count, and how far it has come."""
         if not self._position.exists() or not self._partial.exists():
-            return 0, Progress()
+            return 0, ExportProgress()
         try:
             position: Any = json.loads(self._position.read_text(encoding="utf-8"))
             options, size, following = position["options"], int(position["size"]), str(position["following"])
@@ -95,7 +95,7 @@ class ExportFile:
             )
         if self._partial.stat().st_size < size:
             raise NotResumable(f"{self._partial} is shorter than {self._position} says. {self._begin_anew}")
-        return size, Progress(following, counts)
+        return size, ExportProgress(following, counts)
 
     @property
     def _begin_anew(self) -> str:

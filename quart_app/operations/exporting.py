@@ -73,7 +73,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ExportProgress:
     """How far an export has come: the store's name of the next page, and what was counted. `None` is the beginning."""
 
     following: str | None = field(default=None, repr=False)
@@ -84,7 +84,7 @@ class Destination(Protocol):
     """Where an export goes."""
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> ExportProgress:
         """How far an earlier run has come."""
         ...
 
@@ -92,7 +92,7 @@ class Destination(Protocol):
         """Add text."""
         ...
 
-    async def reached(self, progress: Progress) -> None:
+    async def reached(self, progress: ExportProgress) -> None:
         """Everything up to here was written: another run may go on here."""
         ...
 
@@ -121,7 +121,7 @@ async def export_all(store: PagedStore, destination: Destination, options: Expor
         if following is None:
             await destination.finish()
             return counts
-        await destination.reached(Progress(following, counts))
+        await destination.reached(ExportProgress(following, counts))
 
 
 def _header(form: ExportFormat) -> str:

@@ -28,7 +28,7 @@ from upstream.errors import UpstreamError, told
 from upstream.retrying import RetryPolicy
 
 
-class Outcome(StrEnum):
+class MigrationOutcome(StrEnum):
     """What became of one mapping of the source.
 
     created        it is in the target now, and was not before (in a dry run: it would be)
@@ -50,14 +50,14 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class MigrationTrouble:
     """A mapping that an operator has to look at. `user` and `key` are personal data: for the report file alone.
 
     `key` is what the source calls something whose user can't be read.
     """
 
     user: UserKey | None
-    outcome: Outcome
+    outcome: MigrationOutcome
     reason: str
     key: str = ""
 
@@ -67,8 +67,8 @@ class MigrationReport:
     """`read` mappings of the source, by what became of them. `stopped` says why not all were read, if so."""
 
     read: int = 0
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    trouble: list[Trouble] = field(default_factory=list)
+    outcomes: Counter[MigrationOutcome] = field(default_factory=Counter)
+    trouble: list[MigrationTrouble] = field(default_factory=list)
     stopped: str | None = None
 
     @property
@@ -106,8 +106,8 @@ async def migrate(
 
 
 _REASONS = {
-    Outcome.CONFLICTING: "the target maps the user to another identity",
-    Outcome.SHARED: "the source or the target maps another user to the same identity",
+    MigrationOutcome.CONFLICTING: "the target maps the user to another identity",
+    MigrationOutcome.SHARED: "the source or the target maps another user to the same identity",
 }
 
 
@@ -152,16 +152,16 @@ class _Migration:
     async def _work(self) -> None:
         while (stored := await self._next()) is not None:
             if isinstance(stored, UnreadableMapping):
-                self._note(stored, Outcome.UNREADABLE, str(stored))
+                self._note(stored, MigrationOutcome.UNREADABLE, str(stored))
                 continue
             mapping = stored
             try:
                 outcome = await self._copy(mapping)
                 reason = _REASONS.get(outcome, "")
             except MappingUnreadable as error:
-                outcome, reason = Outcome.UNREADABLE, f"in the target: {error.unreadable}"
+                outcome, reason = MigrationOutcome.UNREADABLE, f"in the target: {error.unreadable}"
             except UpstreamError as error:
-                outcome, reason = Outcome.FAILED, told(error)
+                outcome, reason = MigrationOutcome.FAILED, told(error)
             self._note(mapping, outcome, reason)
             if self._failures_in_a_row >= self._options.give_up_after:
                 raise _Stop(f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}")
@@ -181,28 +181,28 @@ class _Migration:
         except UpstreamError as error:
             raise _Stop(f"The {store} can't be read: {told(error)}") from error
 
-    def _note(self, stored: IdentityMapping | UnreadableMapping, outcome: Outcome, reason: str) -> None:
+    def _note(self, stored: IdentityMapping | UnreadableMapping, outcome: MigrationOutcome, reason: str) -> None:
         self._report.outcomes[outcome] += 1
-        failed = outcome is Outcome.FAILED
+        failed = outcome is MigrationOutcome.FAILED
         self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
-        if failed or outcome in _REASONS or outcome is Outcome.UNREADABLE:
+        if failed or outcome in _REASONS or outcome is MigrationOutcome.UNREADABLE:
             key = stored.key if isinstance(stored, UnreadableMapping) else ""
-            self._report.trouble.append(Trouble(stored.user, outcome, reason, key))
+            self._report.trouble.append(MigrationTrouble(stored.user, outcome, reason, key))
         self._progress(self._report)
 
-    async def _copy(self, mapping: IdentityMapping) -> Outcome:
+    async def _copy(self, mapping: IdentityMapping) -> MigrationOutcome:
         if self._owners.is_shared(mapping.acs_user_id):
-            return Outcome.SHARED
+            return MigrationOutcome.SHARED
         if mapping.deleting:
-            return Outcome.IN_DELETION
+            return MigrationOutcome.IN_DELETION
         look: Callable[[IdentityMapping], Awaitable[IdentityMapping | None]]
         look = self._look if self._options.dry_run else self._create
         existing = await look(mapping)
         if existing is None:
-            return Outcome.CREATED
+            return MigrationOutcome.CREATED
         if existing.acs_user_id != mapping.acs_user_id:
-            return Outcome.CONFLICTING
-        return Outcome.IN_DELETION if existing.deleting else Outcome.ALREADY_THERE
+            return MigrationOutcome.CONFLICTING
+        return MigrationOutcome.IN_DELETION if existing.deleting else MigrationOutcome.ALREADY_THERE
 
     async def _look(self, mapping: IdentityMapping) -> IdentityMapping | None:
         return await self._target.get(mapping.user)

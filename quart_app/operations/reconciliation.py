@@ -20,7 +20,7 @@ from storage.mapping import IdentityMapping, MappingChanged, MappingStore, Unrea
 from upstream.errors import UpstreamError, told
 
 
-class State(StrEnum):
+class MappingState(StrEnum):
     """What a mapping was found to be.
 
     live             its identity lives in this ACS resource
@@ -59,21 +59,21 @@ class Repair(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReconciliationEntry:
     """A mapping that an operator may have to look at. `user` and `key` are personal data: for the report file alone.
 
     `key` is what the store calls something whose user can't be read.
     """
 
     user: UserKey | None
-    state: State
+    state: MappingState
     repair: Repair | None
     reason: str | None
     key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ReconciliationTrouble:
     """Why mappings could not be listed, looked at or repaired: which upstream, as logs name it, and what it said."""
 
     upstream: str
@@ -91,11 +91,11 @@ class ReconciliationReport:
     refused   why nothing was repaired
     """
 
-    states: Counter[State] = field(default_factory=Counter)
+    states: Counter[MappingState] = field(default_factory=Counter)
     repairs: Counter[Repair] = field(default_factory=Counter)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ReconciliationEntry] = field(default_factory=list)
     listed: int = 0
-    trouble: Counter[Trouble] = field(default_factory=Counter)
+    trouble: Counter[ReconciliationTrouble] = field(default_factory=Counter)
     stopped: str | None = None
     unlisted: bool = False
     refused: str | None = None
@@ -103,7 +103,9 @@ class ReconciliationReport:
     @property
     def undecided(self) -> int:
         """About how many of the listed mappings nothing is known, because they could not be looked at."""
-        return self.mappings - (self.states.total() - self.states[State.UNREADABLE] - self.states[State.UNKNOWN])
+        return self.mappings - (
+            self.states.total() - self.states[MappingState.UNREADABLE] - self.states[MappingState.UNKNOWN]
+        )
 
     @property
     def removable(self) -> int:
@@ -116,7 +118,7 @@ class ReconciliationReport:
         left = [
             entry
             for entry in self.entries
-            if entry.repair is not Repair.REMOVED and entry.state is not State.RESTORABLE
+            if entry.repair is not Repair.REMOVED and entry.state is not MappingState.RESTORABLE
         ]
         return self.stopped is None and not left and not self.undecided
 
@@ -129,13 +131,13 @@ class ReconciliationReport:
     @property
     def partial(self) -> bool:
         """Whether something could not be looked at or done."""
-        left = self.undecided + self.states[State.UNREADABLE] + self.states[State.SHARED]
+        left = self.undecided + self.states[MappingState.UNREADABLE] + self.states[MappingState.SHARED]
         return self.stopped is not None or left > 0 or self.repairs[Repair.FAILED] > 0
 
     @property
     def mappings(self) -> int:
         """How many mappings there are, as far as the store listed them."""
-        return max(self.listed, self.states.total() - self.states[State.UNREADABLE])
+        return max(self.listed, self.states.total() - self.states[MappingState.UNREADABLE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class _Reconciliation:
         self._progress = progress
         self._departures = departures
         self._reading = asyncio.Lock()
-        self._found: list[tuple[IdentityMapping, State, str | None]] = []
+        self._found: list[tuple[IdentityMapping, MappingState, str | None]] = []
         self._owners = IdentityOwners()
         self._failures_in_a_row = 0
         self._report = ReconciliationReport()
@@ -226,7 +228,7 @@ class _Reconciliation:
                 if state in chosen and self._report.stopped is None:
                     repair, reason = await self._remove(mapping)
                     self._report.repairs[repair] += 1
-                self._report.entries.append(Entry(mapping.user, state, repair, reason))
+                self._report.entries.append(ReconciliationEntry(mapping.user, state, repair, reason))
                 self._progress(self._report)
 
         await self._together(act)
@@ -254,64 +256,66 @@ class _Reconciliation:
         try:
             return await anext(listing, None)
         except UpstreamError as error:
-            self._report.trouble[Trouble(error.upstream, told(error))] += 0
+            self._report.trouble[ReconciliationTrouble(error.upstream, told(error))] += 0
             self._report.stopped = f"The store can't be read to its end: {told(error)}"
             return None
 
     def _note_unreadable(self, stored: UnreadableMapping) -> None:
-        self._report.states[State.UNREADABLE] += 1
-        self._report.entries.append(Entry(stored.user, State.UNREADABLE, None, str(stored), stored.key))
+        self._report.states[MappingState.UNREADABLE] += 1
+        self._report.entries.append(
+            ReconciliationEntry(stored.user, MappingState.UNREADABLE, None, str(stored), stored.key)
+        )
         self._progress(self._report)
 
     async def _look(self, mapping: IdentityMapping) -> None:
         state, reason = await self._state(mapping)
         self._report.states[state] += 1
-        if state is not State.LIVE:
+        if state is not MappingState.LIVE:
             self._found.append((mapping, state, reason))
         self._progress(self._report)
 
-    async def _state(self, mapping: IdentityMapping) -> tuple[State, str | None]:
+    async def _state(self, mapping: IdentityMapping) -> tuple[MappingState, str | None]:
         if self._owners.is_shared(mapping.acs_user_id):
-            return State.SHARED, "the store names its identity for another user, too"
+            return MappingState.SHARED, "the store names its identity for another user, too"
         if mapping.deleting:
-            return State.IN_DELETION, None
+            return MappingState.IN_DELETION, None
         standing, why = (self._departures and self._departures.standing(mapping.user)) or (None, None)
         if standing is Standing.DEPARTED:
-            return State.DEPARTED, why
+            return MappingState.DEPARTED, why
         try:
             await self._acs.issue_token(mapping.acs_user_id)
         except IdentityGone:
             self._failures_in_a_row = 0
-            return State.GONE, None
+            return MappingState.GONE, None
         except IdentityNotOwned:
             self._failures_in_a_row = 0
-            return State.OTHER_RESOURCE, None
+            return MappingState.OTHER_RESOURCE, None
         except UpstreamError as error:
             self._failed(error)
-            return State.UNKNOWN, str(error)
+            return MappingState.UNKNOWN, str(error)
         self._failures_in_a_row = 0
         match standing:
             case Standing.RESTORABLE:
-                return State.RESTORABLE, why
+                return MappingState.RESTORABLE, why
             case Standing.UNDECIDED:
-                self._report.trouble[Trouble("directory", why or "")] += 1
-                return State.UNKNOWN, why
-        return State.LIVE, None
+                self._report.trouble[ReconciliationTrouble("directory", why or "")] += 1
+                return MappingState.UNKNOWN, why
+        return MappingState.LIVE, None
 
     def _failed(self, error: UpstreamError) -> None:
         """Count it, and end the run when nothing else came for a while."""
         reason = told(error)
-        self._report.trouble[Trouble(error.upstream, reason)] += 1
+        self._report.trouble[ReconciliationTrouble(error.upstream, reason)] += 1
         if isinstance(error, UnexpectedAnswer):
             return  # it may be about this one identity, whereas the others say that an upstream is out
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._options.give_up_after and self._report.stopped is None:
             self._report.stopped = f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}"
 
-    async def _chosen(self) -> frozenset[State]:
+    async def _chosen(self) -> frozenset[MappingState]:
         if self._options.dry_run or self._report.stopped is not None:
             return frozenset()
-        unfinished, removable = frozenset({State.IN_DELETION}), self._report.removable
+        unfinished, removable = frozenset({MappingState.IN_DELETION}), self._report.removable
         if not self._options.repair or not removable:
             return unfinished
         looked_at, allowed = self._report.states.total(), self._options.remove_up_to
@@ -346,4 +350,4 @@ class _Reconciliation:
 
 
 _FEW, _SHARE = 10, 0.1
-_REMOVABLE = frozenset({State.GONE, State.OTHER_RESOURCE, State.DEPARTED})
+_REMOVABLE = frozenset({MappingState.GONE, MappingState.OTHER_RESOURCE, MappingState.DEPARTED})

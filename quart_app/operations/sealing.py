@@ -15,12 +15,12 @@ from quart_app.operations.identity_owners import IdentityOwners
 from storage import values
 from storage.graph_extensions import IDENTITY, SEAL, StoredExtension
 from storage.mapping import MappingChanged, StoreError, UserKey
-from storage.seal import Seals, Verdict, key_id_of
+from storage.seal import Seals, SealVerdict, key_id_of
 from upstream.errors import is_transient
 from upstream.retrying import RetryPolicy
 
 
-class Outcome(StrEnum):
+class SealingOutcome(StrEnum):
     """What became of one extension.
 
     sealed        it had no seal and has one now (in a dry run: it would have)
@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     foreign_seal  its seal is not of this user and this identity
     key_not_held  it is sealed by a key that is not among the keys
     damaged       it holds no ACS user id
-    refused       no application may change this user: the user sends the request in `Entry.request`
+    refused       no application may change this user: the user sends the request in `SealingEntry.request`
     changed       somebody changed it meanwhile; another run tries again
     failed        Graph did not take it; another run tries again
     """
@@ -48,14 +48,14 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SealingEntry:
     """An extension that an operator has to look at. All of it is personal data: for the report file.
 
     `request` is what the user sends to Graph who must seal the mapping in the application's place.
     """
 
     user: UserKey
-    outcome: Outcome
+    outcome: SealingOutcome
     reason: str = ""
     request: dict[str, Any] | None = None
 
@@ -64,10 +64,10 @@ class Entry:
 class SealingReport:
     """What was done. `keys` counts good seals by key id, as they are afterwards; `stopped` says why none was made."""
 
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    outcomes: Counter[SealingOutcome] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
     keys_not_held: Counter[str] = field(default_factory=Counter)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[SealingEntry] = field(default_factory=list)
     stopped: str | None = None
 
     @property
@@ -147,7 +147,7 @@ class _Sealing:
         self._report = SealingReport()
 
     async def run(self) -> SealingReport:
-        chosen: list[tuple[StoredExtension, Outcome]] = []
+        chosen: list[tuple[StoredExtension, SealingOutcome]] = []
         owners = IdentityOwners()
         listing = self._extensions.extensions()
         try:
@@ -162,8 +162,8 @@ class _Sealing:
             self._report.stopped = f"Microsoft Graph can't be read: {error}"
             return self._report
         for stored, outcome in chosen:
-            if outcome is Outcome.SEALED and owners.is_shared(str(stored.properties[IDENTITY])):
-                self._note(stored, Outcome.SHARED, "another user has the same identity")
+            if outcome is SealingOutcome.SEALED and owners.is_shared(str(stored.properties[IDENTITY])):
+                self._note(stored, SealingOutcome.SHARED, "another user has the same identity")
             else:
                 await self._seal(stored, outcome)
         return self._report
@@ -174,49 +174,51 @@ class _Sealing:
             return None
         identity = _identity(stored)
         if identity is None:
-            self._note(stored, Outcome.DAMAGED, "it holds no ACS user id")
-        elif self._seals.verify(stored.properties.get(SEAL), user, identity) is Verdict.GOOD:
+            self._note(stored, SealingOutcome.DAMAGED, "it holds no ACS user id")
+        elif self._seals.verify(stored.properties.get(SEAL), user, identity) is SealVerdict.GOOD:
             if (outcome := self._look(stored)) is not None:
                 await self._seal(stored, outcome)
         else:
-            await self._seal(stored, Outcome.SEALED)
+            await self._seal(stored, SealingOutcome.SEALED)
         return self._report
 
-    def _look(self, stored: StoredExtension) -> Outcome | None:
+    def _look(self, stored: StoredExtension) -> SealingOutcome | None:
         """What is to be done about it; `None` if nothing is, and then it is noted."""
         identity, seal = _identity(stored), stored.properties.get(SEAL)
         if identity is None:
-            self._note(stored, Outcome.DAMAGED, "it holds no ACS user id")
+            self._note(stored, SealingOutcome.DAMAGED, "it holds no ACS user id")
             return None
         if SEAL not in stored.properties:
-            return Outcome.SEALED
+            return SealingOutcome.SEALED
         key = str(key_id_of(seal))
         match self._seals.verify(seal, stored.user, identity):
-            case Verdict.FOREIGN:
-                self._note(stored, Outcome.FOREIGN_SEAL, "its seal is not of this user and this identity")
+            case SealVerdict.FOREIGN:
+                self._note(stored, SealingOutcome.FOREIGN_SEAL, "its seal is not of this user and this identity")
                 return None
-            case Verdict.KEY_NOT_HELD:
+            case SealVerdict.KEY_NOT_HELD:
                 self._report.keys_not_held[key] += 1
-                self._note(stored, Outcome.KEY_NOT_HELD, f"it is sealed by the key {key}, which is not among the keys")
+                self._note(
+                    stored, SealingOutcome.KEY_NOT_HELD, f"it is sealed by the key {key}, which is not among the keys"
+                )
                 return None
         if self._options.renew and key != self._seals.key_id:
-            return Outcome.RENEWED
-        self._report.outcomes[Outcome.ALREADY] += 1
+            return SealingOutcome.RENEWED
+        self._report.outcomes[SealingOutcome.ALREADY] += 1
         self._report.keys[key] += 1
         return None
 
-    async def _seal(self, stored: StoredExtension, outcome: Outcome) -> None:
-        before = key_id_of(stored.properties.get(SEAL)) if outcome is Outcome.RENEWED else None
+    async def _seal(self, stored: StoredExtension, outcome: SealingOutcome) -> None:
+        before = key_id_of(stored.properties.get(SEAL)) if outcome is SealingOutcome.RENEWED else None
         try:
             if not self._options.dry_run:
                 await self._patiently(lambda: self._extensions.seal(stored))
         except self._refusal:
             request = self._extensions.sealing_request(stored)
-            self._note(stored, Outcome.REFUSED, "no application may change this user", request)
+            self._note(stored, SealingOutcome.REFUSED, "no application may change this user", request)
         except MappingChanged:
-            self._note(stored, Outcome.CHANGED, "it was changed meanwhile")
+            self._note(stored, SealingOutcome.CHANGED, "it was changed meanwhile")
         except (StoreError, OnBehalfOfError) as error:
-            self._note(stored, Outcome.FAILED, str(error))
+            self._note(stored, SealingOutcome.FAILED, str(error))
         else:
             self._report.outcomes[outcome] += 1
             self._report.keys[self._seals.key_id] += 1
@@ -225,10 +227,10 @@ class _Sealing:
             self._report.keys[before] += 1
 
     def _note(
-        self, stored: StoredExtension, outcome: Outcome, reason: str, request: dict[str, Any] | None = None
+        self, stored: StoredExtension, outcome: SealingOutcome, reason: str, request: dict[str, Any] | None = None
     ) -> None:
         self._report.outcomes[outcome] += 1
-        self._report.entries.append(Entry(stored.user, outcome, reason, request))
+        self._report.entries.append(SealingEntry(stored.user, outcome, reason, request))
 
     async def _patiently(self, call: Callable[[], Awaitable[Any]]) -> Any:
         return await self._retry.call(call, is_transient)

@@ -36,7 +36,7 @@ https://learn.microsoft.com/azure/developer/python/sdk/authentication/credential
 """
 
 
-class SignIn(StrEnum):
+class OperatorSignIn(StrEnum):
     """Who is asked for tokens, by the name that `AZURE_TOKEN_CREDENTIALS` has for it."""
 
     MANAGED_IDENTITY = "ManagedIdentityCredential"
@@ -64,7 +64,7 @@ class SignInUnavailable(Unavailable, SignInError):
     """What gives the tokens did not answer: Entra ID, or the Azure CLI in time."""
 
 
-def chosen(environment: Mapping[str, str]) -> SignIn:
+def chosen(environment: Mapping[str, str]) -> OperatorSignIn:
     """Who is asked for tokens, by what is there: the first of these, unless `AZURE_TOKEN_CREDENTIALS` names one.
 
     the managed identity   `IDENTITY_ENDPOINT`, which the platform sets in the service's container
@@ -78,24 +78,24 @@ def chosen(environment: Mapping[str, str]) -> SignIn:
     """
     named = environment.get(CHOICE, "").strip().lower()
     if named == "dev":
-        return SignIn.AZURE_CLI
+        return OperatorSignIn.AZURE_CLI
     if named not in ("", "prod"):
-        by_name = {each.value.lower(): each for each in SignIn}
+        by_name = {each.value.lower(): each for each in OperatorSignIn}
         if named not in by_name:
             raise SignInRefused(f"{CHOICE} names no sign-in that the commands know.").because(
-                Cause(advice=f"Set it to one of {', '.join(SignIn)}, or leave it out.")
+                Cause(advice=f"Set it to one of {', '.join(OperatorSignIn)}, or leave it out.")
             )
         return by_name[named]
     if environment.get("IDENTITY_ENDPOINT"):
-        return SignIn.MANAGED_IDENTITY
+        return OperatorSignIn.MANAGED_IDENTITY
     if _all(environment, "AZURE_CLIENT_ID", "AZURE_TENANT_ID"):
         if environment.get("AZURE_FEDERATED_TOKEN_FILE"):
-            return SignIn.WORKLOAD_IDENTITY
+            return OperatorSignIn.WORKLOAD_IDENTITY
         if environment.get("AZURE_CLIENT_SECRET") or environment.get("AZURE_CLIENT_CERTIFICATE_PATH"):
-            return SignIn.ENVIRONMENT
+            return OperatorSignIn.ENVIRONMENT
     if named != "prod" and shutil.which("az", path=environment.get("PATH")):
-        return SignIn.AZURE_CLI
-    return SignIn.MANAGED_IDENTITY
+        return OperatorSignIn.AZURE_CLI
+    return OperatorSignIn.MANAGED_IDENTITY
 
 
 @asynccontextmanager
@@ -105,7 +105,7 @@ async def open_sign_in(settings: Settings, retry: RetryPolicy) -> AsyncIterator[
     Its calls raise `ManagedIdentityError` or `SignInError`, each with the remedy as the cause's advice.
     """
     sign_in = chosen(os.environ)
-    if sign_in is SignIn.MANAGED_IDENTITY:
+    if sign_in is OperatorSignIn.MANAGED_IDENTITY:
         here = bool(os.environ.get("IDENTITY_ENDPOINT"))
         async with managed_identity(settings.entra, retry if here else _ONCE) as identity:
             yield identity if here else AzureCredential(_FarAway(identity, settings), _calls(_ONCE), _not_here)
@@ -114,9 +114,9 @@ async def open_sign_in(settings: Settings, retry: RetryPolicy) -> AsyncIterator[
         yield AzureCredential(_Remembering(credential), _calls(retry), _FAILED[sign_in])
 
 
-def graph_refusal(sign_in: SignIn) -> SignInRefused | None:
+def graph_refusal(sign_in: OperatorSignIn) -> SignInRefused | None:
     """Why Microsoft Graph can't be used by this sign-in, if so: it is the API's registration that acts there."""
-    if sign_in is SignIn.MANAGED_IDENTITY:
+    if sign_in is OperatorSignIn.MANAGED_IDENTITY:
         return None
     return SignInRefused(
         "With Microsoft Graph the commands act as the API's registration, which trusts the managed identity only."
@@ -173,11 +173,11 @@ class _FarAway:
 
 
 @asynccontextmanager
-async def _opened(sign_in: SignIn, settings: Settings) -> "AsyncIterator[AsyncSupportsTokenInfo]":
+async def _opened(sign_in: OperatorSignIn, settings: Settings) -> "AsyncIterator[AsyncSupportsTokenInfo]":
     from azure.core.pipeline.transport import AioHttpTransport
     from azure.identity.aio import AzureCliCredential, EnvironmentCredential, WorkloadIdentityCredential
 
-    if sign_in is SignIn.AZURE_CLI:
+    if sign_in is OperatorSignIn.AZURE_CLI:
         async with AzureCliCredential(process_timeout=_CLI_SECONDS) as cli:
             yield cli
         return
@@ -189,7 +189,7 @@ async def _opened(sign_in: SignIn, settings: Settings) -> "AsyncIterator[AsyncSu
             "retry_total": 0,
         }
         try:
-            kind = WorkloadIdentityCredential if sign_in is SignIn.WORKLOAD_IDENTITY else EnvironmentCredential
+            kind = WorkloadIdentityCredential if sign_in is OperatorSignIn.WORKLOAD_IDENTITY else EnvironmentCredential
             credential = kind(**options)
         except Exception as error:  # a certificate that can't be read, variables that are missing
             raise _FAILED[sign_in](error) from None
@@ -257,15 +257,15 @@ _REGISTRATION_REMEDY = (
     "AZURE_FEDERATED_TOKEN_FILE, or leave them out to use the Azure CLI's sign-in."
 )
 _DESCRIBED = {
-    SignIn.MANAGED_IDENTITY: "the managed identity",
-    SignIn.WORKLOAD_IDENTITY: "your workload identity (AZURE_FEDERATED_TOKEN_FILE)",
-    SignIn.ENVIRONMENT: "the registration AZURE_CLIENT_ID",
-    SignIn.AZURE_CLI: "your sign-in with the Azure CLI",
+    OperatorSignIn.MANAGED_IDENTITY: "the managed identity",
+    OperatorSignIn.WORKLOAD_IDENTITY: "your workload identity (AZURE_FEDERATED_TOKEN_FILE)",
+    OperatorSignIn.ENVIRONMENT: "the registration AZURE_CLIENT_ID",
+    OperatorSignIn.AZURE_CLI: "your sign-in with the Azure CLI",
 }
-_FAILED: Mapping[SignIn, Callable[[Exception], SignInError]] = {
-    SignIn.WORKLOAD_IDENTITY: _of_registration,
-    SignIn.ENVIRONMENT: _of_registration,
-    SignIn.AZURE_CLI: _of_cli,
+_FAILED: Mapping[OperatorSignIn, Callable[[Exception], SignInError]] = {
+    OperatorSignIn.WORKLOAD_IDENTITY: _of_registration,
+    OperatorSignIn.ENVIRONMENT: _of_registration,
+    OperatorSignIn.AZURE_CLI: _of_cli,
 }
 _CLI_SECONDS = 30
 _EXPIRY_MARGIN_SECONDS = 300.0

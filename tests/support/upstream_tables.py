@@ -13,7 +13,7 @@ from quart_app.auth.on_behalf_of import refusals as entra
 from quart_app.web.errors import describe
 from storage import cosmos, cosmos_refusals, graph_refusals
 from storage.cosmos_options import CosmosOptions
-from storage.graph import GraphMappingStore, _Answer
+from storage.graph import GraphMappingStore, _GraphAnswer
 from storage.graph_options import GraphOptions
 from tests.support.running_graph import SEAL_KEYS
 from upstream.refusals import Refusal
@@ -31,7 +31,7 @@ def _graph(refusal: Refusal) -> BaseException:
     status, code = _status_and_code(refusal.code)
     own = refusal is not graph_refusals.NOT_ITS_OWN
     store = GraphMappingStore(cast("object", None), GraphOptions(SEAL_KEYS), None, None, cast("object", None))  # type: ignore[arg-type]
-    return store._error(_Answer(status, {}, code if own else None, "", None, None, "", None))
+    return store._error(_GraphAnswer(status, {}, code if own else None, "", None, None, "", None))
 
 
 def _cosmos(refusal: Refusal) -> BaseException:

@@ -266,7 +266,7 @@ def refused(status: int, headers: Mapping[str, str], body: bytes, *, just_starte
 
     What is not in Entra ID's own form (a gateway's page, say) is passing trouble: it proves nothing.
     """
-    answer = _Answer.of(body)
+    answer = _TokenAnswer.of(body)
     row = answer.row if answer is not None else None
     advice = row.advice if row else UNKNOWN_ADVICE if answer else None
     if just_started and answer is not None and answer.number in _MAY_BE_SPREADING:
@@ -280,7 +280,9 @@ def refused(status: int, headers: Mapping[str, str], body: bytes, *, just_starte
     return _error(status, headers, answer, row).because(cause)
 
 
-def _error(status: int, headers: Mapping[str, str], answer: "_Answer | None", row: Refusal | None) -> OnBehalfOfError:
+def _error(
+    status: int, headers: Mapping[str, str], answer: "_TokenAnswer | None", row: Refusal | None
+) -> OnBehalfOfError:
     if status == 429:
         return OnBehalfOfThrottled(retry_after(headers))
     if answer is None or status == 408 or status >= 500:
@@ -308,7 +310,7 @@ def _error(status: int, headers: Mapping[str, str], answer: "_Answer | None", ro
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _TokenAnswer:
     """An error answer in Entra ID's form: https://learn.microsoft.com/entra/identity-platform/reference-error-codes."""
 
     error: str
@@ -318,7 +320,7 @@ class _Answer:
     correlation_id: str | None
 
     @classmethod
-    def of(cls, body: bytes) -> "_Answer | None":
+    def of(cls, body: bytes) -> "_TokenAnswer | None":
         content = json_object(body)
         error = content.get("error") if content is not None else None
         if content is None or not isinstance(error, str) or not _WORD.fullmatch(error):

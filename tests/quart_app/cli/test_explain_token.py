@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT, USERS
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.auth.token_explanation import Explanation, Verdict, explain
+from quart_app.auth.token_explanation import ClaimVerdict, Explanation, explain
 from quart_app.settings import Settings
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.support.attack_corpus import TOKENS, Forger, reason
@@ -44,10 +44,10 @@ async def test_every_hostile_token_is_explained_by_the_rule_that_the_service_ref
     for name, make in TOKENS.items():
         token = make(forger)
         explanation = await explained(settings, token)
-        broken = {each.reason for each in explanation.judged if each.verdict is Verdict.REFUSED}
+        broken = {each.reason for each in explanation.judged if each.verdict is ClaimVerdict.REFUSED}
         if (explanation.accepted, explanation.reason) != (False, reason(name)) or explanation.reason not in broken:
             wrong[name] = (explanation.reason, broken)
-        assert all(each.remedy for each in explanation.judged if each.verdict is not Verdict.OK)
+        assert all(each.remedy for each in explanation.judged if each.verdict is not ClaimVerdict.OK)
         told = json.dumps([str(each) for each in explanation.judged])
         parts = [part for part in token.split(".") if len(part) > 20]
         assert not [part for part in parts if part in told], name

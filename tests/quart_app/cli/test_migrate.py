@@ -13,7 +13,7 @@ from tenacity.wait import wait_exponential
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.operations.migration import MigrationOptions, Outcome, migrate
+from quart_app.operations.migration import MigrationOptions, MigrationOutcome, migrate
 from storage.graph_extensions import DELETING
 from storage.mapping import (
     MappingStore,
@@ -201,7 +201,7 @@ async def test_what_was_there_already_is_never_counted_as_created_though_writes_
             await MemoryMappingStore.create(target, UserKey("tenant", str(number)), acs_id(number))
     options = MigrationOptions(concurrency=1, retry=RetryPolicy(attempts=5, sleep=waits))
     report = await migrate(source, target, options)
-    assert report.outcomes == {Outcome.ALREADY_THERE: 3, Outcome.FAILED: 3}
+    assert report.outcomes == {MigrationOutcome.ALREADY_THERE: 3, MigrationOutcome.FAILED: 3}
     assert target.refused == 3 * 5
 
 
@@ -219,7 +219,7 @@ async def test_a_write_whose_answer_was_lost_counts_as_created() -> None:
     target.lossy = True
     await source.create(UserKey("tenant", "one"), acs_id("one"))
     report = await migrate(source, target, MigrationOptions())
-    assert (report.outcomes, target.refused) == ({Outcome.CREATED: 1}, 1)
+    assert (report.outcomes, target.refused) == ({MigrationOutcome.CREATED: 1}, 1)
 
 
 @pytest.mark.parametrize("command", [("reconcile",), ("migrate", "--from", "sqlite", "--to", "cosmos")])
@@ -332,12 +332,12 @@ async def test_an_identity_at_two_users_and_what_can_not_be_read_are_named_and_n
         assert not report.complete
         assert (report.read, report.outcomes) == (
             3,
-            Counter({Outcome.SHARED: 2, Outcome.CREATED: 1, Outcome.UNREADABLE: 1}),
+            Counter({MigrationOutcome.SHARED: 2, MigrationOutcome.CREATED: 1, MigrationOutcome.UNREADABLE: 1}),
         )
         assert {(each.user, each.key, each.outcome) for each in report.trouble} == {
-            (one, "", Outcome.SHARED),
-            (three, "", Outcome.SHARED),
-            (None, "a-note", Outcome.UNREADABLE),
+            (one, "", MigrationOutcome.SHARED),
+            (three, "", MigrationOutcome.SHARED),
+            (None, "a-note", MigrationOutcome.UNREADABLE),
         }
     (copied,) = target.stored.values()
     assert (copied.user, copied.created_at) == (two, datetime(2025, 1, 2, tzinfo=UTC))
@@ -350,7 +350,7 @@ async def test_an_identity_that_the_target_gave_to_another_user_is_named_and_not
     await target.create(two, acs_id("taken"))
     for dry_run in (True, False):
         report = await migrate(source, target, MigrationOptions(dry_run=dry_run))
-        assert [(each.user, each.outcome) for each in report.trouble] == [(one, Outcome.SHARED)]
+        assert [(each.user, each.outcome) for each in report.trouble] == [(one, MigrationOutcome.SHARED)]
     assert [mapping.user for mapping in target.stored.values()] == [two]
 
 
@@ -361,5 +361,8 @@ async def test_what_stands_in_the_target_and_can_not_be_read_stops_only_its_own_
         await source.create(user, acs_id(user.subject))
     target.unreadable[one] = UnreadableMapping(one, "1", Unreadable.DAMAGED, key="one")
     report = await migrate(source, target, MigrationOptions())
-    assert (report.complete, report.outcomes) == (False, Counter({Outcome.CREATED: 1, Outcome.UNREADABLE: 1}))
+    assert (report.complete, report.outcomes) == (
+        False,
+        Counter({MigrationOutcome.CREATED: 1, MigrationOutcome.UNREADABLE: 1}),
+    )
     assert list(target.stored) == [two]

@@ -25,7 +25,7 @@ from quart_app.acs.interface import (
     TokenRequest,
     UnexpectedAnswer,
 )
-from quart_app.operations.reconciliation import ReconciliationOptions, Repair, State, reconcile
+from quart_app.operations.reconciliation import MappingState, ReconciliationOptions, Repair, reconcile
 from storage.cosmos import open_cosmos_store
 from storage.cosmos_options import CosmosOptions
 from storage.mapping import (
@@ -222,7 +222,7 @@ async def test_a_mapping_that_someone_replaced_meanwhile_is_left_alone() -> None
                 await store.create(LIVE, await acs.create_identity())
 
     report = await reconcile(store, Meanwhile(), ReconciliationOptions(repair=True), proven)
-    assert (report.states[State.GONE], report.repairs[Repair.CHANGED]) == (1, 1)
+    assert (report.states[MappingState.GONE], report.repairs[Repair.CHANGED]) == (1, 1)
     assert await left(store) == {LIVE}
     assert not report.clean
 
@@ -281,7 +281,7 @@ async def test_what_can_not_be_read_is_counted_named_and_left() -> None:
     store.unreadable[BEGUN] = UnreadableMapping(BEGUN, "1", Unreadable.UNSEALED, key="begun")
     store.unreadable[GONE] = UnreadableMapping(None, "2", Unreadable.DAMAGED, "it is a note", key="a-note")
     report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
-    assert (report.mappings, report.states[State.LIVE], report.states[State.UNREADABLE]) == (1, 1, 2)
+    assert (report.mappings, report.states[MappingState.LIVE], report.states[MappingState.UNREADABLE]) == (1, 1, 2)
     assert (report.partial, report.clean) == (True, False)
     assert {(entry.key, entry.reason) for entry in report.entries} == {
         ("begun", "unsealed"),
@@ -398,7 +398,7 @@ def test_what_could_not_be_looked_at_is_never_removed_and_every_mapping_is_accou
         report = await reconcile(store, acs, options, proven)
         kept = {kinds[each.acs_user_id] async for each in store.mappings() if isinstance(each, IdentityMapping)}
         gone = len(answers) - len(await left(store))
-        decided = sum(report.states[each] for each in State) - report.states[State.UNKNOWN]
+        decided = sum(report.states[each] for each in MappingState) - report.states[MappingState.UNKNOWN]
         assert (report.mappings, report.undecided) == (len(answers), len(answers) - decided)
         assert report.repairs[Repair.REMOVED] == gone
         assert {"live", "silent", "odd"} & set(answers) <= kept

@@ -15,7 +15,7 @@ from local_azure.faults import Fault
 from local_azure.port_choice import free_port
 from quart_app.app import create_app
 from quart_app.operations.sign_in import (
-    SignIn,
+    OperatorSignIn,
     SignInError,
     SignInRefused,
     SignInUnavailable,
@@ -78,24 +78,24 @@ HERE = {"IDENTITY_ENDPOINT": "http://localhost/msi"}
 @pytest.mark.parametrize(
     ("environment", "az_installed", "expected"),
     [
-        ({}, False, SignIn.MANAGED_IDENTITY),
-        ({}, True, SignIn.AZURE_CLI),
-        (HERE, True, SignIn.MANAGED_IDENTITY),
-        ({**HERE, **PAIR, **SECRET}, True, SignIn.MANAGED_IDENTITY),
-        ({**PAIR, **SECRET}, True, SignIn.ENVIRONMENT),
-        ({**PAIR, "AZURE_CLIENT_CERTIFICATE_PATH": "x"}, True, SignIn.ENVIRONMENT),
-        ({**PAIR, **FILE, **SECRET}, True, SignIn.WORKLOAD_IDENTITY),
-        (PAIR, True, SignIn.AZURE_CLI),
-        (SECRET, False, SignIn.MANAGED_IDENTITY),
-        ({**HERE, "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential"}, False, SignIn.AZURE_CLI),
-        ({"AZURE_TOKEN_CREDENTIALS": "managedidentitycredential"}, True, SignIn.MANAGED_IDENTITY),
-        ({**PAIR, **SECRET, "AZURE_TOKEN_CREDENTIALS": "dev"}, True, SignIn.AZURE_CLI),
-        ({"AZURE_TOKEN_CREDENTIALS": "prod"}, True, SignIn.MANAGED_IDENTITY),
-        ({**PAIR, **SECRET, "AZURE_TOKEN_CREDENTIALS": "prod"}, True, SignIn.ENVIRONMENT),
+        ({}, False, OperatorSignIn.MANAGED_IDENTITY),
+        ({}, True, OperatorSignIn.AZURE_CLI),
+        (HERE, True, OperatorSignIn.MANAGED_IDENTITY),
+        ({**HERE, **PAIR, **SECRET}, True, OperatorSignIn.MANAGED_IDENTITY),
+        ({**PAIR, **SECRET}, True, OperatorSignIn.ENVIRONMENT),
+        ({**PAIR, "AZURE_CLIENT_CERTIFICATE_PATH": "x"}, True, OperatorSignIn.ENVIRONMENT),
+        ({**PAIR, **FILE, **SECRET}, True, OperatorSignIn.WORKLOAD_IDENTITY),
+        (PAIR, True, OperatorSignIn.AZURE_CLI),
+        (SECRET, False, OperatorSignIn.MANAGED_IDENTITY),
+        ({**HERE, "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential"}, False, OperatorSignIn.AZURE_CLI),
+        ({"AZURE_TOKEN_CREDENTIALS": "managedidentitycredential"}, True, OperatorSignIn.MANAGED_IDENTITY),
+        ({**PAIR, **SECRET, "AZURE_TOKEN_CREDENTIALS": "dev"}, True, OperatorSignIn.AZURE_CLI),
+        ({"AZURE_TOKEN_CREDENTIALS": "prod"}, True, OperatorSignIn.MANAGED_IDENTITY),
+        ({**PAIR, **SECRET, "AZURE_TOKEN_CREDENTIALS": "prod"}, True, OperatorSignIn.ENVIRONMENT),
     ],
 )
 def test_who_is_asked_for_tokens_depends_on_what_is_there_and_on_nothing_that_fails(
-    environment: Mapping[str, str], az_installed: bool, expected: SignIn, tmp_path: Path
+    environment: Mapping[str, str], az_installed: bool, expected: OperatorSignIn, tmp_path: Path
 ) -> None:
     path = tmp_path / "bin"
     if az_installed:
