@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -349,4 +350,16 @@ async def test_a_mapping_that_its_user_may_have_written_signs_nobody_out() -> No
     with pytest.raises(MappingUnreadable):
         await service.sign_out(ALEX)
     assert communication.counts["revoke_tokens"] == 0
+    await service.aclose()
+
+
+async def test_a_mark_at_the_end_of_time_is_no_obstacle() -> None:
+    store = MemoryMappingStore()
+    service = IdentityService(store, MemoryAcsClient())
+    await service.get_or_create(ALEX)
+    last = datetime.max.replace(tzinfo=UTC)
+    for _ in range(2):
+        store.stored[ALEX] = replace(store.stored[ALEX], signed_out_at=last)
+        await service.sign_out(ALEX)
+        assert store.stored[ALEX].signed_out_at != last
     await service.aclose()
