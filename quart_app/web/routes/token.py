@@ -1,5 +1,7 @@
 """`/api/token`: ACS access tokens for the caller."""
 
+import re
+
 from quart import Blueprint, Response, request
 from werkzeug.datastructures import RequestCacheControl
 from werkzeug.http import parse_cache_control_header
@@ -8,18 +10,22 @@ from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.identities import IdentityService, TokenPolicy
+from quart_app.identities.token_policy import INCLUDED
 from quart_app.web.json_answers import json_response, no_content
 from quart_app.web.routes.description import Answer, HeaderParameter, QueryParameter, describes
 from quart_app.web.routes.models import AcsUserToken, TeamsUserToken
 
 TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 
+_SCOPE = f"({'|'.join(re.escape(name) for name in INCLUDED)})"
+_SCOPES = f"^[ ,]*{_SCOPE}([ ,]+{_SCOPE})*[ ,]*$"
+
 TOKEN_DESCRIPTION = (
     QueryParameter(
         "scope",
         "What the token is good for, separated by blanks: at most what the deployment allows, which is the default. "
         "`voip` includes `voip.join`; `chat` includes `chat.join`, and that `chat.join.limited`.",
-        {"type": "string", "examples": ["voip.join"]},
+        {"type": "string", "pattern": _SCOPES, "examples": ["voip.join"]},
     ),
     QueryParameter(
         "minutes",

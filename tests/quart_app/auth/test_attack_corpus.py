@@ -197,6 +197,15 @@ async def test_nobody_is_signed_out_by_a_get_that_says_it_is_a_delete(world: Wor
         assert answer.status == 201  # the world looks at its end whether anything was revoked
 
 
+@in_one_loop
+@pytest.mark.parametrize("target", ["?api/user", "http://evil.example"])
+async def test_an_address_without_a_path_is_the_front_page_and_repeats_no_host(world: World, target: str) -> None:
+    answer = await world.send(http(good(world.forger), target=target))
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "evil.example" not in answer.body.decode()
+
+
 def test_the_corpus_is_large_and_names_each_attack_once() -> None:
     names = [attack.name for attack in ATTACKS]
     assert len(names) == len(set(names))
