@@ -14,7 +14,6 @@ PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 p
 VENV := .venv
 ARGS ?=
 SCREENSHOTS ?=
-SCREENSHOTS ?=
 PIP_BINARY_ONLY ?= --only-binary=:all:
 
 BIN := $(VENV)/bin
