@@ -188,7 +188,7 @@ class GraphMappingStore:
                 raise MappingChanged
             async with self._owner(user) as owner:
                 answer = await self._send("DELETE", self._one(owner), owner.token)
-                if answer.status not in (204, 404):
+                if answer.status != 204 and not answer.is_absence:
                     raise self._error(answer)
 
     def mappings(self) -> AsyncIterator[IdentityMapping | UnreadableMapping]:
@@ -274,7 +274,7 @@ class GraphMappingStore:
         # PATCH erases every property that it does not name, whoever wrote it.
         async with self._owner(user) as owner:
             answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(content))
-            if answer.status == 404:
+            if answer.is_absence:
                 raise MappingChanged
             if answer.status not in (200, 204):
                 raise self._error(answer)
@@ -326,7 +326,7 @@ class GraphMappingStore:
                 one = await self._send("GET", self._one(owner), owner.token)
                 if one.status == 200:
                     return properties_of(one.body)
-                if one.status != 404:
+                if not one.is_absence:
                     raise self._error(one)
             return found
 
@@ -491,6 +491,11 @@ class _GraphAnswer:
         """Whether the status tells of success, whatever the answer holds."""
         return self.status in (200, 201, 204)
 
+    @property
+    def is_absence(self) -> bool:
+        """Whether Graph says that there is no such thing; a stranger's 404 (a gateway's, a proxy's) proves nothing."""
+        return self.status == 404 and self.code is not None
+
     @classmethod
     def of(cls, response: AsyncHttpResponse) -> "_GraphAnswer":
         try:
@@ -515,7 +520,7 @@ class _GraphAnswer:
 
 def _is_duplicate(answer: _GraphAnswer) -> bool:
     # Graph names no code of its own for this; the message is the only mark.
-    if answer.code == "Directory_ConcurrencyViolation":
+    if answer.code in (None, "Directory_ConcurrencyViolation"):
         return False
     return answer.status == 409 or (answer.status == 400 and "already exists" in answer.message.lower())
 

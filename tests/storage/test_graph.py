@@ -372,6 +372,27 @@ async def test_an_answer_that_is_not_graphs_is_never_absence(
         await graph_store.get(ALICE)
 
 
+@pytest.mark.parametrize("body", ["<html>Not Found</html>", "", {}, {"error": "not_found"}], ids=repr)
+async def test_a_strangers_404_is_neither_a_removal_nor_a_change_nor_absence(
+    graph_store: GraphMappingStore, graph: Graph, body: Any
+) -> None:
+    created = await graph_store.create(ALICE, acs_id("one"))
+    strangers = Fault(status=404, body=body, times=None)
+    for operation in ("delete_extension", "update_extension"):
+        graph.faults.script(operation, strangers)
+    with pytest.raises(StoreUnavailable):
+        await graph_store.remove(created)
+    with pytest.raises(StoreUnavailable):
+        await graph_store.change(created, deleting=True)
+    others = [{"extensionName": f"com.example.{number}", "id": f"com.example.{number}"} for number in range(20)]
+    graph.faults.script("get_me", Fault(status=200, body={"id": ALICE.subject, "extensions": others}, times=None))
+    graph.faults.script("get_extension", strangers)
+    with pytest.raises(StoreUnavailable):
+        await graph_store.get(ALICE)
+    graph.faults.clear()
+    assert await graph_store.get(ALICE) == created
+
+
 async def test_a_create_whose_answer_is_unreadable_is_settled_by_reading(
     graph_store: GraphMappingStore, graph: Graph
 ) -> None:
