@@ -1,8 +1,8 @@
 """`acs-auth export`, `delete` and `revoke`: what a person may ask for; and leaving with all mappings."""
 
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +28,7 @@ from quart_app.settings import Settings, StorageBackend
 from storage.mapping import IdentityMapping, MappingStore, MappingUnreadable, UnreadableMapping, UserKey
 
 if TYPE_CHECKING:
+    from quart_app.identities import IdentityService
     from quart_app.operations.exporting import Destination, ExportCounts, ExportOptions, ExportProgress
 
 FORMATS = ("csv", "jsonl", "graph-chat")
@@ -269,6 +270,28 @@ async def _stored(store: MappingStore, user: UserKey) -> IdentityMapping | Unrea
 
 async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
     """Whether there was something to delete."""
+    async with _opened(settings, backend) as (store, identities):
+        existed = await _stored(store, user) is not None
+        await identities.delete(user, as_operator=True)
+        return existed
+
+
+async def _revoke(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
+    """Whether there was an identity."""
+    from quart_app.identities import IdentityError, IdentityNotFound
+
+    async with _opened(settings, backend) as (_, identities):
+        try:
+            await identities.sign_out(user)
+        except IdentityNotFound:
+            return False
+        except IdentityError as error:
+            fail(f"{error} Run acs-auth delete; the user's next POST /api/user makes a new one.")
+        return True
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, backend: StorageBackend) -> "AsyncIterator[tuple[MappingStore, IdentityService]]":
     from quart_app.identities import IdentityService
     from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 
@@ -278,32 +301,9 @@ async def _delete(settings: Settings, backend: StorageBackend, user: UserKey) ->
     ):
         identities = IdentityService(store, acs)
         try:
-            existed = await _stored(store, user) is not None
-            await identities.delete(user, as_operator=True)
+            yield store, identities
         finally:
             await identities.aclose()
-        return existed
-
-
-async def _revoke(settings: Settings, backend: StorageBackend, user: UserKey) -> bool:
-    """Whether there was an identity."""
-    from quart_app.identities import IdentityError, IdentityNotFound, IdentityService
-    from quart_app.operations.upstreams import open_operator_acs, open_operator_store
-
-    async with (
-        open_operator_store(settings, backend) as store,
-        open_operator_acs(settings) as acs,
-    ):
-        identities = IdentityService(store, acs)
-        try:
-            await identities.sign_out(user)
-        except IdentityNotFound:
-            return False
-        except IdentityError as error:
-            fail(f"{error} Run acs-auth delete; the user's next POST /api/user makes a new one.")
-        finally:
-            await identities.aclose()
-        return True
 
 
 def _shown(mapping: IdentityMapping) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`DELETE /api/token`, over the wire, with each store: what ends, what stays, and what no replica answers again."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,11 +9,10 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.acs.identities import TokenStatus
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.app import create_app
-from quart_app.settings import load_settings
 from soak.deployment import STORES
 from tests.quart_app.conftest import Bearer
 from tests.support.answers import error_of
+from tests.support.replicas import replica
 
 
 @pytest.fixture(params=STORES)
@@ -22,12 +20,6 @@ def environment(request: pytest.FixtureRequest, configured: pytest.MonkeyPatch) 
     configured.setenv("STORAGE_BACKEND", request.param)
     configured.setenv("ACS_TOKEN_REUSE_MINUTES", "30")
     return configured
-
-
-@asynccontextmanager
-async def replica() -> AsyncIterator[Client]:
-    async with create_app(load_settings(None)) as app:
-        yield app.test_client()
 
 
 @pytest.fixture

@@ -52,7 +52,8 @@ class HttpClient:
 
     def __init__(self, timeout: float, connections: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Inside the running event loop, which makes the connections; `get` and `post` are for other threads."""
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+        # In all as well: an answer that comes drop by drop would hold one of the few threads.
+        self._timeout = aiohttp.ClientTimeout(total=2 * timeout, sock_connect=timeout, sock_read=timeout)
         self._clock = clock
         self._made_at = clock()
         self._loop = asyncio.get_running_loop()

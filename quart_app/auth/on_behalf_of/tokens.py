@@ -48,7 +48,7 @@ class OnBehalfOfOptions:
 
     authority_host   the root of Entra ID, which differs in national clouds
     client_id        this service's app registration: the audience of the callers' tokens
-    timeout          seconds for connecting, and for each silence after that
+    timeout          seconds for connecting, and for each silence after that; twice as long for the whole answer
     threads          how many requests run at the same time
     pending          how many may run or wait; more are refused at once with `OnBehalfOfUnavailable`
     cached_tokens    how many tokens are kept

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,6 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.acs.interface import AcsToken, TokenRequest
-from quart_app.app import create_app
 from quart_app.identities import IdentityService, TokenCache
 from quart_app.identities.token_cache import VARIANTS
 from quart_app.settings import InvalidSettings, load_settings
@@ -26,6 +25,7 @@ from tests.support.acs_ids import acs_id
 from tests.support.answers import error_of
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
+from tests.support.replicas import replica
 
 NOT_OWNED = {"error": {"code": "IdentityNotOwned", "message": "Provided identity doesn't belong to the resource."}}
 
@@ -34,12 +34,6 @@ NOT_OWNED = {"error": {"code": "IdentityNotOwned", "message": "Provided identity
 def environment(configured: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     configured.setenv("ACS_TOKEN_REUSE_MINUTES", "30")
     return configured
-
-
-@asynccontextmanager
-async def replica() -> AsyncIterator[Client]:
-    async with create_app(load_settings(None)) as app:
-        yield app.test_client()
 
 
 @pytest.fixture
