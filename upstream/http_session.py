@@ -61,13 +61,16 @@ class AgingConnector(aiohttp.TCPConnector):
         return protocol
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        super()._release(key, protocol, should_close=should_close or self._is_retired(protocol))
+        is_over = should_close or self._force_close or protocol.should_close or self._is_retired(protocol)
+        if is_over:
+            _end(protocol)
+        super()._release(key, protocol, should_close=is_over)
 
     def _retire_idle(self) -> None:
         for idle in self._conns.values():
             for protocol, _ in idle:
                 if self._is_retired(protocol):
-                    protocol.close()  # the connector passes over closed ones
+                    _end(protocol)  # the connector passes over closed ones
 
     def _is_retired(self, protocol: ResponseHandler) -> bool:
         made_at = self._made_at.get(protocol, -math.inf)
@@ -77,7 +80,13 @@ class AgingConnector(aiohttp.TCPConnector):
 def _close_unwanted(making: asyncio.Task[ResponseHandler]) -> None:
     """Whoever wanted the connection left just when it had been made."""
     if not making.cancelled() and making.exception() is None:
-        making.result().close()
+        _end(making.result())
+
+
+def _end(protocol: ResponseHandler) -> None:
+    # At once, as aiohttp does when a session is closed: else each waits up to 30 s for the other side's end of TLS
+    # (https://docs.python.org/3/library/asyncio-eventloop.html, ssl_shutdown_timeout), and the session's end does not.
+    protocol.abort()
 
 
 def drop_connections(session: aiohttp.ClientSession) -> None:
