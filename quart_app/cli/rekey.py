@@ -123,10 +123,13 @@ def _subject(text: str) -> str:
 
 async def _rekey(settings: Settings, backend: StorageBackend, options: "RekeyOptions") -> "RekeyReport":
     from quart_app.operations.rekeying import rekey as move
-    from quart_app.operations.upstreams import open_operator_store
+    from quart_app.operations.upstreams import open_operator_acs, open_operator_store
 
-    async with open_operator_store(settings, backend) as store:
-        return await move(store, options)
+    async with (
+        open_operator_store(settings, backend) as store,
+        open_operator_acs(settings) as acs,
+    ):
+        return await move(store, acs, options)
 
 
 def _summary(done: "RekeyReport", backend: StorageBackend, options: "RekeyOptions") -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Each move is create, then remove: the identity is first at both keys of one person, and then at the new one only. So no
 moment loses an identity, and a run that was killed is finished by the next: a mapping that stands at both keys of a
-pair is a move half done. The service must not answer callers of the old issuer meanwhile.
+pair is a move half done. The service must not answer callers of the old issuer meanwhile. Whose old mapping goes away
+during the move was moved by another run, or deleted: ACS knows which.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from quart_app.acs.interface import AcsClient, IdentityGone, IdentityNotOwned
 from quart_app.operations.identity_owners import IdentityOwners
 from storage.mapping import (
     IdentityMapping,
@@ -32,7 +34,7 @@ class Move(StrEnum):
     """What became of one pair.
 
     moved        the new user has the mapping now, and the old one none (in a dry run: it would be so)
-    moved_before  an earlier run did that
+    moved_before  an earlier run did that, or another one just now
     absent       neither user has a mapping
     conflicting  the new user has another identity, and both stay as they are
     in_deletion  one of the two mappings is being deleted: `acs-auth reconcile` finishes that
@@ -136,15 +138,21 @@ class RekeyOptions:
 
 
 async def rekey(
-    store: MappingStore, options: RekeyOptions, progress: Callable[[RekeyReport], None] = lambda _: None
+    store: MappingStore,
+    acs: AcsClient,
+    options: RekeyOptions,
+    progress: Callable[[RekeyReport], None] = lambda _: None,
 ) -> RekeyReport:
-    """Move; `progress` is told after every pair. The store repeats what may be repeated."""
-    return await _Rekeying(store, options, progress).run()
+    """Move; `progress` is called after every pair. Store and client repeat what may be repeated."""
+    return await _Rekeying(store, acs, options, progress).run()
 
 
 class _Rekeying:
-    def __init__(self, store: MappingStore, options: RekeyOptions, progress: Callable[[RekeyReport], None]) -> None:
+    def __init__(
+        self, store: MappingStore, acs: AcsClient, options: RekeyOptions, progress: Callable[[RekeyReport], None]
+    ) -> None:
         self._store = store
+        self._acs = acs
         self._options = options
         self._progress = progress
         self._owners = IdentityOwners()
@@ -230,11 +238,23 @@ class _Rekeying:
     async def _take_from(self, mapping: IdentityMapping, there: IdentityMapping) -> Move:
         """Remove the old mapping; if its user began to delete it meanwhile, take the new one back instead."""
         current = await self._store.get(mapping.user)
-        if current is None or current.version != mapping.version:
-            await self._store.remove(there)
-            return Move.CHANGED
-        await self._store.remove(mapping)
-        return Move.MOVED
+        if current is not None and current.version == mapping.version:
+            await self._store.remove(mapping)
+            return Move.MOVED
+        if current is None and await self._lives(mapping.acs_user_id):
+            return Move.MOVED_BEFORE
+        await self._store.remove(there)
+        return Move.CHANGED
+
+    async def _lives(self, acs_user_id: str) -> bool:
+        """Whether the identity was not deleted with its old mapping."""
+        try:
+            await self._acs.issue_token(acs_user_id)
+        except IdentityGone:
+            return False
+        except IdentityNotOwned:
+            return True  # so this service has not deleted it
+        return True
 
 
 _REASONS = {

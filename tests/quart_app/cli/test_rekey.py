@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from quart_app.acs.interface import AcsUnavailable
 from quart_app.operations.rekeying import RekeyOptions, UnusablePairs, read_pairs, rekey
 from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UnreadableMapping, UserKey
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.quart_app.cli.test_export_all import opened_cosmos
 from tests.support.acs_ids import acs_id
+from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
+from tests.support.scripted import FailBefore
 from tests.support.service_process import acs_auth as start_acs_auth
 from tests.support.service_process import environment_for
 
@@ -181,7 +184,7 @@ async def test_no_interruption_loses_doubles_or_mixes_up_an_identity(
     store.plan, store.writes = plan, 0
     for _ in range(len(plan) + 1):
         try:
-            await rekey(store, options)
+            await rekey(store, MemoryAcsClient(), options)
         except* Killed:
             pass
         held = {user: mapping.acs_user_id for user, mapping in store.stored.items()}
@@ -192,18 +195,42 @@ async def test_no_interruption_loses_doubles_or_mixes_up_an_identity(
     assert {user: mapping.acs_user_id for user, mapping in store.stored.items()} == expected
 
 
-async def test_a_user_who_deletes_meanwhile_is_not_brought_back() -> None:
-    class Meanwhile(MemoryMappingStore):
-        async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
-            made = await super().create(user, acs_user_id, created_at)
-            if user.issuer == NEW:
-                await self.remove(self.stored[UserKey(OLD, "a")])
-            return made
+class TakenMeanwhile(MemoryMappingStore):
+    """The old mapping goes away as soon as the new one is made."""
 
-    store = Meanwhile()
-    await store.create(UserKey(OLD, "a"), acs_id("a"))
-    report = await rekey(store, RekeyOptions(OLD, NEW, {"a": "A"}))
+    async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
+        made = await super().create(user, acs_user_id, created_at)
+        if user.issuer == NEW:
+            await self.remove(self.stored[UserKey(OLD, "a")])
+        return made
+
+
+async def test_a_user_who_deletes_meanwhile_is_not_brought_back() -> None:
+    store, acs = TakenMeanwhile(), MemoryAcsClient()
+    identity = await acs.create_identity()
+    await store.create(UserKey(OLD, "a"), identity)
+    await acs.delete_identity(identity)
+    report = await rekey(store, acs, RekeyOptions(OLD, NEW, {"a": "A"}))
     assert (store.stored, report.complete) == ({}, False)
+
+
+async def test_two_runs_at_the_same_time_lose_nobody() -> None:
+    store, acs = TakenMeanwhile(), MemoryAcsClient()  # by the other run
+    identity = await acs.create_identity()
+    await store.create(UserKey(OLD, "a"), identity)
+    report = await rekey(store, acs, RekeyOptions(OLD, NEW, {"a": "A"}))
+    assert {user: mapping.acs_user_id for user, mapping in store.stored.items()} == {UserKey(NEW, "A"): identity}
+    assert report.complete
+
+
+async def test_when_acs_does_not_say_which_of_both_it_was_nothing_is_removed() -> None:
+    store, acs = TakenMeanwhile(), MemoryAcsClient()
+    identity = await acs.create_identity()
+    await store.create(UserKey(OLD, "a"), identity)
+    acs.script("issue_token", FailBefore(AcsUnavailable()), None)
+    report = await rekey(store, acs, RekeyOptions(OLD, NEW, {"a": "A"}))
+    assert list(store.stored) == [UserKey(NEW, "A")]
+    assert not report.complete
 
 
 @pytest.mark.parametrize(
