@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from quart_app.settings import EntraSettings, Settings, StorageBackend
 from upstream.calls import UpstreamCalls
@@ -16,7 +16,6 @@ from upstream.retrying import RetryPolicy
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
-    from azure.core.credentials_async import AsyncSupportsTokenInfo
     from azure.core.pipeline import PipelineResponse
 
 MANAGED_IDENTITY = "managed_identity"
@@ -50,6 +49,14 @@ class ManagedIdentityUnavailable(Unavailable, ManagedIdentityError):
         super().__init__("The managed identity endpoint is unavailable.", retry_after)
 
 
+class GivesTokens(Protocol):
+    """What an `AzureCredential` asks; whoever opened it closes it."""
+
+    async def get_token_info(self, *scopes: str, options: "TokenRequestOptions | None" = None) -> "AccessTokenInfo":
+        """See azure-core's `AsyncSupportsTokenInfo`."""
+        ...
+
+
 class AzureCredential:
     """Whom the Azure SDKs and on-behalf-of ask for tokens (`AsyncTokenCredential`): the managed identity.
 
@@ -59,7 +66,7 @@ class AzureCredential:
 
     def __init__(
         self,
-        credential: "AsyncSupportsTokenInfo",
+        credential: GivesTokens,
         calls: UpstreamCalls,
         failed: Callable[[Exception], UpstreamError],
     ) -> None:

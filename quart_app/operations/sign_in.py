@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from quart_app.credentials import AzureCredential, ManagedIdentityUnavailable, managed_identity
+from quart_app.credentials import AzureCredential, GivesTokens, ManagedIdentityUnavailable, managed_identity
 from quart_app.settings import Settings
 from upstream.calls import UpstreamCalls
 from upstream.errors import Cause, Unavailable, UpstreamError
@@ -126,7 +126,7 @@ def graph_refusal(sign_in: OperatorSignIn) -> SignInRefused | None:
 class _Remembering:
     """Keeps tokens until shortly before they expire: the Azure CLI takes a second for each, the same one again too."""
 
-    def __init__(self, credential: "AsyncSupportsTokenInfo", clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, credential: GivesTokens, clock: Callable[[], float] = time.time) -> None:
         self._credential = credential
         self._clock = clock
         self._kept: dict[tuple[str, ...], AccessTokenInfo] = {}
@@ -138,15 +138,6 @@ class _Remembering:
             if kept is None or kept.expires_on - self._clock() < _EXPIRY_MARGIN_SECONDS:
                 kept = self._kept[scopes] = await self._credential.get_token_info(*scopes, options=options or {})
             return kept
-
-    async def close(self) -> None:
-        """Nothing: whoever opened it closes it."""
-
-    async def __aexit__(self, *_: object) -> None:
-        """Nothing: whoever opened it closes it."""
-
-    async def __aenter__(self) -> "_Remembering":
-        return self
 
 
 class _FarAway:
@@ -161,15 +152,6 @@ class _FarAway:
             return await self._identity.get_token_info(*scopes, options=options)
         except ManagedIdentityUnavailable as error:
             raise _not_here(error, self._name) from None
-
-    async def close(self) -> None:
-        """Nothing: whoever opened it closes it."""
-
-    async def __aexit__(self, *_: object) -> None:
-        """Nothing: whoever opened it closes it."""
-
-    async def __aenter__(self) -> "_FarAway":
-        return self
 
 
 @asynccontextmanager
