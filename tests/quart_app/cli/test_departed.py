@@ -13,7 +13,7 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.operations.departures import Departures, Standing
 from quart_app.operations.directory import DirectoryUnavailable
-from storage.mapping import IdentityMapping, MappingStore, UserKey
+from storage.mapping import UNKNOWN_CREATION, IdentityMapping, MappingStore, UserKey
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.support.acs_ids import acs_id
 from upstream.retrying import RetryPolicy
@@ -182,3 +182,30 @@ async def test_a_new_mapping_another_issuer_and_another_tenant_are_not_asked_for
         found = departures.standing(user)
         assert found is not None
         assert found[0] is Standing.UNDECIDED
+
+
+class Silent:
+    """Fulfils `Directory`: a tenant whose directory never answers."""
+
+    tenants = ("7f2b5a10-3c4d-4e8f-9a61-0d5c8e2b7a11",)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def existing(self, tenant_id: str, object_ids: Sequence[str]) -> frozenset[str]:
+        self.asked += 1
+        raise DirectoryUnavailable("Microsoft Graph did not say who exists in Entra ID.")
+
+    async def is_restorable(self, tenant_id: str, object_id: str) -> bool:
+        raise AssertionError("Nobody is known to be missing.")
+
+
+async def test_a_directory_that_never_answers_is_asked_three_times_only_and_decides_nothing() -> None:
+    directory = Silent()
+    departures = Departures(directory, lambda: datetime(2026, 11, 26, tzinfo=UTC))
+    users = [UserKey(directory.tenants[0], f"{number:08x}-0000-4000-8000-000000000000") for number in range(5 * 999)]
+    for user in users:
+        await departures.add(IdentityMapping(user, acs_id("one"), UNKNOWN_CREATION, deleting=False, version="1"))
+    await departures.finish()
+    assert directory.asked == 3
+    assert {(departures.standing(user) or ("none",))[0] for user in users} == {Standing.UNDECIDED}
