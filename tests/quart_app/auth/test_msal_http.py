@@ -1,6 +1,7 @@
 """The HTTP client that MSAL is given: how long it waits."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -13,7 +14,7 @@ DROPS = 100
 
 
 async def test_an_answer_that_comes_drop_by_drop_holds_no_thread_for_long() -> None:
-    sent = 0
+    sent, over = 0, asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
@@ -27,6 +28,9 @@ async def test_an_answer_that_comes_drop_by_drop_holds_no_thread_for_long() -> N
                 for _ in range(20):  # turns of the event loop: the client reads, and its timers run
                     await asyncio.sleep(0)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        over.set()
 
     client = HttpClient(1, 1)
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
@@ -34,4 +38,5 @@ async def test_an_answer_that_comes_drop_by_drop_holds_no_thread_for_long() -> N
         with pytest.raises(OnBehalfOfUnavailable):
             await asyncio.to_thread(client.get, f"http://{host}:{port}/")
         await client.aclose()
+        await over.wait()
     assert sent < 10

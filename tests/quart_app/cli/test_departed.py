@@ -86,7 +86,7 @@ async def test_what_is_not_answered_decides_nothing(
     acs_auth: AcsAuth,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("quart_app.operations.directory.PATIENT", RetryPolicy(attempts=1))
+    monkeypatch.setattr("quart_app.operations.upstreams.PATIENT", RetryPolicy(attempts=1))
     local_azure.graph.faults.script(operation, fault)
     result = await acs_auth("reconcile", "--departed", "--repair", "--json")
     report = json.loads(result.stdout)
