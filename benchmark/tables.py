@@ -44,7 +44,7 @@ def throughput(figures: Mapping[Cell, Figures]) -> Iterator[str]:
     header = (
         "delays", "connections", "what", "requests/s", "p50 ms", "p99 ms", "CPU ms", "calls", "RSS MiB", "helpers",
     )  # fmt: skip
-    yield from _table(header, (_cell(cell, taken) for cell, taken in sorted(figures.items(), key=_order)))
+    yield from table(header, (_cell(cell, taken) for cell, taken in sorted(figures.items(), key=_order)))
     yield ""
     yield "CPU: of the measured process, for each request. calls: to all upstreams, for each request."
     yield "helpers: which share of a core the load generator and the upstreams used; near 100% they hold the rest up."
@@ -53,7 +53,7 @@ def throughput(figures: Mapping[Cell, Figures]) -> Iterator[str]:
 def starts(measured: Mapping[str, Start]) -> Iterator[str]:
     """One line for each store."""
     yield ""
-    yield from _table(
+    yield from table(
         ("store", "start to first 201, s", "imports alone, s", "ratio", "RSS MiB after it"),
         (
             (
@@ -71,7 +71,7 @@ def starts(measured: Mapping[str, Start]) -> Iterator[str]:
 def goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> Iterator[str]:
     """What was aimed at, and what was reached in this run."""
     yield ""
-    yield from _table(("goal", "reached", "met"), _goals(figures, measured))
+    yield from table(("goal", "reached", "met"), _goals(figures, measured))
 
 
 def growth(sizes: Sequence[Size], figures: Mapping[Cell, Figures]) -> Iterator[str]:
@@ -98,7 +98,7 @@ def growth(sizes: Sequence[Size], figures: Mapping[Cell, Figures]) -> Iterator[s
         "create, ms",
         *(f"{route}, requests/s" for route in routes),
     )
-    yield from _table(header, rows)
+    yield from table(header, rows)
 
 
 def _goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> Iterator[tuple[str, str, str]]:
@@ -172,7 +172,8 @@ def _cell(cell: Cell, taken: Figures) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table, its columns aligned."""
     lines = [tuple(header), *map(tuple, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 
