@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import psutil
 
+from benchmark.bursts import Burst
+from benchmark.first import FirstSignIn
 from benchmark.growth import Size
 from benchmark.processes import Cores
 from benchmark.start import Start
@@ -54,18 +56,65 @@ def starts(measured: Mapping[str, Start]) -> Iterator[str]:
     """One line for each store."""
     yield ""
     yield from table(
-        ("store", "start to first 201, s", "imports alone, s", "ratio", "RSS MiB after it"),
+        ("store", "start to first 201, s", "imports alone, s", "ratio", "without byte code, s", "RSS MiB after it"),
         (
             (
                 store,
                 f"{start.to_first_token:.3f}",
                 f"{start.imports:.3f}",
                 f"{_ratio(start):.2f}",
+                f"{start.cold:.1f}",
                 f"{start.resident:.0f}",
             )
             for store, start in measured.items()
         ),
     )
+
+
+def bursts(measured: Mapping[tuple[str, int], Burst]) -> Iterator[str]:
+    """One line for each subject and number of connections."""
+    yield ""
+    yield from table(
+        (
+            "connections at once", "what", "p50 ms", "p99 ms", "p99 / p50", "longest ms", "refused", "starved",
+            "RSS MiB",
+        ),
+        (
+            (
+                f"{burst.connections:,}", name, f"{burst.p50:,.0f}", f"{burst.p99:,.0f}",
+                f"{burst.p99 / burst.p50:.1f}", f"{burst.longest:,.0f}", f"{burst.refused:,}", str(burst.starved),
+                f"{burst.resident:.0f}",
+            )
+            for (name, _), burst in measured.items()
+        ),
+    )  # fmt: skip
+
+
+def first_sign_ins(measured: Mapping[str, FirstSignIn]) -> Iterator[str]:
+    """One line for each store."""
+    yield ""
+    yield from table(
+        ("store", "POST /api/user, new user, ms", "its path ms", "over it ms", "first GET /api/token, ms", "calls"),
+        (
+            (
+                store, f"{first.post:.1f}", f"{first.path:.0f}", f"{first.post - first.path:.1f}", f"{first.get:.1f}",
+                f"{first.calls:.1f}",
+            )
+            for store, first in measured.items()
+        ),
+    )  # fmt: skip
+
+
+def beside(first: str, figures: Mapping[Cell, Figures]) -> Iterator[str]:
+    """CPU and p99 of each subject, and what of CPU it takes more than the subject `first` in the same round."""
+    yield ""
+    rows = []
+    for cell, taken in sorted(figures.items(), key=_order):
+        base = figures[Cell(first, cell.delays, cell.connections)]
+        more = "" if cell.subject == first else f"{taken.cpu_beyond(base):+.1%}"
+        rows.append((str(cell.connections), cell.subject, f"{taken.cpu:.3f}", more, f"{taken.p50:.1f}",
+                     f"{taken.p99:.1f}", f"{taken.upstream_calls:.2f}"))  # fmt: skip
+    yield from table(("connections", "what", "CPU ms", "more CPU", "p50 ms", "p99 ms", "calls"), rows)
 
 
 def goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> Iterator[str]:
