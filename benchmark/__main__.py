@@ -30,7 +30,6 @@ from local_azure.certificates import LocalAuthority
 
 STORES = ("cosmos", "graph", "sqlite")
 DELAYS = {"none": {}, "20/20/10/5 ms": {"entra": 0.02, "graph": 0.02, "acs": 0.01, "cosmos": 0.005}}
-USERS = 300  # more than there are connections: requests of one user at a time share their work
 PARTS = ("throughput", "start", "bursts", "first", "reuse", "telemetry", "growth")
 STAND_INS = "local-azure"
 PLAIN, REUSED = "as it comes", "ACS_TOKEN_REUSE_MINUTES=60"
@@ -50,7 +49,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to measure, how thoroughly."""
+    """What to measure, how thoroughly.
+
+    users        who call; more than there are connections, because requests of one user at a time share their work
+    bursts       how many connections are opened at once
+    first_users  how many sign in for the first time
+    """
 
     parts: tuple[str, ...]
     stores: tuple[str, ...]
@@ -60,6 +64,7 @@ class Options:
     sizes: tuple[int, ...]
     bursts: tuple[int, ...]
     first_users: int
+    users: int
     peer: Peer | None = None
 
     @property
@@ -69,9 +74,9 @@ class Options:
 
 
 THOROUGH = Options(
-    PARTS, STORES, Plan(3, 1.0, 0.2, (1, 16, 64, 256)), DELAYS, 7, (1, 1_000, 100_000, 1_000_000), (256, 1_000), 50
+    PARTS, STORES, Plan(3, 1.0, 0.2, (1, 16, 64, 256)), DELAYS, 7, (1, 1_000, 100_000, 1_000_000), (256, 1_000), 50, 300
 )
-QUICK = Options(PARTS, STORES, Plan(1, 0.3, 0.1, (1, 16)), DELAYS, 1, (1, 1_000), (32,), 5)
+QUICK = Options(PARTS, STORES, Plan(1, 0.3, 0.1, (1, 16)), DELAYS, 1, (1, 1_000), (32,), 5, 40)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -138,7 +143,7 @@ async def run(options: Options, directory: Path) -> None:
         psutil.Process().cpu_affinity(list(cores.helpers))
     click.echo("\n".join(tables.conditions(cores, options.plan)))
     async with upstreams(directory / STAND_INS) as azure:
-        object_ids = [str(uuid.UUID(int=number)) for number in range(1, USERS + 1)]
+        object_ids = [str(uuid.UUID(int=number)) for number in range(1, options.users + 1)]
         tokens = Tokens(object_ids, await azure.tokens(object_ids))
         figures = None
         if "throughput" in options.parts:

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import httptools
 
 from benchmark.load import Target
-from benchmark.processes import Child
 from benchmark.throughput import Subject, percentile
 
 PATIENCE_SECONDS = 30.0
@@ -60,9 +59,9 @@ async def burst(target: Target, connections: int) -> tuple[list[float], Counter[
     return seconds, sum((client.statuses for client in clients), Counter()), sum(not each.seconds for each in clients)
 
 
-async def one_after_another(child: Child, requests: Sequence[bytes]) -> tuple[list[float], Counter[int]]:
+async def one_after_another(url: str, requests: Sequence[bytes]) -> tuple[list[float], Counter[int]]:
     """Send them on one connection; the seconds of each answer, and how many had each status."""
-    client = _Client(Target(child.url, iter(requests)), len(requests))
+    client = _Client(Target(url, iter(requests)), len(requests))
     await client.go()
     return client.seconds, client.statuses
 

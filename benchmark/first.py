@@ -37,9 +37,9 @@ async def measure_first(
     """Let so many new users sign in, one after another. Raises `BenchmarkFailed`."""
     warm, *tokens = await upstreams.tokens([str(uuid.uuid4()) for _ in range(users + 1)])
     await upstreams.delay(delays)
-    await one_after_another(child, _requests(child, [warm]))  # connects to everyone
+    await one_after_another(child.url, _requests(child, [warm]))  # connects to everyone
     calls = await upstreams.calls()
-    seconds, statuses = await one_after_another(child, _requests(child, tokens))
+    seconds, statuses = await one_after_another(child.url, _requests(child, tokens))
     calls = await upstreams.calls() - calls
     await upstreams.delay({})
     if set(statuses) != {201}:
