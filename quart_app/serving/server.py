@@ -41,6 +41,11 @@ STARTING_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 300  # longer than the 240 s after which Azure's ingress closes idle connections
 SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # ends also connections on which a request was begun and never finished
 WAITING_CONNECTIONS = 1024  # while one turn of the event loop lasts; of more the kernel drops some without a word
+ACCEPTED_IN_A_TURN = 16
+"""Connections. uvloop takes one from each listening socket in a turn of the event loop, and turns are long while many
+requests are served: of a burst of callers the last ones waited until all others had been served several times. So the
+one socket is listened on by so many handles.
+"""
 MAXIMUM_HEADER_BYTES = 64 * 1024  # room for a token that is too large, so that it gets its 401
 
 
@@ -213,7 +218,8 @@ def _why_not_bound(server: ServerSettings, error: OSError) -> str:
 
 def _config(bound: socket.socket, drain_seconds: float) -> Config:
     config = Config()
-    config.bind = [f"fd://{bound.detach()}"]
+    handles = [bound, *(bound.dup() for _ in range(ACCEPTED_IN_A_TURN - 1))]
+    config.bind = [f"fd://{handle.detach()}" for handle in handles]
     config.include_server_header = False
     config.graceful_timeout = drain_seconds
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
@@ -222,8 +228,25 @@ def _config(bound: socket.socket, drain_seconds: float) -> Config:
     config.h2_max_header_list_size = MAXIMUM_HEADER_BYTES
     config.backlog = WAITING_CONNECTIONS
     config.accesslog = None
-    config.errorlog = logging.getLogger("hypercorn.error")
+    config.errorlog = logging.Logger("hypercorn.error")  # its own, for the filter is this server's
+    config.errorlog.parent = logging.getLogger()
+    config.errorlog.addFilter(_Once("Running on"))
     return config
+
+
+class _Once(logging.Filter):
+    """Lets one line pass that begins with `beginning`: Hypercorn tells of each handle, and they are one socket."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning = beginning
+        self._passed = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith(self._beginning):
+            return True
+        passed, self._passed = self._passed, True
+        return not passed
 
 
 _CANCEL_SECONDS = 1.0
