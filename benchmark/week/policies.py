@@ -33,11 +33,12 @@ POLICIES: Sequence[Policy] = (
     Policy("a token for each page", _PAGES, deployment=Deployment(_MANY), plotted=True),
     Policy("… ACS_TOKEN_REUSE_MINUTES=10", _PAGES, deployment=Deployment(_MANY, 10)),
     Policy("… ACS_TOKEN_REUSE_MINUTES=60", _PAGES, deployment=Deployment(_MANY, 60)),
+    Policy("… reuse for 60 minutes, 10 million kept", _PAGES, deployment=Deployment(_MANY, 60, 10_000_000)),
     Policy(
-        "… of 60 minutes, if each replica kept 10 million tokens", _PAGES, deployment=Deployment(_MANY, 60, 10_000_000)
-    ),
-    Policy(
-        "… and each user always met the same replica", _PAGES, deployment=Deployment(1, 60, 10_000_000), plotted=True
+        "… reuse for 60 minutes, each user at one replica",
+        _PAGES,
+        deployment=Deployment(1, 60, 10_000_000),
+        plotted=True,
     ),
     Policy("clients keep a token for its life", client=_KEPT, plotted=True),
     Policy("… narrowed to 60 minutes", client=ClientPolicy(keeps=True, minutes=60)),

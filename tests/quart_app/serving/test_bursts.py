@@ -31,7 +31,7 @@ async def _turns_until_all_are_served() -> list[int]:
     address = bound.getsockname()
     config = server._config(bound, 1.0)
     serving = asyncio.create_task(hypercorn.asyncio.serve(application, config, shutdown_trigger=stop.wait, mode="asgi"))
-    callers = []
+    callers: list[socket.socket] = []
     while not callers:  # until it listens
         await asyncio.sleep(0)
         try:
