@@ -73,7 +73,7 @@ async def _serve(settings: Settings, stopping: Stopping, drain_seconds: float, s
     try:
         # Before anything else is opened: a busy port must not leave half-made connections behind.
         server = _Server(_bind(settings.server), settings.server.shutdown_delay_seconds, drain_seconds, stopping)
-        if concerns_chat(settings.acs.token_scopes):
+        if concerns_chat(settings.issued_scopes):
             logger.warning("%s %s", CHAT_RETIRES, WHAT_TO_DO)
         telemetry = await telemetry_stack.enter_async_context(open_telemetry(settings.telemetry))
         app = await opened(

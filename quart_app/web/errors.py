@@ -401,7 +401,7 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     ),
     TeamsExchangeNotOffered: ErrorResponse(
         ErrorName.TEAMS_EXCHANGE_NOT_OFFERED,
-        "Teams tokens are exchanged only for users of Microsoft Entra ID; this service's users sign in elsewhere.",
+        "Teams tokens are exchanged only for users of Microsoft Entra ID, and the caller signs in elsewhere.",
     ),
     StepUpNotPossible: ErrorResponse(ErrorName.STEP_UP_REQUIRED, _STEP_UP, _challenge("insufficient_scope", _STEP_UP)),
     StoreAccessDenied: _INVALID_TOKEN,

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document, made from the routes themselves and the descriptions that they carry."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from quart import Quart
 
+from quart_app.auth.doors import SignIn
 from quart_app.auth.guard import ACCESS
-from quart_app.auth.issuers import SignIn
 from quart_app.web.error_names import names_of
 from quart_app.web.routes import models
 from quart_app.web.routes.description import Answer, RouteDescription, description_of
@@ -73,24 +74,24 @@ def openapi_document(app: Quart) -> dict[str, Any]:
     }
 
 
-def with_sign_in(document: dict[str, Any], sign_in: SignIn | None, *, by_token: bool = True) -> dict[str, Any]:
-    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone.
+def with_sign_in(document: dict[str, Any], sign_ins: Sequence[SignIn], *, by_token: bool = True) -> dict[str, Any]:
+    """The document with its security schemes: each of `sign_ins`, any of which is enough, and the bearer scheme.
 
     Without `by_token` the bearer scheme is left out where there is a sign-in.
     """
-    schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
-    security: list[dict[str, list[str]]] = [{"token": []}]
-    if sign_in is not None:
+    schemes: dict[str, Any] = {}
+    security: list[dict[str, list[str]]] = []
+    for each in sign_ins:
         flow = {
-            "authorizationUrl": sign_in.endpoints.authorization,
-            "tokenUrl": sign_in.endpoints.token,
-            "scopes": dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
+            "authorizationUrl": each.endpoints.authorization,
+            "tokenUrl": each.endpoints.token,
+            "scopes": dict.fromkeys(each.scopes, "Call this API as the signed-in user"),
         }
-        schemes = {
-            sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}},
-            **(schemes if by_token else {}),
-        }
-        security = [{sign_in.issuer: list(sign_in.scopes)}, *(security if by_token else [])]
+        schemes[each.issuer] = {"type": "oauth2", "flows": {"authorizationCode": flow}}
+        security.append({each.issuer: list(each.scopes)})
+    if by_token or not sign_ins:
+        schemes["token"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        security.append({"token": []})
     components = {**document["components"], "securitySchemes": schemes}
     return {**document, "components": components, "security": security}
 

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
+from quart_app.auth.doors import Door
 from quart_app.auth.guard import public
-from quart_app.auth.issuers import AcceptedTokens
 from quart_app.web.json_answers import json_response
 from quart_app.web.protected_resources import METADATA_PATH, asked_origin
 from quart_app.web.routes.description import Answer, describes
@@ -18,8 +18,8 @@ DESCRIPTION = (
 )
 
 
-def protected_resource_routes(accepted: AcceptedTokens, guarded_paths: Collection[str]) -> Blueprint:
-    """The metadata of the API as a whole, and of each of `guarded_paths`.
+def protected_resource_routes(doors: Collection[Door], guarded_paths: Collection[str]) -> Blueprint:
+    """The metadata of the API as a whole, and of each of `guarded_paths`: all `doors` lead to all of them.
 
     By RFC 9728, section 3.3, a client that follows a challenge takes a document only if its `resource` is exactly the
     URL that it had asked. So each path has its own.
@@ -32,8 +32,8 @@ def protected_resource_routes(accepted: AcceptedTokens, guarded_paths: Collectio
             raise NotFound
         body: ProtectedResource = {
             "resource": origin + path,
-            "authorization_servers": list(accepted.authorization_servers),
-            "scopes_supported": list(accepted.full_scopes),
+            "authorization_servers": [issuer for door in doors for issuer in door.authorization_servers],
+            "scopes_supported": list(dict.fromkeys(scope for door in doors for scope in door.full_scopes)),
             "bearer_methods_supported": ["header"],
             "resource_name": "ACS authentication service",
             "resource_documentation": f"{origin}/docs",
