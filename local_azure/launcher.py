@@ -53,7 +53,8 @@ class Options:
 
     `state_directory` is absolute; `command` is how the user started this program. Browser clients of `origins` may call
     the service, besides those of `USUAL_ORIGINS`. Without `secrets` the service has the managed identity only.
-    `deleted_identity` is what ACS answers for a deleted identity.
+    With `two_doors` users of another issuer call as well. `deleted_identity` is what ACS answers for a deleted
+    identity.
     """
 
     state_directory: Path
@@ -63,6 +64,7 @@ class Options:
     command: tuple[str, ...]
     origins: tuple[str, ...] = ()
     secrets: bool = True
+    two_doors: bool = False
     deleted_identity: DeletedIdentityAnswer | None = None
 
 
@@ -123,6 +125,8 @@ class _Run:
         """Say what runs where."""
         for name, told in STAND_IN_NAMES.items():
             self.echo(f"  {told + ' stand-in':<19}{_url(getattr(self.ports.stand_ins, name))}")
+        if self.options.two_doors:
+            self.echo(f"  Another issuer     {self.azure.entra.oidc_issuer.issuer}")
         if self.options.with_service:
             self.echo(f"  Service            http://localhost:{self.ports.service}, mappings in {self.options.storage}")
             self.echo(f"  Service log        {self.log}")
@@ -141,6 +145,7 @@ class _Run:
         """The service's settings, its port excepted."""
         origins = dict.fromkeys((*USUAL_ORIGINS, *self.options.origins))
         return {
+            **(self.azure.entra.oidc_issuer.service_environment() if self.options.two_doors else {}),
             **self.azure.service_environment(secrets=self.options.secrets),
             "ENVIRONMENT": "development",
             "STORAGE_BACKEND": self.options.storage,
@@ -188,6 +193,9 @@ class _Run:
         self.echo(f"  {authorized} -X POST {service_url}/api/user")
         self.echo(f"  {authorized} {service_url}/api/token")
         self.echo(f"  {authorized} -X DELETE {service_url}/api/user")
+        if self.options.two_doors:
+            self.echo("\nThe same user at the other issuer is another user:")
+            self.echo(f"  TOKEN=$({shlex.join([*token, '--door', 'oidc'])})")
         self.echo(f"\nIn a browser: {service_url}")
         self.echo("  At sign-in it warns once, because it does not know this machine's own certificate authority,")
         self.echo(f"  {directory / 'ca.pem'}")

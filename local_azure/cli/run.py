@@ -43,6 +43,7 @@ def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     "--origin", "origins", multiple=True, callback=_origin, help="A browser client's origin; may be repeated."
 )
 @state_directory
+@click.option("--two-doors", is_flag=True, help="The users of another issuer call as well: token --door oidc.")
 @click.option("--no-service", is_flag=True, help="Only the stand-ins; print the settings that a service needs.")
 @click.option("--no-secrets", is_flag=True, help="The service has a managed identity instead of keys and secrets.")
 @click.option(
@@ -57,6 +58,7 @@ def run(
     base_port: int | None,
     origins: tuple[str, ...],
     state_dir: Path,
+    two_doors: bool,
     no_service: bool,
     no_secrets: bool,
     deleted_identity: tuple[int, str, str] | None,
@@ -69,6 +71,8 @@ def run(
     Browser clients on the usual ports of development servers (3000, 4200, 5000, 5173, 8000, 8080) may call the
     service; --origin adds others.
     """
+    if two_doors and storage == "graph":
+        raise click.UsageError("--two-doors needs another store than graph, which is for users of Entra ID only.")
     options = Options(
         state_directory=state_dir.absolute(),
         storage=storage,
@@ -77,6 +81,7 @@ def run(
         command=_this_command(),
         origins=origins,
         secrets=not no_secrets,
+        two_doors=two_doors,
         deleted_identity=None if deleted_identity is None else DeletedIdentityAnswer(*deleted_identity),
     )
     try:

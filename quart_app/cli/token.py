@@ -25,7 +25,9 @@ _REMEDIES = {
 
 @click.command()
 @click.option(
-    "--door", type=click.Choice(tuple(DoorName)), help="Whose user signs in. [default: the first that is open]"
+    "--door",
+    type=click.Choice([door.value for door in DoorName]),
+    help="Whose user signs in. [default: the first that is open]",
 )
 @click.option("--client-id", help="The client application that signs in. [default: DOCS_CLIENT_ID]")
 @click.option("--tenant-id", help="The tenant to sign in to. [default: ENTRA_TENANT_ID]")

@@ -211,6 +211,21 @@ async def test_the_settings_of_a_service_without_a_secret_are_printed(tmp_path: 
         assert await run.end(signal.SIGTERM) == 0
 
 
+async def test_the_users_of_another_issuer_can_call_as_well(tmp_path: Path) -> None:
+    async with running(tmp_path, "--two-doors") as run, aiohttp.ClientSession() as session:
+        printed = re.search(r"TOKEN=\$\((.+--door oidc)\)", run.output)
+        assert printed is not None
+        run.output = printed[0]
+        created = []
+        for _ in range(2):
+            headers = {"Authorization": f"Bearer {await run.access_token()}"}
+            async with session.post(f"{run.service_url}/api/user", headers=headers) as answer:
+                created.append((answer.status, await answer.json()))
+        assert [status for status, _ in created] == [201, 200]
+        assert created[0][1] == created[1][1]
+        assert await run.end(signal.SIGTERM) == 0
+
+
 async def test_the_answer_for_a_deleted_identity_is_chosen_at_the_start(tmp_path: Path) -> None:
     async with running(tmp_path, "--no-service", "--deleted-identity", "401", "Gone", "No more.") as run:
         connection = re.search(r"endpoint=(https://localhost:\d+)", run.output)

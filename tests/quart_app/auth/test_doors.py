@@ -48,7 +48,7 @@ def start(
 
     def begun(**settings: str) -> Any:
         directory, key = state_directory.parent, signing_keys[-1]
-        given = {**local_azure.service_environment(), **settings}
+        given: dict[str, Any] = {**local_azure.service_environment(), **settings}
         return oidc_service(monkeypatch, local_azure, directory, key, claims, **given)
 
     return begun
