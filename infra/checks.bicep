@@ -18,6 +18,7 @@ type Choices = {
   maxReplicas: int
   oidcIssuer: string
   oidcAudience: string
+  twoDoors: bool
 }
 
 @export()
@@ -58,6 +59,9 @@ func faults(given Choices) string[] =>
         : ''
       !empty(given.oidcIssuer) && given.storageBackend == 'graph'
         ? 'STORAGE_BACKEND=graph is for users of Microsoft Entra ID: with OIDC_ISSUER use cosmos.'
+        : ''
+      given.twoDoors && empty(given.oidcIssuer)
+        ? 'TWO_DOORS=true needs OIDC_ISSUER, the issuer whose users call besides those of Microsoft Entra ID.'
         : ''
     ],
     sentence => !empty(sentence)

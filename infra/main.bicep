@@ -64,6 +64,9 @@ param onlyFrontDoor string = 'false'
 @description('Make and keep the app registrations; needs Application.ReadWrite.All')
 param createAppRegistrations string = 'true'
 
+@description('With another issuer (OIDC_ISSUER): users of Microsoft Entra ID call as well')
+param twoDoors string = 'false'
+
 @description('Client id of the API registration, if it is not made here')
 param apiClientId string = ''
 
@@ -110,8 +113,8 @@ param resourceTags string = ''
 param recoverKeyVault string = 'false'
 
 var budgeted = number('MONTHLY_BUDGET', monthlyBudget) > 0
-var oidc = !empty(serviceSettings.?OIDC_ISSUER)
-var registrations = flag('CREATE_APP_REGISTRATIONS', createAppRegistrations) && !oidc
+var entra = empty(serviceSettings.?OIDC_ISSUER) || flag('TWO_DOORS', twoDoors)
+var registrations = flag('CREATE_APP_REGISTRATIONS', createAppRegistrations) && entra
 var throughput = number('COSMOS_MAX_THROUGHPUT', cosmosMaxThroughput)
 var found = concat(
   faults({
@@ -130,8 +133,9 @@ var found = concat(
     maxReplicas: number('MAX_REPLICAS', maxReplicas)
     oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
     oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
+    twoDoors: flag('TWO_DOORS', twoDoors)
   }),
-  !registrations && !oidc && empty(apiClientId)
+  !registrations && entra && empty(apiClientId)
     ? ['Set API_CLIENT_ID, the client id of the API\'s app registration, or CREATE_APP_REGISTRATIONS=true.']
     : [],
   throughput >= 1000 && throughput % 1000 == 0 ? [] : ['COSMOS_MAX_THROUGHPUT must be a multiple of 1000.'],
@@ -202,6 +206,7 @@ module resources 'resources.bicep' = {
     privateNetwork: flag('PRIVATE_NETWORK', privateNetwork)
     internalIngress: flag('INTERNAL_INGRESS', internalIngress)
     onlyFrontDoor: flag('ONLY_FRONT_DOOR', onlyFrontDoor)
+    twoDoors: flag('TWO_DOORS', twoDoors)
     #disable-next-line what-if-short-circuiting // Entra ID draws the id; it is in no name
     apiClientId: registrations ? applications!.outputs.apiClientId : apiClientId
     #disable-next-line what-if-short-circuiting // as above

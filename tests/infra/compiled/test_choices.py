@@ -49,6 +49,16 @@ REFUSED = [
         {"OIDC_ISSUER": "https://issuer.example.com/", "OIDC_AUDIENCE": "a", "STORAGE_BACKEND": "graph"},
         "STORAGE_BACKEND=graph is for users of Microsoft Entra ID",
     ),
+    ({"TWO_DOORS": "true"}, "TWO_DOORS=true needs OIDC_ISSUER"),
+    (
+        {
+            "TWO_DOORS": "true",
+            "OIDC_ISSUER": "https://issuer.example.com/",
+            "OIDC_AUDIENCE": "a",
+            "CREATE_APP_REGISTRATIONS": "false",
+        },
+        "Set API_CLIENT_ID",
+    ),
     ({"STORAGE_BACKEND": "Cosmos"}, "cosmos"),
 ]
 
