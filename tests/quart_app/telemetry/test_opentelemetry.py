@@ -112,6 +112,7 @@ async def test_a_request_is_a_span_named_by_its_route_with_a_child_for_each_upst
         "http.route": "/api/user",
         "http.response.status_code": 201,
         "url.scheme": "http",
+        "acs_auth.door": "entra",
         "acs_auth.request_id": "request-1",
         "acs_auth.route": "/api/user",
     }
@@ -210,7 +211,7 @@ async def test_requests_are_counted_by_route_status_and_error(
     assert collected.total("http.server.active_requests") == 0
 
 
-async def test_refused_tokens_are_counted_by_reason_and_the_keys_age_can_be_watched(
+async def test_refused_tokens_are_counted_by_door_and_reason_and_the_keys_age_can_be_watched(
     client: Client, bearer: Bearer, collected: Collected, local_azure: LocalAzure
 ) -> None:
     entra = local_azure.entra
@@ -228,8 +229,11 @@ async def test_refused_tokens_are_counted_by_reason_and_the_keys_age_can_be_watc
     teams = {"teams-user-aad-token": entra.teams_token("megan")}
     await client.get("/api/token/teams", headers={**bearer("alex"), **teams})
     points = collected.points("acs_auth.tokens.refused")
-    refused = {attributes["acs_auth.reason"]: count for attributes, count in points}
-    assert refused == {**dict.fromkeys(tokens, 1), "malformed": 2, "missing": 1, "subject": 1}
+    refused = {(attributes.get("acs_auth.door"), attributes["acs_auth.reason"]): count for attributes, count in points}
+    by_door = dict.fromkeys([("entra", reason) for reason in (*tokens, "subject")], 1)
+    assert refused == {**by_door, (None, "malformed"): 1, (None, "missing"): 1}  # no token, so no door
+    doors = [(span.attributes or {}).get("acs_auth.door") for span in collected.spans]
+    assert [door for door in doors if door] == ["entra"] * 7
     spans = [(span.attributes or {}).get("acs_auth.reason") for span in collected.spans]
     assert [reason for reason in spans if reason] == [*tokens, "missing", "malformed", "subject"]
     assert len(collected.points("acs_auth.signing_keys.age")) == 1
