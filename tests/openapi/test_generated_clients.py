@@ -1,0 +1,82 @@
+"""Clients that others' generators make of the OpenAPI document take a user through the whole API."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from local_azure.environment import LocalAzure
+from tests.openapi.tools import FOLDER, Tools
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Path:
+    """An empty directory to generate into."""
+    directory = tmp_path / "workshop"
+    directory.mkdir()
+    return directory
+
+
+async def test_a_client_in_typescript_is_generated_type_checked_and_run(
+    service: str, documents: list[Path], tools: Tools, workshop: Path, local_azure: LocalAzure
+) -> None:
+    for name in ("journey.ts", "package.json", "tsconfig.json"):
+        shutil.copy(FOLDER / name, workshop)
+    (workshop / "node_modules").symlink_to(FOLDER / "node_modules")
+    await _succeeded(tools.npm("openapi-typescript", documents[0], "--output", workshop / "schema.d.ts"))
+    await _succeeded(tools.npm("tsc", "--project", workshop))
+    journey = workshop / "build" / "journey.js"
+    token = local_azure.entra.access_token("alex")
+    told = await _succeeded(tools.run("node", journey, service, directory=workshop, ACCESS_TOKEN=token))
+    _assert_whole(told, local_azure)
+
+
+async def test_a_client_in_python_is_generated_type_checked_and_run(
+    service: str, documents: list[Path], tools: Tools, workshop: Path, local_azure: LocalAzure
+) -> None:
+    shutil.copy(FOLDER / "journey.py", workshop)
+    generate = ("generate", "--path", documents[0], "--output-path", workshop / "acs_auth", "--meta", "none")
+    await _succeeded(tools.python("openapi-python-client", *generate, "--fail-on-warning", directory=workshop))
+    await _succeeded(
+        tools.run(
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent"),
+            *("--python-executable", tools.generator / "bin" / "python", "journey.py"),
+            directory=workshop,
+        )
+    )
+    token = local_azure.entra.access_token("alex")
+    told = await _succeeded(tools.python("python", "journey.py", service, directory=workshop, ACCESS_TOKEN=token))
+    _assert_whole(told, local_azure)
+
+
+async def _succeeded(running: Any) -> str:
+    status, printed = await running
+    assert status == 0, printed
+    return str(printed)
+
+
+def _assert_whole(printed: str, local_azure: LocalAzure) -> None:
+    """The journey led where `journey.ts` and `journey.py` say."""
+    told = json.loads(printed)
+    token = told.pop("token")
+    with pytest.raises(jwt.InvalidTokenError, match="revoked"):
+        local_azure.acs.verify_token(token)  # by the sign-out
+    claims = jwt.decode(token, options={"verify_signature": False})
+    identity = told["created"]
+    assert identity.startswith("8:acs:")
+    assert claims["acsScope"] == "voip.join"
+    assert claims["exp"] - claims["iat"] == 60 * 60
+    assert identity == f"8:{claims['skypeid']}"
+    assert told == {
+        "statuses": [201, 200, 201, 400, 204, 204, 404, 401],
+        "created": identity,
+        "found": identity,
+        "issuedTo": identity,
+        "tooMuch": "scope_not_allowed",
+        "gone": "identity_not_found",
+        "refused": "invalid_token",
+    }
