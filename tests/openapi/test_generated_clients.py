@@ -1,6 +1,7 @@
 """Clients that others' generators make of the OpenAPI document take a user through the whole API."""
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,23 +12,32 @@ import pytest
 
 from local_azure.environment import LocalAzure
 from tests.openapi.tools import FOLDER, Tools
+from tests.support.markdown import ROOT, page
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Path:
-    """An empty directory to generate into."""
+def workshop(tmp_path: Path, documents: list[Path]) -> Path:
+    """A directory to generate into, with the document."""
     directory = tmp_path / "workshop"
     directory.mkdir()
+    shutil.copy(documents[0], directory / "openapi.json")
     return directory
 
 
+def documented(program: str) -> list[str]:
+    """The command that the documentation gives with this program."""
+    lines = [line for block in page(ROOT / "docs" / "clients.md").blocks("sh") for line in block.splitlines()]
+    (command,) = (line for line in lines if line.startswith(f"{program} "))
+    return shlex.split(command)
+
+
 async def test_a_client_in_typescript_is_generated_type_checked_and_run(
-    service: str, documents: list[Path], tools: Tools, workshop: Path, local_azure: LocalAzure
+    service: str, tools: Tools, workshop: Path, local_azure: LocalAzure
 ) -> None:
     for name in ("journey.ts", "package.json", "tsconfig.json"):
         shutil.copy(FOLDER / name, workshop)
     (workshop / "node_modules").symlink_to(FOLDER / "node_modules")
-    await _succeeded(tools.npm("openapi-typescript", documents[0], "--output", workshop / "schema.d.ts"))
+    await _succeeded(tools.run(*documented("npx"), directory=workshop))
     await _succeeded(tools.npm("tsc", "--project", workshop))
     journey = workshop / "build" / "journey.js"
     token = local_azure.entra.access_token("alex")
@@ -36,11 +46,10 @@ async def test_a_client_in_typescript_is_generated_type_checked_and_run(
 
 
 async def test_a_client_in_python_is_generated_type_checked_and_run(
-    service: str, documents: list[Path], tools: Tools, workshop: Path, local_azure: LocalAzure
+    service: str, tools: Tools, workshop: Path, local_azure: LocalAzure
 ) -> None:
     shutil.copy(FOLDER / "journey.py", workshop)
-    generate = ("generate", "--path", documents[0], "--output-path", workshop / "acs_auth", "--meta", "none")
-    await _succeeded(tools.python("openapi-python-client", *generate, "--fail-on-warning", directory=workshop))
+    await _succeeded(tools.run(*documented("openapi-python-client"), "--fail-on-warning", directory=workshop))
     await _succeeded(
         tools.run(
             *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent"),

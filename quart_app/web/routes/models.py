@@ -72,7 +72,7 @@ class ProtectedResource(TypedDict):
         list[Annotated[str, Field(json_schema_extra={"format": "uri"})]],
         Field(
             description="The issuers whose access tokens are taken.",
-            examples=[["https://login.microsoftonline.com/7f2b5a10-3c4d-4e8f-9a61-0d5c8e2b7a11/v2.0"]],
+            examples=[["https://id.contoso.com"]],
         ),
     ]
     scopes_supported: Annotated[

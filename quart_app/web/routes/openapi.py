@@ -85,7 +85,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
         "servers": [{"url": "/", "description": "The service that this document comes from"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": dict(sorted(schemas.items()))},
     }
 
 
