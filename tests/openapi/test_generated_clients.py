@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -37,35 +36,24 @@ async def test_a_client_in_typescript_is_generated_type_checked_and_run(
     for name in ("journey.ts", "package.json", "tsconfig.json"):
         shutil.copy(FOLDER / name, workshop)
     (workshop / "node_modules").symlink_to(FOLDER / "node_modules")
-    await _succeeded(tools.run(*documented("npx"), directory=workshop))
-    await _succeeded(tools.npm("tsc", "--project", workshop))
-    journey = workshop / "build" / "journey.js"
+    (await tools.run(*documented("npx"), directory=workshop)).succeeded()
+    (await tools.npm("tsc", "--project", workshop)).succeeded()
     token = local_azure.entra.access_token("alex")
-    told = await _succeeded(tools.run("node", journey, service, directory=workshop, ACCESS_TOKEN=token))
-    _assert_whole(told, local_azure)
+    done = await tools.run("node", "build/journey.js", service, directory=workshop, ACCESS_TOKEN=token)
+    _assert_whole(done.succeeded(), local_azure)
 
 
 async def test_a_client_in_python_is_generated_type_checked_and_run(
     service: str, tools: Tools, workshop: Path, local_azure: LocalAzure
 ) -> None:
     shutil.copy(FOLDER / "journey.py", workshop)
-    await _succeeded(tools.run(*documented("openapi-python-client"), "--fail-on-warning", directory=workshop))
-    await _succeeded(
-        tools.run(
-            *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent"),
-            *("--python-executable", tools.generator / "bin" / "python", "journey.py"),
-            directory=workshop,
-        )
-    )
+    (await tools.run(*documented("openapi-python-client"), "--fail-on-warning", directory=workshop)).succeeded()
+    python = tools.generator / "bin" / "python"
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent")
+    (await tools.run(*mypy, "--python-executable", python, "journey.py", directory=workshop)).succeeded()
     token = local_azure.entra.access_token("alex")
-    told = await _succeeded(tools.python("python", "journey.py", service, directory=workshop, ACCESS_TOKEN=token))
-    _assert_whole(told, local_azure)
-
-
-async def _succeeded(running: Any) -> str:
-    status, printed = await running
-    assert status == 0, printed
-    return str(printed)
+    done = await tools.run(python, "journey.py", service, directory=workshop, ACCESS_TOKEN=token)
+    _assert_whole(done.succeeded(), local_azure)
 
 
 def _assert_whole(printed: str, local_azure: LocalAzure) -> None:

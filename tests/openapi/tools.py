@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import DEVNULL, PIPE
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,26 +15,35 @@ PATIENCE_SECONDS = 240
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """How a program ended: its exit status, its output and its errors."""
+
+    status: int
+    output: str
+    errors: str
+
+    def succeeded(self) -> str:
+        """The output; fails unless the program succeeded."""
+        assert self.status == 0, self.output + self.errors
+        return self.output
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
-    """Programs of the environment `generator` and of the installed Node.js packages; `home` is where they may write."""
+    """Programs of the Python environment `generator` and of the installed Node.js packages.
+
+    `home` is where they may keep what they want to remember.
+    """
 
     generator: Path
     home: Path
 
-    async def npm(self, program: str, *arguments: str | Path, directory: Path = FOLDER) -> tuple[int, str]:
-        """Run a program of the Node.js packages. Out come its exit status and what it printed."""
-        return await self.run(FOLDER / "node_modules" / ".bin" / program, *arguments, directory=directory)
+    async def npm(self, program: str, *arguments: str | Path) -> Done:
+        """Run a program of the Node.js packages."""
+        return await self.run(FOLDER / "node_modules" / ".bin" / program, *arguments, directory=FOLDER)
 
-    async def python(
-        self, program: str, *arguments: str | Path, directory: Path, **environment: str
-    ) -> tuple[int, str]:
-        """Run a program of the generator's environment."""
-        return await self.run(self.generator / "bin" / program, *arguments, directory=directory, **environment)
-
-    async def run(
-        self, program: str | Path, *arguments: str | Path, directory: Path, **environment: str
-    ) -> tuple[int, str]:
-        """Run any program, with these environment variables besides."""
+    async def run(self, program: str | Path, *arguments: str | Path, directory: Path, **environment: str) -> Done:
+        """Run any program, with these environment variables besides; those of `generator` are found first."""
         child = await asyncio.create_subprocess_exec(
             program,
             *arguments,
@@ -46,15 +55,15 @@ class Tools:
                 "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true",
                 **environment,
             },
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=DEVNULL,
             stdout=PIPE,
-            stderr=STDOUT,
+            stderr=PIPE,
         )
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                output, _ = await child.communicate()
+                output, errors = await child.communicate()
         except TimeoutError:
             child.kill()
             await child.wait()
             raise
-        return child.returncode or 0, output.decode()
+        return Done(child.returncode or 0, output.decode(), errors.decode())
