@@ -6,6 +6,7 @@
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema.js";
 
+type Asked = paths["/api/token"]["get"]["parameters"]["query"];
 type InvalidToken = components["schemas"]["Error401"]["error"];
 
 const service = process.argv[2] ?? "http://localhost:5000";
@@ -13,9 +14,11 @@ const accessToken = process.env["ACCESS_TOKEN"] ?? "";
 
 const api = createClient<paths>({ baseUrl: service, headers: { Authorization: `Bearer ${accessToken}` } });
 
+const asked: Asked = { scope: "voip.join", minutes: 60 };
+
 const created = await api.POST("/api/user");
 const found = await api.GET("/api/user");
-const issued = await api.GET("/api/token", { params: { query: { scope: "voip.join", minutes: 60 } } });
+const issued = await api.GET("/api/token", { params: { query: asked } });
 const tooMuch = await api.GET("/api/token", { params: { query: { scope: "everything" } } });
 const signedOut = await api.DELETE("/api/token");
 const deleted = await api.DELETE("/api/user");

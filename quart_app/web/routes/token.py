@@ -104,7 +104,7 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
     @blueprint.get("")
     @describes(
         "Get an ACS access token for the caller",
-        Details("Create the caller's identity first. Ask for a new token some ten minutes before this one ends."),
+        Details("Create the caller's identity first. Renew the token some 15 minutes before it ends."),
         *TOKEN_DESCRIPTION,
     )
     @guard.authenticated
@@ -114,7 +114,7 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
     @blueprint.delete("")
     @describes(
         "Sign the caller out everywhere: revoke all of their ACS access tokens",
-        Details("It ends calls and chats on every device of the caller's. It does not sign them out of Entra ID."),
+        Details("Apps on every device of the caller's then need a new token. The sign-in at Entra ID goes on."),
         *SIGN_OUT_DESCRIPTION,
     )
     @guard.authenticated
