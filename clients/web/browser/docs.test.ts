@@ -30,7 +30,7 @@ async function open(): Promise<{ page: Page; context: BrowserContext; complaints
       complaints.push(message.text());
     }
   });
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(60_000);
   await page.setViewportSize(WIDE);
   await page.goto(`${service.url}/docs`);
   await page.locator(".opblock").first().waitFor();

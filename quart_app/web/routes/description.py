@@ -79,7 +79,7 @@ def describes(
         query = tuple(part for part in parts if isinstance(part, QueryParameter))
         replaced = next((part.operation for part in parts if isinstance(part, OlderNameOf)), None)
         details = next((part.text for part in parts if isinstance(part, Details)), None)
-        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced, details))
+        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced, details=details))
         return view
 
     return decorate
