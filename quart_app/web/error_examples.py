@@ -1,7 +1,5 @@
 """Answers to errors as examples for `/openapi.json`: what the service itself would say."""
 
-from typing import Any
-
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
 from quart_app.acs.interface import AcsCredentialsRejected, AcsThrottled
@@ -10,11 +8,11 @@ from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsTokenInvalid
 from quart_app.identities import IdentityNotFound, MappedIdentityGone
 from quart_app.identities.token_policy import ScopeNotAllowed
 from quart_app.web.error_names import ErrorName
-from quart_app.web.errors import describe
+from quart_app.web.errors import ErrorResponse, describe
 from quart_app.web.limits import TooManyRequests
 from storage.mapping import MappingUnreadable, Unreadable, UnreadableMapping
 
-_REQUEST_ID = "4708c9fff77fbf0b591aad6453eb35b5"
+EXAMPLE_REQUEST_ID = "4708c9fff77fbf0b591aad6453eb35b5"
 
 _RAISED = (
     MalformedCredentials(),
@@ -34,10 +32,10 @@ _RAISED = (
 )
 
 
-def example_of(status: int, name: ErrorName | None = None) -> dict[str, Any] | None:
-    """The body of an answer with this status, and this name if one is given; `None` where no example was chosen."""
+def example_of(status: int, name: ErrorName | None = None) -> ErrorResponse | None:
+    """An answer with this status, and this name if one is given; `None` where no example was chosen."""
     for error in _RAISED:
         answer = describe(error, "")
         if answer.error.status == status and name in (None, answer.error):
-            return answer.body(_REQUEST_ID)
+            return answer
     return None

@@ -1,5 +1,7 @@
 """The OpenAPI 3.1 document, made from the routes themselves and the descriptions that they carry."""
 
+from copy import deepcopy
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -9,8 +11,9 @@ from quart import Quart
 
 from quart_app.auth.guard import ACCESS
 from quart_app.auth.issuers import SignIn
-from quart_app.web.error_examples import example_of
+from quart_app.web.error_examples import EXAMPLE_REQUEST_ID, example_of
 from quart_app.web.error_names import names_of
+from quart_app.web.errors import ErrorResponse
 from quart_app.web.routes import models
 from quart_app.web.routes.description import Answer, RouteDescription, description_of
 
@@ -30,21 +33,16 @@ _TAGS = {
     "protected_resource": "Where clients sign in, and with which scope (RFC 9728).",
     "health": "Whether the service can do its work; for the platform's probes.",
 }
-_CHALLENGE = {
-    "description": "The challenge of RFC 6750.",
-    "schema": {"type": "string"},
-    "example": 'Bearer error="invalid_token", resource_metadata="https://auth.contoso.com/.well-known/oauth-protected-resource/api/user"',
-}
-_RETRY_AFTER = {
-    "description": "In how many seconds to repeat the request.",
-    "schema": {"type": "integer", "minimum": 1},
-    "example": 10,
-}
-_HEADERS = {
-    401: {"WWW-Authenticate": _CHALLENGE},
-    403: {"WWW-Authenticate": _CHALLENGE},
-    429: {"Retry-After": _RETRY_AFTER},
-    503: {"Retry-After": _RETRY_AFTER},
+_CHALLENGE = ("WWW-Authenticate", {"description": "The challenge of RFC 6750.", "schema": {"type": "string"}})
+_RETRY_AFTER = (
+    "Retry-After",
+    {"description": "In how many seconds to repeat the request.", "schema": {"type": "integer", "minimum": 1}},
+)
+_HEADERS: dict[int, tuple[str, dict[str, Any]]] = {
+    401: _CHALLENGE,
+    403: _CHALLENGE,
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 _WITH_REASON = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -144,12 +142,20 @@ def _response(answer: Answer, schemas: dict[str, Any]) -> dict[str, Any]:
     if answer.model is not None:
         response["content"] = {"application/json": {"schema": _reference(answer.model, schemas)}}
     elif answer.status >= HTTPStatus.BAD_REQUEST:
-        response["content"] = {"application/json": {"schema": _error_schema(answer.status, schemas)}}
-        if answer.error is not None:
-            response["content"]["application/json"]["example"] = example_of(answer.status, answer.error)
+        content = {"schema": _error_schema(answer.status, schemas)}
+        example = example_of(answer.status, answer.error)
+        if answer.error is not None and example is not None:
+            content["example"] = example.body(EXAMPLE_REQUEST_ID)
+        response["content"] = {"application/json": content}
         if answer.status in _HEADERS:
-            response["headers"] = _HEADERS[answer.status]
+            response["headers"] = _headers(answer.status, example)
     return response
+
+
+def _headers(status: int, example: ErrorResponse | None) -> dict[str, Any]:
+    name, header = _HEADERS[status]
+    told = example.headers.get(name, "") if example is not None else ""
+    return {name: {**header, "example": int(told) if told.isdigit() else told} if told else header}
 
 
 def _error_schema(status: int, schemas: dict[str, Any]) -> dict[str, str]:
@@ -159,7 +165,7 @@ def _error_schema(status: int, schemas: dict[str, Any]) -> dict[str, str]:
     """
     name = f"Error{status}"
     if name not in schemas:
-        schema = _schema(models.Error)
+        schema = deepcopy(_schema(models.Error))
         members = schema["properties"]
         members["code"] = {**members["code"], "const": status}
         members["error"] = {**members["error"], "enum": [each.value for each in names_of(status)]}
@@ -170,18 +176,19 @@ def _error_schema(status: int, schemas: dict[str, Any]) -> dict[str, str]:
         schema["title"] = name
         schema["description"] = f"An answer with the status {status}, {HTTPStatus(status).phrase}."
         if (example := example_of(status)) is not None:
-            schema["examples"] = [example]
+            schema["examples"] = [example.body(EXAMPLE_REQUEST_ID)]
         schemas[name] = schema
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _reference(model: type, schemas: dict[str, Any]) -> dict[str, str]:
     if model.__name__ not in schemas:
-        schema = _schema(model)
+        schema = deepcopy(_schema(model))
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
+@cache
 def _schema(model: type) -> dict[str, Any]:
     return TypeAdapter(model).json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
