@@ -16,13 +16,14 @@ from quart_app.web.routes.description import Answer, RouteDescription, descripti
 _COMMON = (
     Answer(401, "No valid access token for this API."),
     Answer(403, "The access token lacks the scope of this API."),
-    Answer(413, "The request body is larger than 16 KiB. No route needs one; a smaller one is ignored."),
+    Answer(413, "The request body is larger than 16 KiB. Where the route takes none, a smaller one is ignored."),
     Answer(429, "The caller sends too many requests; repeat after the time in Retry-After."),
     Answer(503, "Busy or unreachable at the moment; repeat after the time in Retry-After."),
 )
 _TAGS = {
     "user": "The caller's ACS identity: one for each user, made once and kept.",
     "token": "ACS access tokens for the caller.",
+    "users": "The ACS identities of the caller's colleagues, where the operator switched it on.",
     "older_names": "The names of Microsoft's samples, for clients that were written for them.",
     "protected_resource": "Where clients sign in, and with which scope (RFC 9728).",
     "health": "Whether the service can do its work; for the platform's probes.",
@@ -34,6 +35,9 @@ _HEADERS = {
     503: {"Retry-After": "In how many seconds to repeat the request."},
 }
 
+_BY_TOKEN: list[dict[str, list[str]]] = [{"token": []}]
+"""The `security` of an operation that needs another scope besides."""
+
 
 def openapi_document(app: Quart) -> dict[str, Any]:
     """Describe every route of `app` that carries a description, with every answer it can give.
@@ -42,6 +46,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
     """
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
+    rooms = set()
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         description = description_of(view)
@@ -53,6 +58,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
             room, _, name = rule.endpoint.partition(".")
             operation["operationId"] = name if len(methods) == 1 else f"{name}_by_{method.lower()}"
             operation["tags"] = [room]
+            rooms.add(room)
             paths.setdefault(rule.rule, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -67,7 +73,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
             "url": "https://learn.microsoft.com/azure/communication-services/concepts/identity-model",
         },
         "servers": [{"url": "/", "description": "The service that this document comes from"}],
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in rooms],
         "paths": paths,
         "components": {"schemas": schemas},
     }
@@ -80,19 +86,31 @@ def with_sign_in(document: dict[str, Any], sign_in: SignIn | None, *, by_token: 
     """
     schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     security: list[dict[str, list[str]]] = [{"token": []}]
+    paths = document["paths"]
     if sign_in is not None:
         flow = {
             "authorizationUrl": sign_in.endpoints.authorization,
             "tokenUrl": sign_in.endpoints.token,
-            "scopes": dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
+            "scopes": {
+                **dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
+                **dict.fromkeys(sign_in.scopes_besides, "Ask for the ACS identities of colleagues"),
+            },
         }
         schemes = {
             sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}},
             **(schemes if by_token else {}),
         }
+        besides = [{sign_in.issuer: [*sign_in.scopes, *sign_in.scopes_besides]}, *(security if by_token else [])]
         security = [{sign_in.issuer: list(sign_in.scopes)}, *(security if by_token else [])]
+        paths = {
+            path: {
+                method: operation | ({"security": besides} if operation.get("security") == _BY_TOKEN else {})
+                for method, operation in item.items()
+            }
+            for path, item in paths.items()
+        }
     components = {**document["components"], "securitySchemes": schemes}
-    return {**document, "components": components, "security": security}
+    return {**document, "paths": paths, "components": components, "security": security}
 
 
 def _operation(description: RouteDescription, schemas: dict[str, Any], *, public: bool) -> dict[str, Any]:
@@ -112,6 +130,16 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     ]
     if parameters:
         operation["parameters"] = parameters
+    if description.body is not None:
+        schema = _reference(description.body.model, schemas)
+        operation["requestBody"] = {
+            "required": True,
+            "description": description.body.description,
+            "content": {"application/json": {"schema": schema}},
+        }
+    if description.scope_besides is not None:
+        operation["description"] = f"The access token must carry the scope `{description.scope_besides}` besides."
+        operation["security"] = _BY_TOKEN  # `with_sign_in` adds where it is got
     if description.older_name_of is not None:
         operation["deprecated"] = True
         operation["description"] = f"An older name of `{description.older_name_of}`; it stays."
