@@ -367,7 +367,7 @@ async def test_the_document_describes_the_body_and_both_scopes(one_store: Client
 async def test_other_methods_are_not_taken(one_store: Client, local_azure: LocalAzure) -> None:
     answer = await one_store.get(PATH, headers=bearer(local_azure))
     assert await error_of(answer) == (405, "method_not_allowed")
-    assert answer.headers["Allow"].split(", ") == ["OPTIONS", "POST"]
+    assert set(answer.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
 async def test_no_id_is_told_to_the_log(

@@ -47,8 +47,7 @@ def resolve_routes(
     )
     @guard.authenticated_with(scope, tenants)
     async def resolve_users(caller: Caller) -> Response:
-        asked = await json_body(USERS_TO_RESOLVE, WHAT_TO_SEND)
-        wanted = dict.fromkeys(object_id.lower() for object_id in asked["userIds"])
+        wanted = distinct(await json_body(USERS_TO_RESOLVE, WHAT_TO_SEND))
         if rate_limit is not None:
             rate_limit.weigh(caller.user, len(wanted))
         found = await identities.resolve(caller.user.issuer, wanted)
@@ -58,3 +57,8 @@ def resolve_routes(
         return json_response(body)
 
     return blueprint
+
+
+def distinct(asked: UsersToResolve) -> tuple[str, ...]:
+    """Who is asked about, each once: two spellings of an object id are one user, who is stored in lower case."""
+    return tuple(dict.fromkeys(object_id.lower() for object_id in asked["userIds"]))
