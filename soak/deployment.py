@@ -168,9 +168,17 @@ async def deployed(directory: Path, store: str, users: int) -> AsyncIterator[Dep
         yield Deployment(azure, directory, store, users)
 
 
-async def ask(session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str]) -> Answer:
-    """Send one request. Raises `aiohttp.ClientError`, and `TimeoutError` after the session's time limit."""
-    async with session.request(method, url, headers=headers) as response:
+async def ask(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any] | None = None,
+) -> Answer:
+    """Send one request, with `body` as JSON if there is one.
+
+    Raises `aiohttp.ClientError`, and `TimeoutError` after the session's time limit."""
+    async with session.request(method, url, headers=headers, json=body) as response:
         is_json = response.content_type == "application/json"
         body = await response.json() if is_json else None
         return Answer(response.status, body, response.headers)
