@@ -4,6 +4,7 @@ az login --tenant TENANT --allow-no-subscriptions
 python3 infra/entra/register.py                                       before the deployment: prints the client ids
 python3 infra/entra/register.py --service-uri URI --principal-id ID   after it: adds what needs the service
 python3 infra/entra/register.py --service-uri http://localhost:5000 --env .env     for a service on this machine
+python3 infra/entra/register.py --resolve-scope resolve_users         adds the scope of ENTRA_RESOLVE_SCOPE
 
 What is there stays: redirect addresses, permissions, clients and claims that somebody added are kept.
 """
