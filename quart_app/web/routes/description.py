@@ -37,10 +37,11 @@ class QueryParameter:
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """The JSON that a route takes, and needs."""
+    """The JSON that a route takes, and needs, with an example of it."""
 
     model: type
     description: str
+    example: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

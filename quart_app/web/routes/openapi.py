@@ -135,7 +135,7 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
         operation["requestBody"] = {
             "required": True,
             "description": description.body.description,
-            "content": {"application/json": {"schema": schema}},
+            "content": {"application/json": {"schema": schema, "example": dict(description.body.example)}},
         }
     if description.scope_besides is not None:
         operation["description"] = f"The access token must carry the scope `{description.scope_besides}` besides."

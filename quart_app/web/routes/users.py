@@ -32,7 +32,11 @@ def resolve_routes(
     @describes(
         "Tell the ACS identities of users of the caller's own tenant",
         ScopeBesides(scope),
-        RequestBody(UsersToResolve, "Whom the caller asks about. One who is named twice is answered once."),
+        RequestBody(
+            UsersToResolve,
+            "Whom the caller asks about. One who is named twice is answered once.",
+            {"userIds": ["a1e5c0de-0001-4a6b-8f21-6d0c3b9e4f01", "a1e5c0de-0002-4a6b-8f21-6d0c3b9e4f02"]},
+        ),
         Answer(
             200,
             "Those of the users who have an ACS identity. Who is unknown, has none yet, or whose identity is being "
