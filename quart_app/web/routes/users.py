@@ -9,9 +9,10 @@ from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.identities import IdentityService
 from quart_app.web.bodies import json_body
+from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import json_response
 from quart_app.web.limits import RateLimit
-from quart_app.web.routes.description import Answer, RequestBody, ScopeBesides, describes
+from quart_app.web.routes.description import Answer, Details, RequestBody, ScopeBesides, describes
 from quart_app.web.routes.models import ResolvedUsers, UsersToResolve
 
 RESOLVE_PATH = "/api/users/resolve"
@@ -31,6 +32,9 @@ def resolve_routes(
     @blueprint.post(RESOLVE_PATH)
     @describes(
         "Tell the ACS identities of users of the caller's own tenant",
+        Details(
+            "It answers for users of the caller's own tenant only. Each user who is asked about counts as a request."
+        ),
         ScopeBesides(scope),
         RequestBody(
             UsersToResolve,
@@ -43,7 +47,7 @@ def resolve_routes(
             "deleted, is left out alike.",
             ResolvedUsers,
         ),
-        Answer(400, "The body is not what this route takes."),
+        Answer(400, "The body is not what this route takes.", error=ErrorName.INVALID_BODY),
         Answer(403, "The access token lacks a scope; WWW-Authenticate names it."),
         Answer(408, "The body did not arrive in time."),
         Answer(415, "The body is not said to be JSON."),
