@@ -19,6 +19,7 @@ type Choices = {
   oidcIssuer: string
   oidcAudience: string
   twoDoors: bool
+  resolveScope: string
 }
 
 @export()
@@ -62,6 +63,9 @@ func faults(given Choices) string[] =>
         : ''
       given.twoDoors && empty(given.oidcIssuer)
         ? 'TWO_DOORS=true needs OIDC_ISSUER, the issuer whose users call besides those of Microsoft Entra ID.'
+        : ''
+      !empty(given.resolveScope) && given.storageBackend == 'graph'
+        ? 'ENTRA_RESOLVE_SCOPE needs STORAGE_BACKEND=cosmos: Microsoft Graph shows a caller nobody else\'s identity.'
         : ''
     ],
     sentence => !empty(sentence)

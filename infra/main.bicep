@@ -134,6 +134,7 @@ var found = concat(
     oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
     oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
     twoDoors: flag('TWO_DOORS', twoDoors)
+    resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? ''
   }),
   !registrations && entra && empty(apiClientId)
     ? ['Set API_CLIENT_ID, the client id of the API\'s app registration, or CREATE_APP_REGISTRATIONS=true.']
@@ -182,7 +183,7 @@ resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
 module applications 'entra/applications.bicep' = if (registrations) {
   scope: group
   name: 'applications'
-  params: { uniqueNamePrefix: prefix }
+  params: { uniqueNamePrefix: prefix, resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? '' }
 }
 
 module resources 'resources.bicep' = {

@@ -149,6 +149,7 @@ var found = faults({
   oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
   oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
   twoDoors: twoDoors
+  resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? ''
 })
 var checkedToken = empty(found) ? toLower(token) : fail(join(found, ' '))
 

@@ -71,6 +71,7 @@ class AccessTokenValidator:
             door=door.door.name,
             client_id=verified.client_id,
             understands_claims_challenges="cp1" in {name.lower() for name in verified.capabilities},
+            scopes=verified.scopes or frozenset(),
         )
         self._remembered[digest] = (replace(caller, access_token=""), door, verified.key)
         return caller

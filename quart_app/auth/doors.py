@@ -26,7 +26,8 @@ class Door:
     of ACS that callers may have.
 
     `authorization_servers` are the issuers at which clients sign in, `full_scopes` the scopes as they ask for them
-    there; `endpoints` is where, unless the discovery document tells it, and `docs_scopes` what `/docs` asks for.
+    there, `scopes_besides` those that only some routes need; `endpoints` is where, unless the discovery document tells
+    it, and `docs_scopes` what `/docs` asks for.
     """
 
     name: DoorName
@@ -38,17 +39,22 @@ class Door:
     token_scopes: tuple[str, ...]
     authorization_servers: tuple[str, ...]
     full_scopes: tuple[str, ...]
+    scopes_besides: tuple[str, ...]
     endpoints: SignInEndpoints | None
     docs_scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """How a browser client gets an access token for this API: where, and with which scopes. `issuer` names the door."""
+    """How a browser client gets an access token for this API: where, and with which scopes. `issuer` names the door.
+
+    `scopes_besides` are needed only by the routes that say so.
+    """
 
     issuer: str
     endpoints: SignInEndpoints
     scopes: tuple[str, ...]
+    scopes_besides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,9 @@ class OpenDoor:
     def sign_in(self) -> SignIn | None:
         """How clients sign in; `None` while another issuer's discovery document is not known, or does not say so."""
         endpoints = self.door.endpoints or self.keys.sign_in
-        return SignIn(self.door.name, endpoints, self.door.docs_scopes) if endpoints else None
+        if endpoints is None:
+            return None
+        return SignIn(self.door.name, endpoints, self.door.docs_scopes, self.door.scopes_besides)
 
 
 def doors(settings: Settings) -> tuple[Door, ...]:
@@ -133,6 +141,7 @@ def _entra(entra: EntraSettings, token_scopes: tuple[str, ...], docs_scopes: tup
         token_scopes=token_scopes,
         authorization_servers=tuple(f"{issuing_host(entra.authority_host)}/{tenant}/v2.0" for tenant in entra.tenants),
         full_scopes=(entra.full_scope,),
+        scopes_besides=(entra.in_full(entra.resolve_scope),) if entra.resolve_scope else (),
         endpoints=SignInEndpoints(f"{oauth2}/authorize", f"{oauth2}/token"),
         docs_scopes=docs_scopes or (entra.full_scope,),
     )
@@ -149,6 +158,7 @@ def _oidc(oidc: OidcSettings, issuer: str, token_scopes: tuple[str, ...], docs_s
         token_scopes=token_scopes,
         authorization_servers=(issuer,),
         full_scopes=(oidc.required_scope,) if oidc.required_scope else (),
+        scopes_besides=(),
         endpoints=None,
         docs_scopes=docs_scopes or (oidc.required_scope or "openid",),
     )

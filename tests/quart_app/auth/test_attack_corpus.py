@@ -18,6 +18,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from h2.connection import H2Connection
 
+from local_azure.entra.directory import RESOLVE_SCOPE, USERS
 from local_azure.environment import LocalAzure, Ports
 from local_azure.keys import new_rsa_key
 from tests.support.attack_corpus import (
@@ -29,6 +30,7 @@ from tests.support.attack_corpus import (
     bearer,
     good,
     http,
+    question,
 )
 from tests.support.oidc_issuer import running_oidc_issuer
 from tests.support.service_process import PATIENCE_SECONDS, environment_for, serving, stopped
@@ -160,6 +162,7 @@ async def world(
             "OIDC_AUDIENCE": OidcForger.audience,
             "OIDC_REQUIRED_SCOPE": OidcForger.scope,
             "OIDC_SUBJECT_CLAIM": "oid",
+            "ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE,
         }
         async with serving(environment) as service:
             world = World(int(environment["PORT"]), {}, seen, service.log)
@@ -224,6 +227,24 @@ async def test_what_is_good_is_accepted(
     record_property("control", f"{door} {'accepted' if answer.status == 200 else 'refused'}")
     assert answer.status == 200
     assert set(json.loads(answer.body)) == {"acsUserIdentity"}
+
+
+@in_one_loop
+@pytest.mark.parametrize("user", ["alex", "guest"])
+async def test_who_may_ask_is_told_of_the_own_tenant_only(world: World, user: str) -> None:
+    token = world.forgers["entra"].may_resolve(user)
+    asked = [USERS[name].object_id for name in ("nestor", "megan", "alex")]
+    answer = await world.send(question(bearer(token), body=json.dumps({"userIds": asked}).encode()))
+    assert answer.status == 200
+    assert [each["userId"] for each in json.loads(answer.body)["users"]] == asked[2:]
+
+
+@in_one_loop
+async def test_no_scope_of_the_other_issuer_lets_anybody_ask_for_colleagues(world: World) -> None:
+    token = world.forgers["oidc"].may_resolve()
+    answer = await world.send(question(bearer(token)))
+    assert (answer.status, answer.error) == (403, "insufficient_scope")
+    assert (await world.send(http(bearer(token)))).status == 200  # for all else it is good
 
 
 @in_one_loop

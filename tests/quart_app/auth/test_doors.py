@@ -242,7 +242,7 @@ async def test_the_access_line_says_by_which_door_a_token_came(
 
 
 def opened(issuer: str | None) -> OpenDoor:
-    door = Door(DoorName.OIDC, (), issuer, OidcTokens("x"), (), (), (), (), (), None, ())
+    door = Door(DoorName.OIDC, (), issuer, OidcTokens("x"), (), (), (), (), (), (), None, ())
     return OpenDoor(door, Checked("good"))
 
 
