@@ -1,7 +1,7 @@
 """A Python process that lacks what Windows lacks, as far as another platform can be made to."""
 
 WITHOUT = """
-import asyncio, os, signal, sys
+import asyncio, os, select, signal, sys
 
 for module in ("uvloop", "fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[module] = None  # importing it is an ImportError
@@ -9,6 +9,8 @@ for name in ("SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
     delattr(signal, name)
 for name in ("O_NOFOLLOW", "fchmod", "fork", "geteuid", "getuid", "killpg", "setsid"):
     delattr(os, name)
+for name in ("poll", "PIPE_BUF", "POLLOUT"):
+    delattr(select, name)
 
 def no_signal_handlers(*_):
     raise NotImplementedError
