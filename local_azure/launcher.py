@@ -13,7 +13,7 @@ import aiohttp
 import jwt
 
 from local_azure.acs import DeletedIdentityAnswer
-from local_azure.entra.directory import TEAMS, USERS
+from local_azure.entra.directory import RESOLVE_SCOPE, TEAMS, USERS
 from local_azure.environment import LOOPBACK, STAND_IN_NAMES, LocalAzure
 from local_azure.port_choice import AskedPorts, ChosenPorts, PortsBusy, choose
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
@@ -156,6 +156,7 @@ class _Run:
             "DOCS_CLIENT_ID": TEAMS.client_id,  # with it the console and /docs get Teams tokens, too
             "HOST": self.options.host,
             "PORT": str(self.ports.service),
+            **({"ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE} if self.options.storage != "graph" else {}),
         }
 
     async def serve(self) -> None:
