@@ -225,6 +225,9 @@ module resources 'resources.bicep' = {
   }
 }
 
+// The console signs in at `/`. These are the words that the service takes for true.
+var consoleIsOn = contains(['true', '1', 'on', 't', 'y', 'yes'], toLower(trim(serviceSettings.?CONSOLE ?? '')))
+
 module trust 'entra/trust.bicep' = if (registrations) {
   scope: group
   name: 'trust'
@@ -234,9 +237,11 @@ module trust 'entra/trust.bicep' = if (registrations) {
     browserClientId: applications!.outputs.browserClientId
     scopes: applications!.outputs.scopes
     managedIdentityPrincipalId: resources.outputs.managedIdentityPrincipalId
-    redirectUris: concat(list('BROWSER_REDIRECT_URIS', browserRedirectUris), [
-      '${resources.outputs.uri}/docs/oauth2-redirect.html'
-    ])
+    redirectUris: concat(
+      list('BROWSER_REDIRECT_URIS', browserRedirectUris),
+      ['${resources.outputs.uri}/docs/oauth2-redirect.html'],
+      consoleIsOn ? ['${resources.outputs.uri}/'] : []
+    )
     graphPermissions: storageBackend == 'graph'
   }
 }

@@ -79,6 +79,7 @@ class Wanted:
     graph_store: bool
     redirect_uris: tuple[str, ...]
     resolve_scope: str = ""
+    console: bool = False
 
 
 def register(
@@ -179,9 +180,10 @@ def _with_scope(
 
 def _complete_browser(browser: str, api: str, scope: str, wanted: Wanted, graph: Graph) -> None:
     app = graph("GET", _path(browser))
-    docs = (f"{wanted.service_uri}/docs/oauth2-redirect.html",) if wanted.service_uri else ()
+    places = ("/docs/oauth2-redirect.html", "/") if wanted.console else ("/docs/oauth2-redirect.html",)
+    ours = tuple(f"{wanted.service_uri}{place}" for place in places) if wanted.service_uri else ()
     # The last is for `acs-auth token`.
-    for platform, addresses in (("spa", (*wanted.redirect_uris, *docs)), ("publicClient", ("http://localhost",))):
+    for platform, addresses in (("spa", (*wanted.redirect_uris, *ours)), ("publicClient", ("http://localhost",))):
         known = (app.get(platform) or {}).get("redirectUris") or []
         missing = [each for each in addresses if each not in known]
         if missing:
@@ -332,6 +334,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--service-uri", default="", help="SERVICE_API_URI of the deployment")
     parser.add_argument("--principal-id", default="", help="DEPLOYED_IDENTITY_PRINCIPAL_ID of the deployment")
     parser.add_argument("--graph-store", action="store_true", help="ask for what the graph store needs")
+    parser.add_argument("--console", action="store_true", help="let the console at / of the service sign in, too")
     parser.add_argument(
         "--resolve-scope", default="", help="add the scope of ENTRA_RESOLVE_SCOPE, such as resolve_users"
     )
@@ -340,7 +343,9 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _write_settings(path: Path, tenant: Tenant, ids: dict[str, str], resolve_scope: str) -> None:
+def _write_settings(
+    path: Path, tenant: Tenant, ids: dict[str, str], resolve_scope: str, *, console: bool = False
+) -> None:
     """A file of settings for a service on this machine, readable by its owner only. Raises `Refused`."""
     lines = [
         f"ENTRA_TENANT_ID={tenant.id}",
@@ -351,6 +356,7 @@ def _write_settings(path: Path, tenant: Tenant, ids: dict[str, str], resolve_sco
         f"TEAMS_CLIENT_IDS={ids['BROWSER_CLIENT_ID']}",
         "CORS_ALLOWED_ORIGINS=http://localhost:3000",
         "STORAGE_BACKEND=sqlite",
+        *(["CONSOLE=true"] if console else []),
         "# from the ACS resource: az communication list-key",
         "ACS_CONNECTION_STRING=",
     ]
@@ -374,6 +380,7 @@ def main(arguments: Sequence[str]) -> None:
         given.graph_store,
         tuple(given.redirect_uri) or ("http://localhost:3000/",),
         given.resolve_scope,
+        given.console,
     )
     try:
         tenant_id = _tenant(given.tenant)
@@ -389,7 +396,8 @@ def main(arguments: Sequence[str]) -> None:
 
         register(wanted, tenant, graph, time.sleep, tell)
         if given.env:
-            _write_settings(given.env, tenant, dict(line.split("=", 1) for line in told), given.resolve_scope)
+            ids = dict(line.split("=", 1) for line in told)
+            _write_settings(given.env, tenant, ids, given.resolve_scope, console=given.console)
     except (Refused, GraphError) as error:
         sys.exit(str(error))
 

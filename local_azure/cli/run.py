@@ -9,10 +9,11 @@ import click
 
 from local_azure.acs import DeletedIdentityAnswer
 from local_azure.cli.stand_ins import PORT, Command, state_directory
-from local_azure.environment import STAND_IN_NAMES
+from local_azure.environment import LOOPBACK, STAND_IN_NAMES
 from local_azure.launcher import CannotRun, Options
 from local_azure.launcher import run as run_until_stopped
 from local_azure.port_choice import DEFAULT_BASE, AskedPorts
+from local_azure.shells import SHELLS, usual_shell
 
 
 def _stand_in_ports(command: Command) -> Command:
@@ -52,6 +53,18 @@ def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     metavar="STATUS CODE MESSAGE",
     help="What ACS answers about a deleted identity.",
 )
+@click.option(
+    "--host",
+    default=LOOPBACK,
+    show_default=True,
+    help="The address to listen on. Anything but loopback is for a container whose ports only this machine reaches.",
+)
+@click.option(
+    "--shell",
+    type=click.Choice(list(SHELLS)),
+    default=usual_shell,
+    help=f"Whose commands are printed.  [default: {usual_shell()}]",
+)
 def run(
     storage: str,
     port: int | None,
@@ -62,6 +75,8 @@ def run(
     no_service: bool,
     no_secrets: bool,
     deleted_identity: tuple[int, str, str] | None,
+    host: str,
+    shell: str,
     **stand_in_ports: int | None,
 ) -> None:
     """Run the stand-ins and the service until Ctrl-C.
@@ -83,6 +98,8 @@ def run(
         secrets=not no_secrets,
         two_doors=two_doors,
         deleted_identity=None if deleted_identity is None else DeletedIdentityAnswer(*deleted_identity),
+        host=host,
+        shell=SHELLS[shell],
     )
     try:
         asyncio.run(run_until_stopped(options, click.echo))

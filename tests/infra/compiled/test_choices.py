@@ -91,6 +91,19 @@ def test_a_switch_that_is_off_or_empty_is_off(text: str, bicep: Bicep) -> None:
     assert deployed(bicep, {"PRIVATE_NETWORK": text}).one(ENVIRONMENT)["properties"].get("vnetConfiguration") is None
 
 
+@pytest.mark.parametrize(
+    ("console", "registered"), [("true", True), ("TRUE", True), ("1", True), ("false", False), ("", False)]
+)
+def test_the_console_may_sign_in_where_it_is_switched_on(console: str, registered: bool, bicep: Bicep) -> None:
+    deployment = deployed(bicep, {"CONSOLE": console})
+    (redirects,) = [
+        each["properties"]["spa"]["redirectUris"] for each in deployment.all(APPLICATION) if "spa" in each["properties"]
+    ]
+    docs = redirects[1]
+    assert "/docs/oauth2-redirect.html" in docs
+    assert redirects[2:] == ([docs.replace("/docs/oauth2-redirect.html", "/")] if registered else [])
+
+
 def test_lists_may_have_blanks_and_a_comma_at_the_end(bicep: Bicep) -> None:
     deployment = deployed(bicep, {"BROWSER_REDIRECT_URIS": "https://a/, https://b/,"})
     (redirects,) = [
