@@ -95,7 +95,7 @@ async def open_cosmos_store(
             # Reading the container also fills the SDK's cache: no later call needs it.
             container = _container(client, options)
             _check_container(options, dict(await container.read()))
-            warnings = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
+            warnings: tuple[str, ...] = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
             reads = container
             if options.preferred_regions:
                 if consistency != "Strong":

@@ -50,6 +50,9 @@ class Azure(Protocol):
     def add_principal(self, client_id: str) -> bool:
         """Makes an application's service principal; false if that is not allowed."""
 
+    def consents(self, client_id: str) -> set[str] | None:
+        """The delegated permissions that somebody gave an application for everybody; `None` if they can't be told."""
+
 
 class AzdEnvironment:
     """The environment that azd runs the hook with."""
@@ -107,6 +110,15 @@ class AzdAzure:
     def add_principal(self, client_id: str) -> bool:
         status, _ = self._ask("POST", f"{self._graph}/v1.0/servicePrincipals", GRAPH, {"appId": client_id})
         return status == 201
+
+    def consents(self, client_id: str) -> set[str] | None:
+        # https://learn.microsoft.com/graph/api/serviceprincipal-list-oauth2permissiongrants
+        path = f"/v1.0/servicePrincipals(appId='{client_id}')/oauth2PermissionGrants"
+        status, body = self._ask("GET", f"{self._graph}{path}", GRAPH)
+        if status != 200:
+            return None
+        grants = [each for each in body.get("value", []) if each.get("consentType") == "AllPrincipals"]
+        return {scope for each in grants for scope in str(each.get("scope", "")).split()}
 
     def _ask(
         self, method: str, url: str, resource: str, body: dict[str, str] | None = None

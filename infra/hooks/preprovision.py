@@ -34,6 +34,8 @@ DEFAULTS = {
     "ZONE_REDUNDANT": "false",
 }
 ALIKE = {"1": "true", "0": "false"}
+GRAPH_PERMISSION = "User.ReadWrite"
+"""What the service may do in Microsoft Graph on behalf of its callers."""
 RIGHTS = ("Microsoft.Resources/deployments/write", "Microsoft.Authorization/roleAssignments/write")
 PROVIDERS = (
     *("Microsoft.App", "Microsoft.Communication", "Microsoft.ContainerRegistry", "Microsoft.DocumentDB"),
@@ -61,6 +63,7 @@ def preprovision(environment: Environment, azure: Azure) -> None:
     _find_the_budget(environment, azure, tags)
     _find_a_deleted_vault(environment, azure)
     _tell_of_a_trial(environment, azure)
+    _tell_of_missing_consent(environment, azure)
 
 
 def _ask_for_the_data_location(environment: Environment) -> None:
@@ -177,6 +180,22 @@ def _tell_of_a_trial(environment: Environment, azure: Azure) -> None:
             "This is a trial subscription, in which Azure builds no images (ACR Tasks): "
             "start Docker, so that azd can build it here."
         )
+
+
+def _tell_of_missing_consent(environment: Environment, azure: Azure) -> None:
+    """The first deployment makes the registration, so nobody can have consented yet: it is told, and stops nothing."""
+    if environment.get("STORAGE_BACKEND") != "graph":
+        return
+    api = environment.get("API_CLIENT_ID") or environment.get("DEPLOYED_API_CLIENT_ID")
+    try:
+        if api and GRAPH_PERMISSION in (azure.consents(api) or ()):
+            return
+    except Refused as error:
+        say(str(error))
+    say(
+        f"The Graph store takes an administrator's consent to {GRAPH_PERMISSION}, without which every caller gets 403 "
+        f"consent_required: az ad app permission admin-consent --id {api or 'with the id that is told at the end'}"
+    )
 
 
 if __name__ == "__main__":
