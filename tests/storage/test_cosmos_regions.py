@@ -156,6 +156,17 @@ async def test_a_read_that_fails_everywhere_ends_after_three_requests_at_most(
     assert (near.counts["read_item"], cosmos.counts["read_item"]) in ((1, 1), (2, 1))
 
 
+async def test_reads_go_on_while_the_region_that_is_written_to_is_lost(
+    cosmos: Cosmos, store: CosmosMappingStore
+) -> None:
+    created = await store.create(ALICE, acs_id("one"))
+    cosmos.faults.script("*", Fault(reset=True, times=None))
+    assert await store.get(ALICE) == created
+    await store.ping()
+    with pytest.raises(StoreUnavailable):
+        await store.change(created, deleting=True)
+
+
 async def test_a_read_region_is_no_substitute_for_the_one_that_is_written_to(
     cosmos: Cosmos, near: Cosmos, store: CosmosMappingStore
 ) -> None:
