@@ -181,6 +181,15 @@ def acs_resources(environment: Environment, azure: Azure) -> list[dict[str, Any]
     return azure.items(f"{group_path(environment)}/resources?$filter={kind}&api-version=2021-04-01")
 
 
+def tell_whether_the_app_exists(environment: Environment, azure: Azure, name: str) -> None:
+    """Keeps for the templates whether the container app is there: what people set on it by hand is then handed back.
+
+    azd finds it out, too, but for `azd up` only after it has read the parameters. Raises `Refused`.
+    """
+    app = azure.get(f"{group_path(environment)}/providers/Microsoft.App/containerApps/{name}?api-version=2025-07-01")
+    environment.set("SERVICE_API_RESOURCE_EXISTS", "true" if app else "false")
+
+
 def folder(environment: Environment) -> Path:
     """Where azd keeps the environment; git ignores it."""
     return Path(".azure") / environment.get("AZURE_ENV_NAME")

@@ -5,7 +5,17 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from infra.hooks.azd import Azure, Environment, Refused, acs_resources, ask, group_path, run, say
+from infra.hooks.azd import (
+    Azure,
+    Environment,
+    Refused,
+    acs_resources,
+    ask,
+    group_path,
+    run,
+    say,
+    tell_whether_the_app_exists,
+)
 
 ACS_DATA_LOCATIONS = (
     *("Africa", "Asia Pacific", "Australia", "Brazil", "Canada", "Europe", "France", "Germany", "India", "Japan"),
@@ -60,6 +70,8 @@ def preprovision(environment: Environment, azure: Azure) -> None:
     if faults:
         raise Refused("\n".join(faults))
     _register_providers(environment, azure)
+    if "acs-auth-token" in tags:
+        tell_whether_the_app_exists(environment, azure, f"ca-api-{tags['acs-auth-token']}")
     _find_the_budget(environment, azure, tags)
     _find_a_deleted_vault(environment, azure)
     _tell_of_a_trial(environment, azure)

@@ -117,6 +117,16 @@ class TestPreprovision:
         values = Values(PRIVATE_NETWORK="0", ACS_DATA_LOCATION="europe", STORAGE_BACKEND="")
         preprovision(values, Subscription().deployed().with_acs())
 
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_an_environment_that_was_just_made_knows_whether_the_app_exists(self, exists: bool) -> None:
+        subscription = Subscription().deployed()
+        if exists:
+            subscription.paths[f"{GROUP}/providers/Microsoft.App/containerApps/ca-api-abc"] = {"name": "ca-api-abc"}
+        values = Values(CONTAINER_IMAGE="ghcr.io/owner/repository:1")
+        preprovision(values, subscription)
+        assert values.get("SERVICE_API_RESOURCE_EXISTS") == str(exists).lower()
+        assert "var name = 'ca-api-${checkedToken}'" in (ROOT / "infra/resources.bicep").read_text()
+
     def test_subscription_and_region_come_first(self) -> None:
         with pytest.raises(Refused, match="Choose a subscription and a region first"):
             preprovision(Values(AZURE_SUBSCRIPTION_ID=""), Subscription())
