@@ -18,7 +18,8 @@ def renewed(page: str) -> str:
         ("How each setting is deployed", TABLE, _settings()),
     ):
         before, title, section = page.partition(f"\n## {heading}\n")
-        page = before + title + re.sub(found, lambda _, text=wanted: text, section, count=1)
+        old = re.search(found, section)
+        page = before + title + (section.replace(old[0], wanted, 1) if old else section)
     return page
 
 
