@@ -18,6 +18,7 @@ type Choices = {
   maxReplicas: int
   oidcIssuer: string
   oidcAudience: string
+  resolveScope: string
 }
 
 @export()
@@ -58,6 +59,9 @@ func faults(given Choices) string[] =>
         : ''
       !empty(given.oidcIssuer) && given.storageBackend == 'graph'
         ? 'STORAGE_BACKEND=graph is for users of Microsoft Entra ID: with OIDC_ISSUER use cosmos.'
+        : ''
+      !empty(given.resolveScope) && given.storageBackend == 'graph'
+        ? 'ENTRA_RESOLVE_SCOPE needs STORAGE_BACKEND=cosmos: Microsoft Graph shows a caller nobody else\'s identity.'
         : ''
     ],
     sentence => !empty(sentence)

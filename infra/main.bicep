@@ -130,6 +130,7 @@ var found = concat(
     maxReplicas: number('MAX_REPLICAS', maxReplicas)
     oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
     oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
+    resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? ''
   }),
   !registrations && !oidc && empty(apiClientId)
     ? ['Set API_CLIENT_ID, the client id of the API\'s app registration, or CREATE_APP_REGISTRATIONS=true.']
@@ -178,7 +179,7 @@ resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
 module applications 'entra/applications.bicep' = if (registrations) {
   scope: group
   name: 'applications'
-  params: { uniqueNamePrefix: prefix }
+  params: { uniqueNamePrefix: prefix, resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? '' }
 }
 
 module resources 'resources.bicep' = {

@@ -145,6 +145,7 @@ var found = faults({
   maxReplicas: maxReplicas
   oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
   oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
+  resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? ''
 })
 var checkedToken = empty(found) ? toLower(token) : fail(join(found, ' '))
 

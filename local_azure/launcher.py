@@ -14,7 +14,7 @@ import aiohttp
 import jwt
 
 from local_azure.acs import DeletedIdentityAnswer
-from local_azure.entra.directory import TEAMS, USERS
+from local_azure.entra.directory import RESOLVE_SCOPE, TEAMS, USERS
 from local_azure.environment import LOOPBACK, STAND_IN_NAMES, LocalAzure
 from local_azure.port_choice import AskedPorts, ChosenPorts, PortsBusy, choose
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
@@ -147,6 +147,7 @@ class _Run:
             "SQLITE_PATH": str(self.options.state_directory / "mappings.sqlite"),
             "CORS_ALLOWED_ORIGINS": ",".join(origins),
             "DOCS_CLIENT_ID": TEAMS.client_id,  # with it the console and /docs get Teams tokens, too
+            **({"ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE} if self.options.storage != "graph" else {}),
         }
 
     async def serve(self) -> None:

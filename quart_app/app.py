@@ -30,6 +30,7 @@ from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.logs import dropped_lines
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
+from quart_app.web.bodies import BODY_SECONDS, MAXIMUM_BODY_BYTES
 from quart_app.web.errors import RefusedWebsocket, refusal_when_busy, register_error_handlers
 from quart_app.web.limits import ConcurrencyLimit, RateLimit, refusing_early
 from quart_app.web.middleware import stacked
@@ -47,12 +48,10 @@ from quart_app.web.routes.pages import page_routes
 from quart_app.web.routes.protected_resource import protected_resource_routes
 from quart_app.web.routes.token import TokenAnswers, token_routes
 from quart_app.web.routes.user import user_routes
+from quart_app.web.routes.users import RESOLVE_PATH, resolve_routes
 from quart_app.web.security_headers import with_security_headers
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
-
-MAXIMUM_BODY_BYTES = 16 * 1024
-"""No route needs a body. One that announces to be larger is refused; none is read."""
 
 
 @asynccontextmanager
@@ -177,6 +176,7 @@ def _wire(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
     signed_tokens = SignedTokens(keys, accepted.rules)
     access_tokens = AccessTokenValidator(
         signed_tokens, accepted.audiences, accepted.admission, on_lookup=telemetry.cache("access_token")
@@ -187,10 +187,12 @@ def _wire(
         is_known=access_tokens.remembers,
         on_refused=telemetry.refused,
     )
+    per_minute = settings.server.rate_limit_requests_per_minute
+    rate_limit = RateLimit(per_minute) if per_minute else None
     guard = Guard(
         access_tokens,
         settings.server.request_deadline_seconds,
-        *_admission_checks(settings, concurrency),
+        *_admission_checks(settings, concurrency, rate_limit),
     )
     teams = settings.teams
     teams_tokens = TeamsTokenValidator(signed_tokens, teams.client_ids, teams.audiences) if accepted.is_entra else None
@@ -221,8 +223,13 @@ def _wire(
     app.register_blueprint(user_routes(identities, guard))
     app.register_blueprint(token_routes(answers, guard))
     app.register_blueprint(older_name_routes(identities, answers, guard))
+    entra = settings.entra
+    scopes_besides = {}
+    if entra.resolve_scope is not None:
+        scopes_besides[RESOLVE_PATH] = entra.in_full(entra.resolve_scope)
+        app.register_blueprint(resolve_routes(identities, guard, entra.resolve_scope, entra.tenants, rate_limit))
     app.register_blueprint(health_routes(readiness))
-    app.register_blueprint(protected_resource_routes(accepted, guarded_paths(app)))
+    app.register_blueprint(protected_resource_routes(accepted, guarded_paths(app), scopes_besides))
 
     def known_sign_in() -> SignIn | None:
         return sign_in(settings, keys.sign_in)
@@ -247,12 +254,13 @@ def _wire(
     return app
 
 
-def _admission_checks(settings: Settings, concurrency: ConcurrencyLimit) -> Iterator[Callable[[Caller], None]]:
+def _admission_checks(
+    settings: Settings, concurrency: ConcurrencyLimit, rate_limit: RateLimit | None
+) -> Iterator[Callable[[Caller], None]]:
     yield lambda caller: concurrency.admit()
     hash_key = settings.telemetry.log_hash_key
     yield Pseudonyms(hash_key.get_secret_value() if hash_key else None).note
-    if settings.server.rate_limit_requests_per_minute:
-        rate_limit = RateLimit(settings.server.rate_limit_requests_per_minute)
+    if rate_limit is not None:
         yield lambda caller: rate_limit.count(caller.user)
 
 
@@ -261,8 +269,8 @@ def _token_cache(acs: AcsSettings) -> TokenCache | None:
 
 
 async def _refuse_large_bodies() -> None:
-    # No body is waited for: whoever announces one and sends none must not hold a place. Hypercorn closes the connection
-    # of a request whose body was not read.
+    # Nobody's body is waited for here: whoever announces one and sends none must not hold a place. A route that takes
+    # one reads it when its caller is known. Hypercorn closes the connection of a request whose body was not read.
     if request.content_length is not None and request.content_length > MAXIMUM_BODY_BYTES:
         raise RequestEntityTooLarge
 

@@ -310,7 +310,7 @@ class Entra:
         elif body.get("graph"):
             token = self.graph_token(user)
         else:
-            token = self.access_token(user)
+            token = self.access_token(user, scope=" ".join(API.scopes if body.get("resolve") else API.scopes[:1]))
         return web.json_response({"access_token": token}, headers={"Cache-Control": "no-store"})
 
     async def _local_rotate(self, _: web.Request) -> web.Response:

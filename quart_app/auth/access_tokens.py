@@ -67,6 +67,7 @@ class AccessTokenValidator:
             expires_at=verified.expires_at,
             client_id=verified.client_id,
             understands_claims_challenges="cp1" in {name.lower() for name in verified.capabilities},
+            scopes=verified.scopes or frozenset(),
         )
         self._remembered[digest] = (replace(caller, access_token=""), verified.key)
         return caller

@@ -14,7 +14,8 @@ class Caller:
 
     `user` is the key of the caller's data. `access_token` is the token itself, which on-behalf-of needs; it never
     reaches a representation. `expires_at` is in seconds since the epoch. `client_id` is the app that got the token
-    (`azp` or `appid`). `understands_claims_challenges` says that the client declared the capability `cp1`.
+    (`azp` or `appid`). `understands_claims_challenges` says that the client declared the capability `cp1`. `scopes` are
+    those of the token, for routes that need one besides the scope that every caller's token carries.
     """
 
     user: UserKey
@@ -22,6 +23,7 @@ class Caller:
     expires_at: int
     client_id: str | None = None
     understands_claims_challenges: bool = False
+    scopes: frozenset[str] = frozenset()
 
 
 def current_caller() -> Caller | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -10,7 +10,7 @@ from quart import Quart, Response, request
 
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller, acting_for
-from quart_app.auth.refusals import MalformedCredentials, NoAccessToken
+from quart_app.auth.refusals import InsufficientScope, MalformedCredentials, NoAccessToken
 from quart_app.auth.step_up import step_up_for
 from upstream.deadline import deadline
 
@@ -56,6 +56,25 @@ class Guard:
 
         setattr(guarded, ACCESS, "authenticated")
         return guarded
+
+    def authenticated_with(
+        self, scope: str, tenants: Collection[str]
+    ) -> Callable[[Callable[[Caller], Awaitable[Response]]], Callable[[], Awaitable[Response]]]:
+        """`authenticated`, for a view that needs a token with `scope` besides, of a user of one of these `tenants`.
+
+        Another issuer's scope of the same name permits nothing. Raises `InsufficientScope`, too.
+        """
+
+        def decorate(view: Callable[[Caller], Awaitable[Response]]) -> Callable[[], Awaitable[Response]]:
+            @wraps(view)
+            async def checked(caller: Caller) -> Response:
+                if scope not in caller.scopes or caller.user.issuer not in tenants:
+                    raise InsufficientScope(scope)
+                return await view(caller)
+
+            return self.authenticated(checked)
+
+        return decorate
 
 
 def public(view: Callable[P, R]) -> Callable[P, R]:

@@ -33,11 +33,15 @@ class AcceptedTokens:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """How a browser client gets an access token for this API: where, and with which scopes. `issuer` names the kind."""
+    """How a browser client gets an access token for this API: where, and with which scopes. `issuer` names the kind.
+
+    `scopes_besides` are needed only by the routes that say so.
+    """
 
     issuer: str
     endpoints: SignInEndpoints
     scopes: tuple[str, ...]
+    scopes_besides: tuple[str, ...] = ()
 
 
 def accepted_tokens(settings: Settings) -> AcceptedTokens:
@@ -51,7 +55,8 @@ def sign_in(settings: Settings, discovered: SignInEndpoints | None) -> SignIn | 
     if oidc.issuer is None:
         oauth2 = f"{entra.authority_host}/{entra.tenant_id}/oauth2/v2.0"
         endpoints = SignInEndpoints(f"{oauth2}/authorize", f"{oauth2}/token")
-        return SignIn("entra", endpoints, docs.scopes or (entra.full_scope,))
+        besides = (entra.in_full(entra.resolve_scope),) if entra.resolve_scope else ()
+        return SignIn("entra", endpoints, docs.scopes or (entra.full_scope,), besides)
     if discovered is None:
         return None
     return SignIn("oidc", discovered, docs.scopes or (oidc.required_scope or "openid",))

@@ -26,7 +26,12 @@ _REMEDIES = {
 @click.command()
 @click.option("--client-id", help="The client application that signs in. [default: DOCS_CLIENT_ID]")
 @click.option("--tenant-id", help="The tenant to sign in to. [default: ENTRA_TENANT_ID]")
-@click.option("--scope", help="The API's scope, such as api://…/access_as_user. [default: from the settings]")
+@click.option(
+    "--scope",
+    "scope",
+    multiple=True,
+    help="A scope of the API, such as api://…/access_as_user; may be repeated. [default: from the settings]",
+)
 @click.option("--authority-host", envvar="ENTRA_AUTHORITY_HOST", help="The authority, in national clouds.")
 @click.option("--device-code", is_flag=True, help="Sign in on another device instead of in this machine's browser.")
 @click.option(
@@ -41,7 +46,7 @@ def token(
     *,
     client_id: str | None,
     tenant_id: str | None,
-    scope: str | None,
+    scope: tuple[str, ...],
     authority_host: str | None,
     device_code: bool,
     port: int,
@@ -63,7 +68,7 @@ def token(
     Exit status: 0, 1 if the sign-in failed, 2 for bad usage or settings.
     """
     oidc: OidcSettings | None = None
-    scopes = [scope] if scope else []
+    scopes = list(scope)
     if not (client_id and tenant_id and scope):
         settings = loaded_settings()
         client_id = client_id or settings.docs.client_id

@@ -31,6 +31,7 @@ def contradictions(groups: Mapping[str, Any], now: datetime) -> Iterable[str]:
         elif entra.client_secret and entra.client_certificate_path:
             yield "Set only one of ENTRA_CLIENT_SECRET and ENTRA_CLIENT_CERTIFICATE_PATH."
         yield from _outdated(entra, now)
+        yield from _resolve_faults(entra, backend)
     graph = groups.get("graph")
     if backend is StorageBackend.GRAPH and graph and not graph.seal_keys:
         yield f"STORAGE_BACKEND=graph needs {NO_SEAL_KEYS}"
@@ -59,6 +60,16 @@ def _outdated(entra: EntraSettings, now: datetime) -> Iterable[str]:
             f"ENTRA_CLIENT_CERTIFICATE_PATH names a certificate that counts only from {certificate.begins:%Y-%m-%d}; "
             "wait, or check this machine's clock."
         )
+
+
+def _resolve_faults(entra: EntraSettings, backend: StorageBackend | None) -> Iterable[str]:
+    if entra.resolve_scope and backend is StorageBackend.GRAPH:
+        yield (
+            "ENTRA_RESOLVE_SCOPE works only with STORAGE_BACKEND=cosmos or sqlite: Microsoft Graph is read with each "
+            "caller's own token, which shows nobody else's identity."
+        )
+    if entra.resolve_scope == entra.required_scope:
+        yield "ENTRA_RESOLVE_SCOPE must be another scope than ENTRA_REQUIRED_SCOPE, which every caller has."
 
 
 def _other_issuer_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:

@@ -141,6 +141,7 @@ class EntraSettings(Group):
     allow_guests: bool = True
     audiences: Words = ()
     required_scope: ScopeName = "access_as_user"
+    resolve_scope: ScopeName | None = None
     authority_host: Annotated[str, AfterValidator(check_authority_host)] = Field(
         "https://login.microsoftonline.com",
         validation_alias=_named("ENTRA_AUTHORITY_HOST", "AzureActiveDirectory__Instance"),
@@ -168,9 +169,13 @@ class EntraSettings(Group):
 
     @property
     def full_scope(self) -> str:
-        """The scope as a client requests it: the App ID URI and the scope's name."""
+        """The required scope as a client requests it: the App ID URI and the scope's name."""
+        return self.in_full(self.required_scope)
+
+    def in_full(self, scope: str) -> str:
+        """A scope of this API as a client requests it."""
         uris = [audience for audience in self.accepted_audiences if "://" in audience]
-        return f"{uris[0] if uris else f'api://{self.client_id}'}/{self.required_scope}"
+        return f"{uris[0] if uris else f'api://{self.client_id}'}/{scope}"
 
 
 CLIENT_CREDENTIALS = ("ENTRA_CLIENT_SECRET", "ENTRA_CLIENT_CERTIFICATE_PATH", "ENTRA_MANAGED_IDENTITY_CLIENT_ID")

@@ -988,7 +988,115 @@ def sign_out(make: Token) -> Request:
     return lambda forger: http(bearer(make(forger)), method="DELETE", target="/api/token")
 
 
+RESOLVE = "/api/users/resolve"
+MAY_RESOLVE = " ".join(API.scopes)
+
+
+def question(*lines: str | bytes, body: bytes | None = None) -> bytes:
+    """A question for Alex's identity, or with another body."""
+    asked = json.dumps({"userIds": [ALEX.object_id]}).encode() if body is None else body
+    framing = ("Content-Type: application/json", f"Content-Length: {len(asked)}")
+    return http(*lines, *framing, method="POST", target=RESOLVE, body=asked)
+
+
+def asked_with(make: Token) -> Request:
+    """A question with this token."""
+    return lambda forger: question(bearer(make(forger)))
+
+
+def asking(body: bytes) -> Request:
+    """A body of somebody who may ask."""
+    return lambda forger: question(bearer(forger.token(scope=MAY_RESOLVE)), body=body)
+
+
+NO_SCOPE_TO_RESOLVE: dict[str, Token] = {
+    "no scope to ask": lambda f: f.token(),
+    "only the scope to ask": lambda f: f.token(scope=API.scopes[1]),
+    "the scope to ask in another case": lambda f: f.token(scope=MAY_RESOLVE.upper()),
+    "a scope that begins like it": lambda f: f.token(scope=f"{MAY_RESOLVE}.all"),
+    "the scopes joined by a comma": claims(scp=MAY_RESOLVE.replace(" ", ",")),
+    "the scope to ask as a role": lambda f: f.token(roles=[API.scopes[1]]),
+    "the scope to ask in another claim": lambda f: f.token(scope_granted=MAY_RESOLVE, scopes=[API.scopes[1]]),
+}
+
+QUESTIONS: dict[str, bytes] = {
+    "no body": b"",
+    "a list": json.dumps([ALEX.object_id]).encode(),
+    "a user's name": json.dumps({"userIds": [ALEX.username]}).encode(),
+    "everybody": json.dumps({"userIds": ["*"]}).encode(),
+    "SQL": json.dumps({"userIds": ["' OR '1'='1"]}).encode(),
+    "a question of the store": json.dumps({"userIds": {"$ne": None}}).encode(),
+    "another tenant before the id": json.dumps({"userIds": [f"{OTHER}:{USERS['nestor'].object_id}"]}).encode(),
+    "another tenant besides": json.dumps({"userIds": [ALEX.object_id], "tenantId": OTHER}).encode(),
+    "the member twice": b'{"userIds":[],"userIds":["' + ALEX.object_id.encode() + b'"]}',
+    "an id with a line's end": json.dumps({"userIds": [f"{ALEX.object_id}\n"]}).encode(),
+    "an id in full-width digits": json.dumps({"userIds": ["\uff41" + ALEX.object_id[1:]]}).encode(),
+    "101 users": json.dumps({"userIds": [ALEX.object_id] * 101}).encode(),
+    "deep nesting": b'{"userIds":' + b"[" * DEEP,
+    "a number of 10,000 digits": b'{"userIds":[' + b"9" * 10_000 + b"]}",
+    "UTF-16": json.dumps({"userIds": [ALEX.object_id]}).encode("utf-16"),
+}
+
+RESOLVE_ATTACKS: tuple[Attack, ...] = (
+    *(
+        Attack(
+            f"resolve: {name}",
+            asked_with(make),
+            *((403, "insufficient_scope") if name.startswith("scope:") else (401, "invalid_token")),
+            reason(name),
+        )
+        for name, make in list(TOKENS.items())[3::8]
+    ),
+    *(
+        Attack(f"resolve: {name}", asked_with(make), 403, "insufficient_scope", "scope")
+        for name, make in NO_SCOPE_TO_RESOLVE.items()
+    ),
+    *(Attack(f"resolve: {name}", asking(body), 400, "invalid_body") for name, body in QUESTIONS.items()),
+    Attack("resolve: no token", lambda _: question(), reason="missing"),
+    Attack(
+        "resolve: a form",
+        lambda f: http(
+            bearer(f.token(scope=MAY_RESOLVE)),
+            "Content-Type: application/x-www-form-urlencoded",
+            "Content-Length: 7",
+            method="POST",
+            target=RESOLVE,
+            body=b"a=b&c=d",
+        ),
+        415,
+        "unsupported_media_type",
+    ),
+    Attack("resolve: in the query", headers(good, target=f"{RESOLVE}?userIds={ALEX.object_id}"), *NOT_ALLOWED),
+    Attack(
+        "resolve: a body that never comes, without a token",
+        headers("Content-Type: application/json", "Content-Length: 2", method="POST", target=RESOLVE),
+        reason="missing",
+    ),
+    Attack(
+        "resolve: a body that never comes, without the scope",
+        headers(good, "Content-Type: application/json", "Content-Length: 2", method="POST", target=RESOLVE),
+        403,
+        "insufficient_scope",
+        "scope",
+    ),
+    Attack(
+        "resolve: a chunked body that is too large",
+        lambda f: http(
+            bearer(f.token(scope=MAY_RESOLVE)),
+            "Content-Type: application/json",
+            CHUNKED,
+            method="POST",
+            target=RESOLVE,
+            body=b"4e20\r\n" + b" " * 20_000 + b"\r\n0\r\n\r\n",
+        ),
+        413,
+        "request_entity_too_large",
+    ),
+    Attack("resolve: a slash behind", headers(method="POST", target=f"{RESOLVE}/"), reason="missing"),
+)
+
 ATTACKS: tuple[Attack, ...] = (
+    *RESOLVE_ATTACKS,
     *of_group("algorithm", sent(ALGORITHMS)),
     *of_group("key", sent(KEYS)),
     *of_group("header", sent(HEADERS)),

@@ -49,6 +49,10 @@ REFUSED = [
         {"OIDC_ISSUER": "https://issuer.example.com/", "OIDC_AUDIENCE": "a", "STORAGE_BACKEND": "graph"},
         "STORAGE_BACKEND=graph is for users of Microsoft Entra ID",
     ),
+    (
+        {"ENTRA_RESOLVE_SCOPE": "resolve_users", "STORAGE_BACKEND": "graph"},
+        "ENTRA_RESOLVE_SCOPE needs STORAGE_BACKEND=cosmos",
+    ),
     ({"STORAGE_BACKEND": "Cosmos"}, "cosmos"),
 ]
 
@@ -98,6 +102,22 @@ def test_every_setting_that_is_given_reaches_the_container(bicep: Bicep) -> None
     for container in deployment.containers:
         variables = {each["name"]: each.get("value") for each in container["env"]}
         assert {name: variables.get(name) for name in given} == given
+
+
+def test_the_scope_for_colleagues_identities_is_made_only_if_it_is_wanted_and_given_to_no_client(bicep: Bicep) -> None:
+    deployment = deployed(bicep, {"ENTRA_RESOLVE_SCOPE": "resolve_users"})
+    applications = [each["properties"] for each in deployment.all(APPLICATION)]
+    for api in (each for each in applications if each["uniqueName"].endswith("-api")):
+        usual, besides = api["api"]["oauth2PermissionScopes"]
+        assert (usual["value"], usual["type"]) == ("access_as_user", "User")
+        assert (besides["value"], besides["type"]) == ("resolve_users", "Admin")
+        assert besides["id"] != usual["id"]
+    assert besides["id"] not in json.dumps(
+        [
+            [each.get("requiredResourceAccess"), each.get("api", {}).get("preAuthorizedApplications")]
+            for each in applications
+        ]
+    )
 
 
 def test_an_unknown_setting_is_refused(bicep: Bicep) -> None:

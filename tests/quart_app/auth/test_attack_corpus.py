@@ -18,8 +18,19 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from h2.connection import H2Connection
 
+from local_azure.entra.directory import RESOLVE_SCOPE, USERS
 from local_azure.environment import LocalAzure, Ports
-from tests.support.attack_corpus import ATTACKS, CONTROLS, Attack, Forger, bearer, good, http
+from tests.support.attack_corpus import (
+    ATTACKS,
+    CONTROLS,
+    MAY_RESOLVE,
+    Attack,
+    Forger,
+    bearer,
+    good,
+    http,
+    question,
+)
 from tests.support.service_process import PATIENCE_SECONDS, environment_for, serving, stopped
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -134,7 +145,11 @@ async def world(
         LocalAzure(directory / "local-azure", Ports(0, 0, 0, 0), new_key=lambda: next(keys)) as azure,
         attackers_server(azure, seen) as attacker_url,
     ):
-        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "10"}
+        environment = {
+            **environment_for(azure, directory),
+            "REQUEST_DEADLINE_SECONDS": "10",
+            "ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE,
+        }
         async with serving(environment) as service:
             world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen, service.log)
             for user in ("alex", "guest"):
@@ -187,6 +202,16 @@ async def test_what_is_good_is_accepted(
     record_property("control", "accepted" if answer.status == 200 else "refused")
     assert answer.status == 200
     assert set(json.loads(answer.body)) == {"acsUserIdentity"}
+
+
+@in_one_loop
+@pytest.mark.parametrize("user", ["alex", "guest"])
+async def test_who_may_ask_is_told_of_the_own_tenant_only(world: World, user: str) -> None:
+    token = world.forger.token(user, scope=MAY_RESOLVE)
+    asked = [USERS[name].object_id for name in ("nestor", "megan", "alex")]
+    answer = await world.send(question(bearer(token), body=json.dumps({"userIds": asked}).encode()))
+    assert answer.status == 200
+    assert [each["userId"] for each in json.loads(answer.body)["users"]] == asked[2:]
 
 
 @in_one_loop

@@ -339,6 +339,26 @@ async def test_nothing_that_is_exported_tells_who_called_or_holds_a_token(
 
 
 @pytest.mark.usefixtures("settings")
+async def test_nor_of_whom_a_caller_asks(
+    local_azure: LocalAzure, collected: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTRA_RESOLVE_SCOPE", "resolve_users")
+    token = local_azure.entra.access_token("megan", scope="access_as_user resolve_users")
+    headers = {"Authorization": f"Bearer {token}"}
+    asked = [*(user.object_id for user in local_azure.entra.users.values()), "99999999-0000-4000-8000-000000000000"]
+    async with create_app(load_settings(None), collected.telemetry) as app:
+        client = app.test_client()
+        created = await (await client.post("/api/user", headers=headers)).get_json()
+        answer = await client.post("/api/users/resolve", headers=headers, json={"userIds": asked})
+        assert len((await answer.get_json())["users"]) == 1
+    _, calls = children(collected, "POST /api/users/resolve")
+    assert [call.name for call in calls] == ["store get"] * len(asked)
+    text = collected.everything()
+    for secret in [*asked, created["acsUserIdentity"], "8:acs:"]:
+        assert secret not in text
+
+
+@pytest.mark.usefixtures("settings")
 async def test_on_behalf_of_tokens_are_told_too(
     bearer: Bearer, collected: Collected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
