@@ -18,14 +18,15 @@ from quart_app.settings import variable_names
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-LOCKS = ("run", "dev", "docs")
+LOCKS = ("run", "dev", "docs", "openapi")
 
 # Stands in for a Python interpreter and for the one in the environment that it makes; notes each call in $CALLS.
-# $REFUSED names what it fails at: the version check, the check for venv, or pip.
+# $REFUSED names what it fails at: the version check, the check for venv, or pip. Its pip collects 60 packages.
 STUB_PYTHON = """#!/bin/sh
 echo "$*" >> "$CALLS"
 test -n "$REFUSED" && case "$*" in *"$REFUSED"*) exit 1;; esac
 case "$*" in *"-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python";; esac
+case "$*" in *"--require-hashes"*) seq -f 'Collecting package-%g' 60; echo 'Installing collected packages: all';; esac
 """
 STUB_MAKE = """#!/bin/sh
 echo "$PWD make $*" >> "$CALLS"
@@ -104,6 +105,7 @@ def test_development_runs_on_the_releases_that_production_installs() -> None:
         ("run", PROJECT["dependencies"]),
         ("dev", [each for extra in PROJECT["optional-dependencies"].values() for each in extra]),
         ("docs", PYPROJECT["dependency-groups"]["docs"]),
+        ("openapi", PYPROJECT["dependency-groups"]["openapi"]),
     ],
     ids=LOCKS,
 )
@@ -167,11 +169,12 @@ def test_the_production_wheel_holds_the_service_and_neither_stand_ins_nor_their_
 @pytest.mark.parametrize(
     ("refused", "steps", "status"),
     [
-        ("", ["check", "infra", "test", "browser"], 0),
+        ("", ["check", "infra", "test", "openapi", "browser"], 0),
         ("check", ["check"], 2),
         ("infra", ["check", "infra"], 2),
         ("test", ["check", "infra", "test"], 2),
-        ("browser", ["check", "infra", "test", "browser"], 2),
+        ("openapi", ["check", "infra", "test", "openapi"], 2),
+        ("browser", ["check", "infra", "test", "openapi", "browser"], 2),
     ],
 )
 def test_ci_checks_and_tests_and_fails_when_one_of_them_does(
@@ -208,6 +211,19 @@ def test_a_machine_on_which_set_up_cannot_work_gets_one_sentence(
     assert sentence in explained
     assert made_by_make.startswith("make: ***")
     assert status == 2
+
+
+def test_the_first_set_up_says_how_far_it_is(calls: Path, stub_python: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "v"
+    _, output, errors = call(
+        "make", f"{environment}/.installed", f"PYTHON={stub_python}", f"VENV={environment}", calls=calls
+    )
+    assert re.sub(r"of \d+", "of all", output).splitlines()[1:] == [
+        "  25 of all packages fetched",
+        "  50 of all packages fetched",
+        "  60 packages fetched, installing them",
+    ]
+    assert errors == ""
 
 
 def test_set_up_is_done_once_and_again_only_as_far_as_its_causes_changed(

@@ -2,11 +2,12 @@
 
 from typing import Annotated, NotRequired
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from quart_app.auth.refusals import Reason
-from quart_app.web.error_names import ErrorName
+
+EXAMPLE_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"  # noqa: S105 (a form, no token)
 
 AcsUserId = Annotated[
     str,
@@ -17,9 +18,7 @@ AcsUserId = Annotated[
 ]
 Token = Annotated[
     str,
-    Field(
-        description="For CallClient and ChatClient; a JWT.", examples=["eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"]
-    ),
+    Field(description="For CallClient and ChatClient; a JWT.", examples=[EXAMPLE_TOKEN]),
 ]
 ExpiresOn = Annotated[
     str,
@@ -35,6 +34,40 @@ class AcsUser(TypedDict):
     """The caller's ACS identity."""
 
     acsUserIdentity: AcsUserId
+
+
+ObjectId = Annotated[
+    str,
+    Field(
+        description="A user's object id (`oid`) in Microsoft Entra ID, in upper or lower case.",
+        pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+        max_length=36,
+        examples=["a1e5c0de-0001-4a6b-8f21-6d0c3b9e4f01"],
+    ),
+]
+
+
+class UsersToResolve(TypedDict):
+    """Whose ACS identities are asked for: users of the caller's own tenant."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    userIds: Annotated[list[ObjectId], Field(max_length=100)]
+
+
+class ResolvedUser(TypedDict):
+    """A user who has an ACS identity."""
+
+    userId: Annotated[
+        str, Field(description="The object id, in lower case.", examples=["a1e5c0de-0001-4a6b-8f21-6d0c3b9e4f01"])
+    ]
+    acsUserIdentity: AcsUserId
+
+
+class ResolvedUsers(TypedDict):
+    """Those of the users who have an ACS identity, each once, in the order in which they were asked for."""
+
+    users: list[ResolvedUser]
 
 
 class CommunicationUser(TypedDict):
@@ -61,32 +94,49 @@ class TeamsUserToken(TypedDict):
 class ProtectedResource(TypedDict):
     """The metadata of a protected resource (RFC 9728, section 2)."""
 
-    resource: Annotated[str, Field(description="The URL that the document is about.")]
-    authorization_servers: Annotated[list[str], Field(description="The issuers whose access tokens are taken.")]
-    scopes_supported: Annotated[list[str], Field(description="What to ask for at sign-in.")]
-    bearer_methods_supported: list[str]
-    resource_name: str
-    resource_documentation: str
+    resource: Annotated[
+        str,
+        Field(
+            description="The URL that the document is about.",
+            examples=["https://auth.contoso.com"],
+            json_schema_extra={"format": "uri"},
+        ),
+    ]
+    authorization_servers: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"format": "uri"})]],
+        Field(
+            description="The issuers whose access tokens are taken.",
+            examples=[["https://id.contoso.com"]],
+        ),
+    ]
+    scopes_supported: Annotated[
+        list[str],
+        Field(
+            description="What to ask for at sign-in.",
+            examples=[["api://5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e01/access_as_user"]],
+        ),
+    ]
+    bearer_methods_supported: Annotated[
+        list[str], Field(description="How the access token is sent.", examples=[["header"]])
+    ]
+    resource_name: Annotated[str, Field(description="For people.", examples=["ACS authentication service"])]
+    resource_documentation: Annotated[
+        str,
+        Field(
+            description="A page for developers.",
+            examples=["https://auth.contoso.com/docs"],
+            json_schema_extra={"format": "uri"},
+        ),
+    ]
 
 
 class Error(TypedDict):
-    """Every refusal and failure."""
+    """Every refusal and failure. `/openapi.json` tells of each status which names it has."""
 
-    code: Annotated[int, Field(description="The HTTP status.", examples=[404])]
-    error: Annotated[
-        str, Field(description="A stable name to branch on.", json_schema_extra={"enum": [*map(str, ErrorName)]})
-    ]
-    message: Annotated[
-        str,
-        Field(
-            description="What to do.",
-            examples=["The caller has no ACS identity yet; create one with POST /api/user."],
-        ),
-    ]
-    requestId: Annotated[
-        str,
-        Field(description="Quote it when you report a problem.", examples=["4708c9fff77fbf0b591aad6453eb35b5"]),
-    ]
+    code: Annotated[int, Field(description="The HTTP status.")]
+    error: Annotated[str, Field(description="A stable name to branch on.")]
+    message: Annotated[str, Field(description="What to do.")]
+    requestId: Annotated[str, Field(description="Quote it when you report a problem.")]
     reason: NotRequired[
         Annotated[
             str,
@@ -104,5 +154,10 @@ class Error(TypedDict):
 class Health(TypedDict):
     """The state of the service, and of each part that was checked."""
 
-    status: Annotated[str, Field(examples=["ok", "unavailable"])]
-    checks: NotRequired[dict[str, str]]
+    status: Annotated[str, Field(description="Of the service as a whole.", examples=["ok", "unavailable"])]
+    checks: NotRequired[
+        Annotated[
+            dict[str, str],
+            Field(description="Of each part that it needs.", examples=[{"signing_keys": "ok", "mapping_store": "ok"}]),
+        ]
+    ]

@@ -1,6 +1,7 @@
 """`/api/token`: ACS access tokens for the caller."""
 
 import re
+from collections.abc import Mapping
 
 from quart import Blueprint, Response, request
 from werkzeug.datastructures import RequestCacheControl
@@ -10,14 +11,15 @@ from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.identities import IdentityService, TokenPolicy
-from quart_app.identities.token_policy import INCLUDED
+from quart_app.settings import INCLUDED_SCOPES, DoorName
+from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import json_response, no_content
-from quart_app.web.routes.description import Answer, HeaderParameter, QueryParameter, describes
-from quart_app.web.routes.models import AcsUserToken, TeamsUserToken
+from quart_app.web.routes.description import Answer, Details, HeaderParameter, QueryParameter, describes
+from quart_app.web.routes.models import EXAMPLE_TOKEN, AcsUserToken, TeamsUserToken
 
 TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 
-_SCOPE = f"({'|'.join(re.escape(name) for name in INCLUDED)})"
+_SCOPE = f"({'|'.join(re.escape(name) for name in INCLUDED_SCOPES)})"
 _SCOPES = f"^[ ,]*{_SCOPE}([ ,]+{_SCOPE})*[ ,]*$"
 
 TOKEN_DESCRIPTION = (
@@ -30,9 +32,9 @@ TOKEN_DESCRIPTION = (
     QueryParameter(
         "minutes",
         "For how long the token is good, at most as long as the deployment allows, which is the default.",
-        {"type": "integer", "minimum": 60, "maximum": 1440},
+        {"type": "integer", "minimum": 60, "maximum": 1440, "examples": [60]},
     ),
-    Answer(400, "The token that is asked for is more than the deployment allows."),
+    Answer(400, "The token that is asked for is more than the deployment allows.", error=ErrorName.SCOPE_NOT_ALLOWED),
     Answer(
         201,
         "An ACS access token: a new one, or one of the last minutes where the operator allows reuse. Cache-Control: "
@@ -50,29 +52,36 @@ SIGN_OUT_DESCRIPTION = (
     Answer(502, "ACS or the store refused the service's own credential."),
 )
 TEAMS_DESCRIPTION = (
-    HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS."),
+    HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS.", EXAMPLE_TOKEN),
     Answer(201, "A new ACS access token for the Teams user.", TeamsUserToken),
-    Answer(400, "The Teams token is missing, or was issued to another application."),
+    Answer(
+        400, "The Teams token is missing, or was issued to another application.", error=ErrorName.TEAMS_TOKEN_MISSING
+    ),
     Answer(401, "No valid access token for this API, or a Teams token that is not valid or not for ACS."),
     Answer(403, "A scope is missing in either token, or the Teams token is another user's."),
-    Answer(501, "No Teams client is configured, or the callers are not users of Microsoft Entra ID."),
+    Answer(501, "No Teams client is configured, or the caller is no user of Microsoft Entra ID."),
     Answer(502, "ACS refused the service's own credential."),
 )
 
 
 class TokenAnswers:
-    """Issues and exchanges tokens and writes the answers; shared by both names of each route."""
+    """Issues and exchanges tokens and writes the answers; shared by both names of each route.
 
-    def __init__(self, identities: IdentityService, policy: TokenPolicy, teams: TeamsExchange) -> None:
+    `policies` are what callers may have, by the door that they came in by.
+    """
+
+    def __init__(
+        self, identities: IdentityService, policies: Mapping[DoorName, TokenPolicy], teams: TeamsExchange
+    ) -> None:
         self._identities = identities
-        self._policy = policy
+        self._policies = policies
         self._teams = teams
 
     async def user_token(self, caller: Caller) -> Response:
         """An ACS access token for the caller's own identity. Clients bypass kept ones (RFC 9111, section 5.2.1)."""
         asked = parse_cache_control_header(request.headers.get("Cache-Control", "").lower(), cls=RequestCacheControl)
         fresh = bool(asked.no_cache or asked.no_store or asked.max_age == 0)
-        wanted = self._policy.narrowed(_scopes(), _minutes())
+        wanted = self._policies[caller.door].narrowed(_scopes(), _minutes())
         issued = await self._identities.issue_token(caller.user, wanted, fresh=fresh, keep=not asked.no_store)
         body: AcsUserToken = {
             "token": issued.token.token,
@@ -99,19 +108,31 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
     blueprint = Blueprint("token", __name__, url_prefix="/api/token")
 
     @blueprint.get("")
-    @describes("Get an ACS access token for the caller", *TOKEN_DESCRIPTION)
+    @describes(
+        "Get an ACS access token for the caller",
+        Details("Create the caller's identity first. Renew the token some 15 minutes before it ends."),
+        *TOKEN_DESCRIPTION,
+    )
     @guard.authenticated
     async def get_token(caller: Caller) -> Response:
         return await answers.user_token(caller)
 
     @blueprint.delete("")
-    @describes("Sign the caller out everywhere: revoke all of their ACS access tokens", *SIGN_OUT_DESCRIPTION)
+    @describes(
+        "Sign the caller out everywhere: revoke all of their ACS access tokens",
+        Details("Apps on every device of the caller's then need a new token. The sign-in at Entra ID goes on."),
+        *SIGN_OUT_DESCRIPTION,
+    )
     @guard.authenticated
     async def sign_out(caller: Caller) -> Response:
         return await answers.sign_out(caller)
 
     @blueprint.get("/teams")
-    @describes("Exchange the caller's Teams token for an ACS access token", *TEAMS_DESCRIPTION)
+    @describes(
+        "Exchange the caller's Teams token for an ACS access token",
+        Details("For the caller as a Teams user; no ACS identity is needed, and none is made."),
+        *TEAMS_DESCRIPTION,
+    )
     @guard.authenticated
     async def get_teams_token(caller: Caller) -> Response:
         return await answers.teams_token(caller)
