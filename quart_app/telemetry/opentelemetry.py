@@ -61,11 +61,12 @@ class OpenTelemetry(Telemetry):
         )
         self._active = _Tally()
         self._own_active = _Tally()
-        for name, tally in (
-            ("http.server.active_requests", self._active),
-            ("acs_auth.requests.active", self._own_active),
-        ):
-            meter.create_observable_up_down_counter(name, [tally.observe], "{request}", "Requests now")
+        meter.create_observable_up_down_counter(
+            "http.server.active_requests", [self._active.observe], "{request}", "Requests now"
+        )
+        meter.create_observable_up_down_counter(
+            "acs_auth.requests.active", [self._own_active.observe], "{request}", "Requests now"
+        )
         self._own_requests = meter.create_histogram(
             "acs_auth.request.duration", "s", "Requests", explicit_bucket_boundaries_advisory=SECONDS
         )
