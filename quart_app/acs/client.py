@@ -206,9 +206,9 @@ class _AcsAnswer:
 class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
     """Reads what ACS answers. With signing it is all that a request passes through.
 
-    The SDK's other twelve policies take longer than sending the request (docs/contribute/performance-lab.md), and do what is done here
-    elsewhere, or not at all: they would send a failed create up to four times, follow redirects with the request's
-    signature, and log request URLs, which hold ACS ids.
+    The SDK's other twelve policies take longer than sending the request (docs/contribute/performance-lab.md), and do
+    what is done here elsewhere, or not at all: they would send a failed create up to four times, follow redirects with
+    the request's signature, and log request URLs, which hold ACS ids.
     """
 
     async def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:
