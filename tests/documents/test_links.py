@@ -10,7 +10,6 @@ import yaml
 from mkdocs_hooks import with_repository_links
 from tests.support.markdown import ROOT, Page, page, pages
 
-
 _OF_A_WORKFLOW = re.compile(r"\.\./\.\./actions/workflows/([\w-]+\.yml)(/badge\.svg)?")
 """What GitHub, on a file in the root, takes for the page of one of the repository's workflows, whoever owns it."""
 
