@@ -49,7 +49,9 @@ def blocks(text: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each `az` command, also of those inside `$(…)`, whose place is taken by a word."""
+    """The words of each `az` command in a block or a sentence, also of those inside `$(…)`, whose place a word takes."""
+    for inline in re.findall(r"`(az [a-z][^`…]*)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        yield shlex.split(inline.removeprefix("az "))
     for block in blocks(text):
         for line in whole_lines(block):
             outer, inner = (
@@ -58,7 +60,8 @@ def commands(text: str) -> Iterator[list[str]]:
             )
             for each in (outer, *inner):
                 if each.startswith("az "):
-                    yield shlex.split(re.sub(r"\$\{?\w+(%%\.\*)?\}?", "VALUE", each.removeprefix("az ")))
+                    words = shlex.split(re.sub(r"\$\{?\w+(%%\.\*)?\}?", "VALUE", each.removeprefix("az ")))
+                    yield words[: words.index(">")] if ">" in words else words
 
 
 def whole_lines(block: str) -> Iterator[str]:
@@ -87,8 +90,9 @@ def test_a_comment_would_be_noticed() -> None:
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
-    text = "```sh\nname=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x\n```\n"
+    text = "```sh\nname=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x > y\n```\nor `az login`.\n"
     assert list(commands(text)) == [
+        ["login"],
         ["acr", "list", "--query", "[0].name"],
         ["lock", "create", "--name", "VALUE", "--resource", "x"],
     ]
