@@ -49,8 +49,9 @@ def blocks(text: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each `az` command in a block or a sentence, also of those inside `$(…)`, whose place a word takes."""
-    for inline in re.findall(r"`(az [a-z][^`…]*)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+    """The words of each `az` command in a block or a sentence; what stands in `$(…)` comes after, and leaves a word."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for inline in re.findall(r"`(az [a-z][^`…]* --[^`…]*)`", prose):
         yield shlex.split(inline.removeprefix("az "))
     for block in blocks(text):
         for line in whole_lines(block):
@@ -90,9 +91,10 @@ def test_a_comment_would_be_noticed() -> None:
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
-    text = "```sh\nname=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x > y\n```\nor `az login`.\n"
+    block = "name=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x > y\n"
+    text = f"```sh\n{block}```\nor `az login --tenant x`.\n"
     assert list(commands(text)) == [
-        ["login"],
+        ["login", "--tenant", "x"],
         ["acr", "list", "--query", "[0].name"],
         ["lock", "create", "--name", "VALUE", "--resource", "x"],
     ]
