@@ -65,10 +65,11 @@ def export(
     decision_owner: str | None,
     as_json: bool,
 ) -> None:
-    """Print what the service stores about a user, or about all of them, as JSON.
+    """Print what the service stores about a user, or about all.
 
-    That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls). For
-    Microsoft Graph, the command needs the application permission User.Read.All.
+    About a user it prints JSON, with --json or without. That is the mapping and nothing else: ACS holds the identity
+    itself and what was done with it (chats, calls). For Microsoft Graph, the command needs the application permission
+    User.Read.All.
 
     With --all it writes every mapping, page by page. The format graph-chat is the file of identities that Microsoft's
     migration from ACS chat to Microsoft Graph asks for.
