@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mkdocs_hooks import with_repository_links
+from mkdocs_hooks import included, with_repository_links
 from tests.support.markdown import ROOT, Page, page, pages
 
 _OF_A_WORKFLOW = re.compile(r"\.\./\.\./actions/workflows/([\w-]+\.yml)(/badge\.svg)?")
@@ -71,6 +71,11 @@ def test_a_link_out_of_the_documents_leads_to_the_repository_on_the_site() -> No
         "[a](https://host/o/r/blob/main/LICENSE) [b](https://host/o/r/blob/main/README.md#routes) "
         "[c](https://host/o/r/tree/main/infra) [d](design.md) [e](https://x.y)\n```\n[f](../LICENSE)\n```\n"
     )
+
+
+def test_the_site_includes_a_file_without_its_title() -> None:
+    assert included("CHANGELOG.md").startswith("What changed")
+    assert "<!-- include CHANGELOG.md -->" in (ROOT / "docs/reference/changelog.md").read_text()
 
 
 def test_a_link_to_no_file_of_the_repository_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
