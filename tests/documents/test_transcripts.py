@@ -21,7 +21,10 @@ PAGES = [page(ROOT / "README.md"), *(page(path) for path in sorted((ROOT / "docs
 APART = {"docs/commands.md"}
 """Whose transcripts need mappings that are in disorder; tests/quart_app/cli makes them."""
 WITH_TRANSCRIPTS = [each for each in PAGES if any(each.blocks("console")) and each.name not in APART]
-TOOLS = {"cd", "cp", "curl", "docker", "git", "npm", "openssl", "rm", "sqlite3", ".venv/bin/pip", "client/bin/pip"}
+TOOLS = {
+    *("cd", "cp", "curl", "docker", "git", "npm", "npx", "openapi-python-client", "openssl", "rm", "sqlite3"),
+    *(".venv/bin/pip", "client/bin/pip"),
+}
 """Whose own documentation says which options there are."""
 AZD = {"auth login", "deploy", "down", "env get-value", "env new", "env set", "pipeline config", "provision", "up"}
 """The commands of the Azure Developer CLI that the documents use."""
