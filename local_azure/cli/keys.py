@@ -24,7 +24,7 @@ def rotate_keys(retire: bool, state_dir: Path, entra_port: int | None) -> None:
 @state_directory
 @port_option("entra")
 def own_key(off: bool, state_dir: Path, entra_port: int | None) -> None:
-    """Let the API have a signing key of its own.
+    """Give the API its own signing key.
 
     Applications with claims mapping have one. Only metadata with ?appid=<client id of the API> names it.
     """

@@ -1,4 +1,4 @@
-"""Tokens of the local users, and what becomes of the users."""
+"""Tokens of the local users, and what happens to the users."""
 
 from pathlib import Path
 from typing import Any
