@@ -170,8 +170,8 @@ async def _drained(serving: asyncio.Task[None], seconds: float) -> None:
 def _spare_the_garbage_collector() -> None:
     """Exclude from garbage collection what the start made and the process keeps, hundreds of thousands of objects.
 
-    A full collection would stop all requests for as long as it looks at them (docs/performance.md). A request makes
-    thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many.
+    A full collection would stop all requests for as long as it looks at them (docs/contribute/performance-lab.md). A
+    request makes thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many.
     """
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS)
