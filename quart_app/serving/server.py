@@ -8,12 +8,12 @@ import socket
 from contextlib import AsyncExitStack
 
 import hypercorn.asyncio
-import uvloop
 from hypercorn.config import Config
 from quart import Quart
 
 from quart_app.acs.retirement import CHAT_RETIRES, WHAT_TO_DO, concerns_chat
 from quart_app.app import create_app
+from quart_app.serving.accepting import AcceptingLoop
 from quart_app.serving.hypercorn_patch import patch_hypercorn
 from quart_app.serving.loop_errors import report
 from quart_app.serving.starting import Front, opened
@@ -61,7 +61,7 @@ def run(
     patch_hypercorn(refusal_by_the_server)
     delay = settings.server.shutdown_delay_seconds
     stopping = Stopping(delay + drain_seconds + CLOSING_SECONDS + TELEMETRY_SECONDS + 2 * _CANCEL_SECONDS)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=AcceptingLoop) as runner:
         runner.run(_serve(settings, stopping, drain_seconds, starting_seconds))
 
 
