@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,8 +139,13 @@ def request(child: Child, method: str, path: str, token: str | None) -> bytes:
 
 
 @asynccontextmanager
-async def running(directory: Path, users: int) -> AsyncIterator[tuple[Child, list[str]]]:
-    """The service on SQLite and its stand-ins, each on a core of its own where there are two, and users' tokens."""
+async def running(
+    directory: Path, users: int, delays: Mapping[str, float] | None = None
+) -> AsyncIterator[tuple[Child, list[str]]]:
+    """The service on SQLite and its stand-ins, each on a core of its own where there are two, and users' tokens.
+
+    `delays` are the seconds that the named stand-ins take for each answer, from when the service is ready.
+    """
     cores = Cores.of_machine()
     if cores.helpers:
         psutil.Process().cpu_affinity(list(cores.helpers))
@@ -152,6 +157,7 @@ async def running(directory: Path, users: int) -> AsyncIterator[tuple[Child, lis
             "SQLITE_PATH": str(directory / "mappings.sqlite"),
         }
         async with service(variables, cores, directory / "service.log") as child:
+            await azure.delay(delays or {})
             yield child, tokens
 
 
