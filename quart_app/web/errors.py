@@ -45,7 +45,7 @@ from quart_app.auth.signing_keys import SigningKeysUnavailable
 from quart_app.auth.step_up import StepUpNotPossible, StepUpRequired
 from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOffered, TeamsTokenInvalid
 from quart_app.credentials import ManagedIdentityError, ManagedIdentityThrottled, ManagedIdentityUnavailable
-from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned, TooManyFlights
 from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowed
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
@@ -298,6 +298,7 @@ _TEAMS_USER_NOT_ALLOWED = (
     "Teams licence."
 )
 
+_BUSY = "The service is busy."
 _UNEXPECTED = "answered in a way that this service does not know; report the requestId."
 
 _ROLE = "The user lacks the role that this API requires; let an administrator of the sign-in assign it."
@@ -469,7 +470,8 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     StoreError: _unavailable("The mapping store failed."),
     AcsError: _unavailable("Azure Communication Services failed."),
     TooManyRequests: _too_many_requests,
-    TooBusy: _unavailable("The service is busy."),
+    TooBusy: _unavailable(_BUSY),
+    TooManyFlights: _unavailable(_BUSY),
     TimeoutError: _unavailable("The request took too long."),
 }
 
