@@ -6,6 +6,7 @@ import itertools
 import signal
 import sys
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -235,6 +236,29 @@ async def test_a_start_tells_once_that_chat_retires_where_tokens_are_good_for_it
         status, log = await stopped(service)
     assert status == 0
     assert log.count("docs/retirement.md") == log.count("2028-09-30") == told
+
+
+def test_garbage_that_has_grown_old_does_not_pile_up() -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    thresholds = gc.get_threshold()
+    try:
+        _spare_the_garbage_collector()
+        gc.collect()
+        alive: weakref.WeakSet[Cycle] = weakref.WeakSet()
+        served: deque[Cycle] = deque(maxlen=30_000)  # as requests are, which live for longer than a pass or two
+        most = 0
+        for _ in range(300_000):
+            served.append(one := Cycle())
+            alive.add(one)
+            most = max(most, len(alive))
+        assert most < 200_000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        gc.enable()
 
 
 def test_after_the_start_garbage_is_collected_but_what_the_start_made_is_not_looked_at() -> None:
