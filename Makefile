@@ -55,10 +55,16 @@ mutants: $(VENV)/.installed $(VENV)-mutants/.packages ## Change the code here an
 
 .PHONY: browser
 browser: $(VENV)/.installed ## Test the browser client and the console in Chromium, with Microsoft's own packages, in about two minutes
-	@$(BROWSER_TOOLS)
+	@$(NODE_TOOLS); $(BROWSER_TOOLS); $(call report-missing,The browser tests need, (or name another Chromium: make browser CHROMIUM=/path/to/chromium))
 	@cd clients/web && { test node_modules/.package-lock.json -nt package-lock.json || $(NPM_CI); }
 	@cd clients/web && npm test && SERVICE_PYTHON="$(abspath $(BIN))/python" \
 		SCREENSHOTS="$(and $(SCREENSHOTS),$(abspath $(SCREENSHOTS)))" npm run browser
+
+.PHONY: openapi
+openapi: $(VENV)/.installed $(VENV)-openapi/.packages ## Lint the OpenAPI document, generate clients from it and run them, in about a minute
+	@$(NODE_TOOLS); $(call report-missing,The checks of the OpenAPI document need)
+	@cd clients/openapi && { test node_modules/.package-lock.json -nt package-lock.json || $(NPM_CI); }
+	@OPENAPI_TOOLS="$(abspath $(VENV)-openapi)" $(BIN)/pytest tests/openapi --quiet $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
@@ -96,22 +102,22 @@ lock: $(VENV)-lock/bin/uv ## Lock pyproject.toml's dependencies into requirement
 	$(COMPILE) --output-file requirements/run.txt $(ARGS)
 	$(COMPILE) --extra local --extra dev --constraint requirements/run.txt --output-file requirements/dev.txt $(ARGS)
 	$(subst pyproject.toml,--group docs,$(COMPILE)) --output-file requirements/docs.txt $(ARGS)
+	$(subst pyproject.toml,--group openapi,$(COMPILE)) --output-file requirements/openapi.txt $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the environment and all caches; what `make run` stored stays
-	rm -rf clients/web/node_modules clients/web/build clients/web/dist
-	rm -rf $(VENV) $(VENV)-docs $(VENV)-lock $(VENV)-mutants .coverage dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf clients/openapi/node_modules clients/web/node_modules clients/web/build clients/web/dist
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-lock $(VENV)-mutants $(VENV)-openapi .coverage dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 NPM_CI = npm ci --ignore-scripts --no-audit --no-fund
-# Names what `make browser` lacks, in one sentence.
-BROWSER_TOOLS = missing=; \
+# Note in $missing what `make openapi` and `make browser` lack, and report it in one sentence.
+NODE_TOOLS = missing=; \
 	node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null || missing="$$missing nodejs (20 or newer)"; \
-	npm --version >/dev/null 2>&1 || missing="$$missing npm"; \
-	test -x "$${CHROMIUM:-/usr/bin/chromium}" || missing="$$missing chromium"; \
-	test -n "$$(find /usr/lib /usr/local/lib -name libfaketimeMT.so.1 2>/dev/null)" || missing="$$missing faketime"; \
-	test -z "$$missing" || { echo "The browser tests need what is missing here:$$missing; install these Debian" \
-	"packages (or name another Chromium: make browser CHROMIUM=/path/to/chromium)." >&2; exit 1; }
+	npm --version >/dev/null 2>&1 || missing="$$missing npm"
+BROWSER_TOOLS = test -x "$${CHROMIUM:-/usr/bin/chromium}" || missing="$$missing chromium"; \
+	test -n "$$(find /usr/lib /usr/local/lib -name libfaketimeMT.so.1 2>/dev/null)" || missing="$$missing faketime"
+report-missing = test -z "$$missing" || { echo "$(1) what is missing here:$$missing; install these Debian packages$(2)." >&2; exit 1; }
 
 MERMAID := $(VENV)-docs/mermaid.min.js
 MERMAID_VERSION := 11.17.2
@@ -145,6 +151,12 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml local_azure/pyproject.toml
 $(VENV)-docs/.packages: requirements/docs.txt
 	$(call make-venv,$(VENV)-docs)
 	@$(VENV)-docs/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
+	@touch $@
+
+# Apart from $(VENV): the generated client runs here, on nothing but what the generator says that it needs.
+$(VENV)-openapi/.packages: requirements/openapi.txt
+	$(call make-venv,$(VENV)-openapi)
+	@$(VENV)-openapi/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
 	@touch $@
 
 # Apart from $(VENV): a lock that cannot be installed is mended by locking again.

@@ -30,6 +30,7 @@ from local_azure.cosmos import Cosmos  # noqa: E402
 from local_azure.environment import LocalAzure, Ports  # noqa: E402
 from quart_app.settings import Environment  # noqa: E402
 from quart_app.telemetry.logs import configure_logging  # noqa: E402
+from quart_app.web.overload import Lateness  # noqa: E402
 from tests.support.blocking import event_loop_guarded  # noqa: E402
 from tests.support.log_check import LogCheck  # noqa: E402
 from tests.support.running_cosmos import running_cosmos  # noqa: E402
@@ -81,6 +82,21 @@ class FakeClock:
 def unblocked_event_loop() -> Iterator[None]:
     """No code of the service may block the event loop."""
     with event_loop_guarded():
+        yield
+
+
+class NeverLate(Lateness):
+    """A slow machine is no overload: what the service says must not depend on what else the machine does."""
+
+    def start(self) -> None:
+        """Measure nothing."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def never_late() -> Iterator[None]:
+    """No application runs late, whose tests are those of `tests/quart_app/web/test_overload.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quart_app.app.Lateness", NeverLate)
         yield
 
 

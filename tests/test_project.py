@@ -18,7 +18,7 @@ from quart_app.settings import variable_names
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-LOCKS = ("run", "dev", "docs")
+LOCKS = ("run", "dev", "docs", "openapi")
 
 # Stands in for a Python interpreter and for the one in the environment that it makes; notes each call in $CALLS.
 # $REFUSED names what it fails at: the version check, the check for venv, or pip.
@@ -104,6 +104,7 @@ def test_development_runs_on_the_releases_that_production_installs() -> None:
         ("run", PROJECT["dependencies"]),
         ("dev", [each for extra in PROJECT["optional-dependencies"].values() for each in extra]),
         ("docs", PYPROJECT["dependency-groups"]["docs"]),
+        ("openapi", PYPROJECT["dependency-groups"]["openapi"]),
     ],
     ids=LOCKS,
 )
@@ -167,11 +168,12 @@ def test_the_production_wheel_holds_the_service_and_neither_stand_ins_nor_their_
 @pytest.mark.parametrize(
     ("refused", "steps", "status"),
     [
-        ("", ["check", "infra", "test", "browser"], 0),
+        ("", ["check", "infra", "test", "openapi", "browser"], 0),
         ("check", ["check"], 2),
         ("infra", ["check", "infra"], 2),
         ("test", ["check", "infra", "test"], 2),
-        ("browser", ["check", "infra", "test", "browser"], 2),
+        ("openapi", ["check", "infra", "test", "openapi"], 2),
+        ("browser", ["check", "infra", "test", "openapi", "browser"], 2),
     ],
 )
 def test_ci_checks_and_tests_and_fails_when_one_of_them_does(

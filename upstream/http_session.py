@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
@@ -12,7 +13,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from upstream import certificate_authorities
+from upstream.certificate_authorities import TrustedAuthorities
 from upstream.exchanges import note_exchange
 
 MAXIMUM_AGE_SECONDS = 60.0
@@ -22,11 +23,15 @@ MAXIMUM_AGE_SECONDS = 60.0
 class AgingConnector(aiohttp.TCPConnector):
     """Keeps no connection longer than `maximum_age` seconds, however busy it is. aiohttp itself knows no such age.
 
-    It reaches into aiohttp 3, so its version is capped. `clock` is in seconds.
+    It reaches into aiohttp 3, so its version is capped. `clock` is in seconds. `trusted` says for each connection which
+    authorities count.
     """
 
-    def __init__(self, maximum_age: float, clock: Callable[[], float], **keywords: Any) -> None:
-        super().__init__(**keywords)
+    def __init__(
+        self, maximum_age: float, clock: Callable[[], float], trusted: TrustedAuthorities, **keywords: Any
+    ) -> None:
+        super().__init__(ssl=trusted.now(), **keywords)
+        self._trusted = trusted
         self._maximum_age = maximum_age
         self._clock = clock
         self._made_at: WeakKeyDictionary[ResponseHandler, float] = WeakKeyDictionary()
@@ -48,6 +53,7 @@ class AgingConnector(aiohttp.TCPConnector):
 
     async def _create_connection(self, *arguments: Any, **keywords: Any) -> ResponseHandler:
         begun_at = self._clock()  # the address was chosen after that
+        self._ssl = self._trusted.now()
         # In an empty context: transports and timers keep the one they are made in, and a connection serves many
         # callers. uvloop goes on for a minute with a TLS handshake that was cancelled early, and so would keep the
         # caller's token.
@@ -100,23 +106,26 @@ def new_http_session(
 ) -> aiohttp.ClientSession:
     """A session of at most `connections` connections; whoever made it closes it.
 
-    Which certificates are trusted is settled by the environment (`upstream.certificate_authorities`), mostly when
-    aiohttp is imported: reading the system's takes tens of milliseconds, and aiohttp has done so. No cookies are kept.
-    With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call, so it is used only where a
-    proxy is set. A compressed body is unpacked only if `unpack`: azure-core's pipeline does it itself.
+    Which certificates are trusted is settled by the environment (`upstream.certificate_authorities`). No cookies are
+    kept. With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call, so it is used only
+    where a proxy is set. A netrc file is for the proxy: every upstream has a credential of its own. A compressed body
+    is unpacked only if `unpack`: azure-core's pipeline does it itself.
 
     local  for what is on this machine: never asked through a proxy, and no netrc file is read
     keep   whether a connection is used again, for `MAXIMUM_AGE_SECONDS`; else each request gets a fresh one, for
            requests that can't be repeated when a kept connection turns out to be cut
     """
-    trusted = certificate_authorities.for_aiohttp()
-    return aiohttp.ClientSession(
-        connector=AgingConnector(MAXIMUM_AGE_SECONDS, monotonic, limit=connections, force_close=not keep, ssl=trusted),
+    trusted = TrustedAuthorities(os.environ)
+    session = aiohttp.ClientSession(
+        connector=AgingConnector(MAXIMUM_AGE_SECONDS, monotonic, trusted, limit=connections, force_close=not keep),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=not local and bool(getproxies().keys() - {"no"}),
         auto_decompress=unpack,
         middlewares=(note_exchange, _send_once),
     )
+    # aiohttp would refuse a request that has a credential already, and add one to a request that needs none.
+    setattr(session, "_get_netrc_auth", lambda _: None)  # noqa: B010 (no attribute that a type checker knows)
+    return session
 
 
 async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

@@ -50,7 +50,7 @@ class MovedTime:
 
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait, in real time, until `condition` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await asyncio.sleep(0)
         while not condition():  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0.001)

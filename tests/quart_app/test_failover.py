@@ -222,11 +222,11 @@ async def test_on_behalf_of_gets_past_a_first_address_that_answers_nothing(
             ]
 
         monkeypatch.setattr(loop, "getaddrinfo", addresses)
-        client = HttpClient(5, 4)
+        client = HttpClient(120, 4)
         path = f"/{HOME_TENANT.tenant_id}/v2.0/.well-known/openid-configuration"
         began = time.monotonic()
         try:
             await asyncio.to_thread(client.get, f"https://localhost:{port}{path}")
         finally:
             await client.aclose()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 60  # 0.3 s on an idle machine; 120 s if the addresses were tried one by one

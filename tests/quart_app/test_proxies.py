@@ -1,11 +1,15 @@
 """Which of the service's calls go through the proxy that the environment names: docs/proxies.md."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import SpanContext
 
 from local_azure.entra.directory import MANAGED_IDENTITY as IDENTITY
 from local_azure.environment import LocalAzure
@@ -15,6 +19,8 @@ from quart_app.auth.on_behalf_of.errors import OnBehalfOfUnavailable
 from quart_app.auth.on_behalf_of.msal_http import HttpClient
 from quart_app.credentials import managed_identity
 from quart_app.settings import AcsConnectionString, EntraSettings
+from quart_app.telemetry.azure_monitor import azure_exporters
+from quart_app.telemetry.otlp import ToldSpanExporter
 from storage.cosmos import open_cosmos_store
 from storage.cosmos_options import CosmosOptions
 from storage.mapping import StoreUnavailable
@@ -137,3 +143,51 @@ async def test_a_netrc_file_says_who_the_service_is_to_the_proxy(
             await session.get("https://graph.invalid/", headers={"Authorization": "Bearer x"})
     (asked,) = proxy.asked
     assert "Proxy-Authorization: Basic" in asked
+
+
+async def test_a_netrc_file_says_nothing_to_an_upstream(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password something\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # the same server again, as an upstream
+    async with new_http_session() as session:
+        for headers in ({"Authorization": "Bearer x"}, {}):
+            async with session.get(proxy.url, headers=headers) as answer:
+                assert answer.status == 502
+    with_its_own, without = proxy.asked
+    assert "Authorization: Bearer x" in with_its_own
+    assert "authorization" not in without.lower()
+
+
+def a_span() -> ReadableSpan:
+    return ReadableSpan("GET /api/token", context=SpanContext(1, 1, is_remote=False), start_time=1, end_time=2)
+
+
+async def test_telemetry_for_azure_goes_through_a_tunnel(proxy: Proxy) -> None:
+    spans, metrics = azure_exporters(f"InstrumentationKey={uuid.uuid4()};IngestionEndpoint=https://ingestion.invalid/")
+    assert await asyncio.to_thread(spans.export, [a_span()]) is not SpanExportResult.SUCCESS
+    await asyncio.to_thread(spans.shutdown)
+    await asyncio.to_thread(metrics.shutdown)
+    assert proxy.asked
+    assert all(asked.startswith("CONNECT ingestion.invalid:443 ") for asked in proxy.asked)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "collector.invalid"])
+async def test_only_a_collector_elsewhere_is_asked_through_the_proxy(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    collector = Proxy()
+    server = await asyncio.start_server(collector.refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{host}:{port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # seconds, for a repetition as well
+    exporter = ToldSpanExporter()
+    await asyncio.to_thread(exporter.export, [a_span()])
+    await asyncio.to_thread(exporter.shutdown)
+    server.close()
+    asked, silent = (proxy, collector) if host == "collector.invalid" else (collector, proxy)
+    assert silent.asked == []
+    assert asked.asked[0].startswith("POST ")

@@ -4,12 +4,13 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from local_azure.environment import LocalAzure
 from quart_app.auth.on_behalf_of.msal_http import HttpClient
-from upstream import certificate_authorities
-from upstream.certificate_authorities import unusable_bundles
+from tests.support.certificates import certified, rsa_key
+from upstream.certificate_authorities import TrustedAuthorities, unusable_bundles
 from upstream.http_session import new_http_session
 
 VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -71,10 +72,8 @@ async def test_one_variable_of_requests_is_enough_for_aiohttp(
         assert answer.status == 200
 
 
-def test_openssls_variables_come_first_for_aiohttp(environment: pytest.MonkeyPatch, bundle: str) -> None:
-    environment.setenv("SSL_CERT_FILE", bundle)
-    environment.setenv("REQUESTS_CA_BUNDLE", "/another.pem")
-    assert certificate_authorities.for_aiohttp() is True
+def test_openssls_variables_come_first_for_aiohttp(bundle: str) -> None:
+    assert TrustedAuthorities({"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": "/another.pem"}).now() is True
 
 
 async def test_a_bundle_that_goes_away_while_running_is_not_missed(
@@ -88,3 +87,52 @@ async def test_a_bundle_that_goes_away_while_running_is_not_missed(
     url = f"{local_azure.service_environment()['ENTRA_AUTHORITY_HOST']}/common/v2.0/.well-known/openid-configuration"
     assert (await asyncio.to_thread(client.get, url)).status_code == 200
     await client.aclose()
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+async def test_a_bundle_that_is_replaced_while_running_counts_from_then_on(
+    environment: pytest.MonkeyPatch, local_azure: LocalAzure, bundle: str, tmp_path: Path, name: str
+) -> None:
+    sound, path = await asyncio.to_thread(Path(bundle).read_bytes), tmp_path / "bundle.pem"
+    replace_file(path, certified(rsa_key("another authority"), "another authority").certificate_pem)
+    environment.setenv(name, str(path))
+    async with new_http_session(keep=False) as session:
+
+        async def status() -> int:
+            async with session.get(f"{local_azure.entra.url}/common/v2.0/.well-known/openid-configuration") as answer:
+                return answer.status
+
+        if name == "REQUESTS_CA_BUNDLE":  # what aiohttp trusts by itself was settled when it was imported
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await status()
+        replace_file(path, sound)
+        assert await status() == 200
+        replace_file(path, certified(rsa_key("another authority"), "another authority").certificate_pem)
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await status()
+
+
+async def test_a_bundle_that_can_no_longer_be_read_leaves_the_old_one_in_use(
+    environment: pytest.MonkeyPatch,
+    local_azure: LocalAzure,
+    bundle: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = tmp_path / "bundle.pem"
+    replace_file(path, await asyncio.to_thread(Path(bundle).read_bytes))
+    environment.setenv("REQUESTS_CA_BUNDLE", str(path))
+    async with new_http_session(keep=False) as session:
+        replace_file(path, b"half of a certif")
+        for _ in range(2):
+            async with session.get(local_azure.entra.url) as answer:
+                await answer.read()
+    (warning,) = caplog.messages
+    assert warning.startswith("REQUESTS_CA_BUNDLE: no certificate can be read from the file any more")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """As mounts are renewed: at once, and never half."""
+    written = path.with_suffix(".new")
+    written.write_bytes(content)
+    written.replace(path)

@@ -210,23 +210,3 @@ test("in production the console is there only when it is switched on, and then t
   await page.getByText("told in development only").waitFor();
   await context.close();
 });
-
-test("/docs signs in without asking for a secret or a token, is dark where the system is, and fits 390 pixels", async () => {
-  const context = await world.context();
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  await page.emulateMedia({ colorScheme: "dark" });
-  await page.setViewportSize(NARROW);
-  await page.goto(`${service.url}/docs`);
-  await page.getByRole("button", { name: "Authorize" }).click();
-  await page.locator("#client_id_authorizationCode").waitFor();
-  assert.equal(await page.locator("#client_secret_authorizationCode").isVisible(), false);
-  assert.equal(await page.locator("#auth-bearer-value").count(), 0);
-  assert.equal(await page.evaluate(() => document.documentElement.classList.contains("dark-mode")), true);
-  await page.getByRole("button", { name: "Close", exact: true }).click();
-  await page.locator(".opblock-summary-path", { hasText: "/api/token" }).first().click();
-  await page.getByRole("button", { name: "Execute" }).waitFor(); // it can be tried out from the start
-  const beyond = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  assert.equal(beyond, 0);
-  await context.close();
-});

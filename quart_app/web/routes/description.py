@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
+from quart_app.web.error_names import ErrorName
+
 P = ParamSpec("P")
 R = TypeVar("R")
 _DESCRIPTION = "route_description"
@@ -11,11 +13,22 @@ _DESCRIPTION = "route_description"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One status that a route answers with; without a `model`, below 300, the answer has no body."""
+    """One status that a route answers with; without a `model`, below 300, the answer has no body.
+
+    `error` is the name to show as the example of an error, where another one than usual for its status is likely.
+    """
 
     status: int
     description: str
     model: type | None = None
+    error: ErrorName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a caller should know of the route beyond its summary, in a sentence or two."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,7 @@ class HeaderParameter:
 
     name: str
     description: str
+    example: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +65,11 @@ class RouteDescription:
     headers: tuple[HeaderParameter, ...]
     query: tuple[QueryParameter, ...] = ()
     older_name_of: str | None = None
+    details: str | None = None
 
 
 def describes(
-    summary: str, *parts: Answer | HeaderParameter | QueryParameter | OlderNameOf
+    summary: str, *parts: Answer | Details | HeaderParameter | QueryParameter | OlderNameOf
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Attach a description to a view."""
 
@@ -63,7 +78,8 @@ def describes(
         headers = tuple(part for part in parts if isinstance(part, HeaderParameter))
         query = tuple(part for part in parts if isinstance(part, QueryParameter))
         replaced = next((part.operation for part in parts if isinstance(part, OlderNameOf)), None)
-        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced))
+        details = next((part.text for part in parts if isinstance(part, Details)), None)
+        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced, details=details))
         return view
 
     return decorate

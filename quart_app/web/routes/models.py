@@ -6,7 +6,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from quart_app.auth.refusals import Reason
-from quart_app.web.error_names import ErrorName
+
+EXAMPLE_TOKEN = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"  # noqa: S105 (a form, no token)
 
 AcsUserId = Annotated[
     str,
@@ -17,9 +18,7 @@ AcsUserId = Annotated[
 ]
 Token = Annotated[
     str,
-    Field(
-        description="For CallClient and ChatClient; a JWT.", examples=["eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2ln"]
-    ),
+    Field(description="For CallClient and ChatClient; a JWT.", examples=[EXAMPLE_TOKEN]),
 ]
 ExpiresOn = Annotated[
     str,
@@ -61,32 +60,49 @@ class TeamsUserToken(TypedDict):
 class ProtectedResource(TypedDict):
     """The metadata of a protected resource (RFC 9728, section 2)."""
 
-    resource: Annotated[str, Field(description="The URL that the document is about.")]
-    authorization_servers: Annotated[list[str], Field(description="The issuers whose access tokens are taken.")]
-    scopes_supported: Annotated[list[str], Field(description="What to ask for at sign-in.")]
-    bearer_methods_supported: list[str]
-    resource_name: str
-    resource_documentation: str
+    resource: Annotated[
+        str,
+        Field(
+            description="The URL that the document is about.",
+            examples=["https://auth.contoso.com"],
+            json_schema_extra={"format": "uri"},
+        ),
+    ]
+    authorization_servers: Annotated[
+        list[Annotated[str, Field(json_schema_extra={"format": "uri"})]],
+        Field(
+            description="The issuers whose access tokens are taken.",
+            examples=[["https://id.contoso.com"]],
+        ),
+    ]
+    scopes_supported: Annotated[
+        list[str],
+        Field(
+            description="What to ask for at sign-in.",
+            examples=[["api://5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e01/access_as_user"]],
+        ),
+    ]
+    bearer_methods_supported: Annotated[
+        list[str], Field(description="How the access token is sent.", examples=[["header"]])
+    ]
+    resource_name: Annotated[str, Field(description="For people.", examples=["ACS authentication service"])]
+    resource_documentation: Annotated[
+        str,
+        Field(
+            description="A page for developers.",
+            examples=["https://auth.contoso.com/docs"],
+            json_schema_extra={"format": "uri"},
+        ),
+    ]
 
 
 class Error(TypedDict):
-    """Every refusal and failure."""
+    """Every refusal and failure. `/openapi.json` tells of each status which names it has."""
 
-    code: Annotated[int, Field(description="The HTTP status.", examples=[404])]
-    error: Annotated[
-        str, Field(description="A stable name to branch on.", json_schema_extra={"enum": [*map(str, ErrorName)]})
-    ]
-    message: Annotated[
-        str,
-        Field(
-            description="What to do.",
-            examples=["The caller has no ACS identity yet; create one with POST /api/user."],
-        ),
-    ]
-    requestId: Annotated[
-        str,
-        Field(description="Quote it when you report a problem.", examples=["4708c9fff77fbf0b591aad6453eb35b5"]),
-    ]
+    code: Annotated[int, Field(description="The HTTP status.")]
+    error: Annotated[str, Field(description="A stable name to branch on.")]
+    message: Annotated[str, Field(description="What to do.")]
+    requestId: Annotated[str, Field(description="Quote it when you report a problem.")]
     reason: NotRequired[
         Annotated[
             str,
@@ -104,5 +120,10 @@ class Error(TypedDict):
 class Health(TypedDict):
     """The state of the service, and of each part that was checked."""
 
-    status: Annotated[str, Field(examples=["ok", "unavailable"])]
-    checks: NotRequired[dict[str, str]]
+    status: Annotated[str, Field(description="Of the service as a whole.", examples=["ok", "unavailable"])]
+    checks: NotRequired[
+        Annotated[
+            dict[str, str],
+            Field(description="Of each part that it needs.", examples=[{"signing_keys": "ok", "mapping_store": "ok"}]),
+        ]
+    ]

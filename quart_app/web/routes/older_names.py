@@ -21,13 +21,13 @@ def older_name_routes(identities: IdentityService, answers: TokenAnswers, guard:
         *CREATION_DESCRIPTION,
     )
     @guard.authenticated
-    async def named_get_user(caller: Caller) -> Response:
+    async def older_get_user(caller: Caller) -> Response:
         return await created_user_answer(identities, caller)
 
     @blueprint.get("/getToken")
     @describes("Get an ACS access token for the caller", OlderNameOf("GET /api/token"), *TOKEN_DESCRIPTION)
     @guard.authenticated
-    async def named_get_token(caller: Caller) -> Response:
+    async def older_get_token(caller: Caller) -> Response:
         return await answers.user_token(caller)
 
     @blueprint.get("/exchangeToken")
@@ -37,7 +37,7 @@ def older_name_routes(identities: IdentityService, answers: TokenAnswers, guard:
         *TEAMS_DESCRIPTION,
     )
     @guard.authenticated
-    async def named_exchange_token(caller: Caller) -> Response:
+    async def older_exchange_token(caller: Caller) -> Response:
         return await answers.teams_token(caller)
 
     return blueprint

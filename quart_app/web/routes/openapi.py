@@ -1,5 +1,7 @@
 """The OpenAPI 3.1 document, made from the routes themselves and the descriptions that they carry."""
 
+from copy import deepcopy
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -9,14 +11,18 @@ from quart import Quart
 
 from quart_app.auth.guard import ACCESS
 from quart_app.auth.issuers import SignIn
+from quart_app.web.error_examples import EXAMPLE_REQUEST_ID, example_of
 from quart_app.web.error_names import names_of
+from quart_app.web.errors import ErrorResponse
 from quart_app.web.routes import models
 from quart_app.web.routes.description import Answer, RouteDescription, description_of
 
-_COMMON = (
+_OF_EVERY_ROUTE = (
+    Answer(413, "The request body is larger than 16 KiB. No route needs one; a smaller one is ignored."),
+)
+_OF_PROTECTED_ROUTES = (
     Answer(401, "No valid access token for this API."),
     Answer(403, "The access token lacks the scope of this API."),
-    Answer(413, "The request body is larger than 16 KiB. No route needs one; a smaller one is ignored."),
     Answer(429, "The caller sends too many requests; repeat after the time in Retry-After."),
     Answer(503, "Busy or unreachable at the moment; repeat after the time in Retry-After."),
 )
@@ -27,12 +33,20 @@ _TAGS = {
     "protected_resource": "Where clients sign in, and with which scope (RFC 9728).",
     "health": "Whether the service can do its work; for the platform's probes.",
 }
-_HEADERS = {
-    401: {"WWW-Authenticate": "The challenge of RFC 6750."},
-    403: {"WWW-Authenticate": "The challenge of RFC 6750."},
-    429: {"Retry-After": "In how many seconds to repeat the request."},
-    503: {"Retry-After": "In how many seconds to repeat the request."},
+_CHALLENGE = ("WWW-Authenticate", {"description": "The challenge of RFC 6750.", "schema": {"type": "string"}})
+_RETRY_AFTER = (
+    "Retry-After",
+    {"description": "In how many seconds to repeat the request.", "schema": {"type": "integer", "minimum": 1}},
+)
+_HEADERS: dict[int, tuple[str, dict[str, Any]]] = {
+    401: _CHALLENGE,
+    403: _CHALLENGE,
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
+
+_WITH_REASON = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+"""Where a token was refused."""
 
 
 def openapi_document(app: Quart) -> dict[str, Any]:
@@ -69,7 +83,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
         "servers": [{"url": "/", "description": "The service that this document comes from"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": dict(sorted(schemas.items()))},
     }
 
 
@@ -96,14 +110,15 @@ def with_sign_in(document: dict[str, Any], sign_in: SignIn | None, *, by_token: 
 
 
 def _operation(description: RouteDescription, schemas: dict[str, Any], *, public: bool) -> dict[str, Any]:
-    answers = {answer.status: answer for answer in (*(() if public else _COMMON), *description.answers)}
+    common = _OF_EVERY_ROUTE if public else (*_OF_EVERY_ROUTE, *_OF_PROTECTED_ROUTES)
+    answers = {answer.status: answer for answer in (*common, *description.answers)}
     operation: dict[str, Any] = {
         "summary": description.summary,
         "responses": {str(status): _response(answers[status], schemas) for status in sorted(answers)},
     }
     parameters = [
         {"name": header.name, "in": "header", "required": True, "description": header.description}
-        | {"schema": {"type": "string", "pattern": r"\S"}}  # an empty one counts as missing
+        | {"schema": {"type": "string", "pattern": r"\S", "examples": [header.example]}}  # an empty one is missing
         for header in description.headers
     ] + [
         {"name": query.name, "in": "query", "required": False, "description": query.description}
@@ -112,6 +127,8 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     ]
     if parameters:
         operation["parameters"] = parameters
+    if description.details is not None:
+        operation["description"] = description.details
     if description.older_name_of is not None:
         operation["deprecated"] = True
         operation["description"] = f"An older name of `{description.older_name_of}`; it stays."
@@ -125,24 +142,53 @@ def _response(answer: Answer, schemas: dict[str, Any]) -> dict[str, Any]:
     if answer.model is not None:
         response["content"] = {"application/json": {"schema": _reference(answer.model, schemas)}}
     elif answer.status >= HTTPStatus.BAD_REQUEST:
-        response["content"] = {"application/json": {"schema": _error_schema(answer.status, schemas)}}
-    headers = _HEADERS.get(answer.status, {})
-    if headers:
-        response["headers"] = {
-            name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
-        }
+        content = {"schema": _error_schema(answer.status, schemas)}
+        example = example_of(answer.status, answer.error)
+        if answer.error is not None and example is not None:
+            content["example"] = example.body(EXAMPLE_REQUEST_ID)
+        response["content"] = {"application/json": content}
+        if answer.status in _HEADERS:
+            response["headers"] = _headers(answer.status, example)
     return response
 
 
-def _error_schema(status: int, schemas: dict[str, Any]) -> dict[str, Any]:
-    """The error model, with the names that an answer with this status may carry."""
-    names = [name.value for name in names_of(status)]
-    return {"allOf": [_reference(models.Error, schemas), {"properties": {"error": {"enum": names}}}]}
+def _headers(status: int, example: ErrorResponse | None) -> dict[str, Any]:
+    name, header = _HEADERS[status]
+    told = example.headers.get(name, "") if example is not None else ""
+    return {name: {**header, "example": int(told) if told.isdigit() else told} if told else header}
+
+
+def _error_schema(status: int, schemas: dict[str, Any]) -> dict[str, str]:
+    """The error model with what an answer with this status may carry, under one name: generators make one type of it.
+
+    Whole in itself, because generators read an `allOf` that narrows a member in different ways.
+    """
+    name = f"Error{status}"
+    if name not in schemas:
+        schema = deepcopy(_schema(models.Error))
+        members = schema["properties"]
+        members["code"] = {**members["code"], "const": status}
+        members["error"] = {**members["error"], "enum": [each.value for each in names_of(status)]}
+        if status not in _WITH_REASON:
+            del members["reason"]
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            del members["stack_trace"]
+        schema["title"] = name
+        schema["description"] = f"An answer with the status {status}, {HTTPStatus(status).phrase}."
+        if (example := example_of(status)) is not None:
+            schema["examples"] = [example.body(EXAMPLE_REQUEST_ID)]
+        schemas[name] = schema
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _reference(model: type, schemas: dict[str, Any]) -> dict[str, str]:
     if model.__name__ not in schemas:
-        schema = TypeAdapter(model).json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+        schema = deepcopy(_schema(model))
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
     return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+@cache
+def _schema(model: type) -> dict[str, Any]:
+    return TypeAdapter(model).json_schema(mode="serialization", ref_template="#/components/schemas/{model}")

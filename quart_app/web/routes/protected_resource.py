@@ -7,14 +7,15 @@ from werkzeug.exceptions import NotFound
 
 from quart_app.auth.guard import public
 from quart_app.auth.issuers import AcceptedTokens
+from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import json_response
 from quart_app.web.protected_resources import METADATA_PATH, asked_origin
-from quart_app.web.routes.description import Answer, describes
+from quart_app.web.routes.description import Answer, Details, describes
 from quart_app.web.routes.models import ProtectedResource
 
 DESCRIPTION = (
     Answer(200, "Where to sign in, and with which scopes.", ProtectedResource),
-    Answer(404, "There is no such protected route, or the request's Host is no host name."),
+    Answer(404, "There is no such protected route, or the request's Host is no host name.", error=ErrorName.NOT_FOUND),
 )
 
 
@@ -41,9 +42,13 @@ def protected_resource_routes(accepted: AcceptedTokens, guarded_paths: Collectio
         return json_response(body)
 
     @blueprint.get("")
-    @describes("Where clients sign in for this API (RFC 9728)", *DESCRIPTION)
+    @describes(
+        "Where clients sign in for this API (RFC 9728)",
+        Details("Each protected route has such a document too, below this path: a challenge names it."),
+        *DESCRIPTION,
+    )
     @public
-    async def of_the_api() -> Response:
+    async def get_protected_resource() -> Response:
         return metadata("")
 
     @blueprint.get("/<path:path>")

@@ -11,9 +11,10 @@ from quart_app.auth.guard import Guard
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.identities import IdentityService, TokenPolicy
 from quart_app.identities.token_policy import INCLUDED
+from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import json_response, no_content
-from quart_app.web.routes.description import Answer, HeaderParameter, QueryParameter, describes
-from quart_app.web.routes.models import AcsUserToken, TeamsUserToken
+from quart_app.web.routes.description import Answer, Details, HeaderParameter, QueryParameter, describes
+from quart_app.web.routes.models import EXAMPLE_TOKEN, AcsUserToken, TeamsUserToken
 
 TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 
@@ -30,9 +31,9 @@ TOKEN_DESCRIPTION = (
     QueryParameter(
         "minutes",
         "For how long the token is good, at most as long as the deployment allows, which is the default.",
-        {"type": "integer", "minimum": 60, "maximum": 1440},
+        {"type": "integer", "minimum": 60, "maximum": 1440, "examples": [60]},
     ),
-    Answer(400, "The token that is asked for is more than the deployment allows."),
+    Answer(400, "The token that is asked for is more than the deployment allows.", error=ErrorName.SCOPE_NOT_ALLOWED),
     Answer(
         201,
         "An ACS access token: a new one, or one of the last minutes where the operator allows reuse. Cache-Control: "
@@ -50,9 +51,11 @@ SIGN_OUT_DESCRIPTION = (
     Answer(502, "ACS or the store refused the service's own credential."),
 )
 TEAMS_DESCRIPTION = (
-    HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS."),
+    HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS.", EXAMPLE_TOKEN),
     Answer(201, "A new ACS access token for the Teams user.", TeamsUserToken),
-    Answer(400, "The Teams token is missing, or was issued to another application."),
+    Answer(
+        400, "The Teams token is missing, or was issued to another application.", error=ErrorName.TEAMS_TOKEN_MISSING
+    ),
     Answer(401, "No valid access token for this API, or a Teams token that is not valid or not for ACS."),
     Answer(403, "A scope is missing in either token, or the Teams token is another user's."),
     Answer(501, "No Teams client is configured, or the callers are not users of Microsoft Entra ID."),
@@ -99,19 +102,31 @@ def token_routes(answers: TokenAnswers, guard: Guard) -> Blueprint:
     blueprint = Blueprint("token", __name__, url_prefix="/api/token")
 
     @blueprint.get("")
-    @describes("Get an ACS access token for the caller", *TOKEN_DESCRIPTION)
+    @describes(
+        "Get an ACS access token for the caller",
+        Details("Create the caller's identity first. Renew the token some 15 minutes before it ends."),
+        *TOKEN_DESCRIPTION,
+    )
     @guard.authenticated
     async def get_token(caller: Caller) -> Response:
         return await answers.user_token(caller)
 
     @blueprint.delete("")
-    @describes("Sign the caller out everywhere: revoke all of their ACS access tokens", *SIGN_OUT_DESCRIPTION)
+    @describes(
+        "Sign the caller out everywhere: revoke all of their ACS access tokens",
+        Details("Apps on every device of the caller's then need a new token. The sign-in at Entra ID goes on."),
+        *SIGN_OUT_DESCRIPTION,
+    )
     @guard.authenticated
     async def sign_out(caller: Caller) -> Response:
         return await answers.sign_out(caller)
 
     @blueprint.get("/teams")
-    @describes("Exchange the caller's Teams token for an ACS access token", *TEAMS_DESCRIPTION)
+    @describes(
+        "Exchange the caller's Teams token for an ACS access token",
+        Details("For the caller as a Teams user; no ACS identity is needed, and none is made."),
+        *TEAMS_DESCRIPTION,
+    )
     @guard.authenticated
     async def get_teams_token(caller: Caller) -> Response:
         return await answers.teams_token(caller)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from quart import Quart
 from quart.typing import TestClientProtocol as Client
@@ -60,13 +61,40 @@ async def test_openapi_publishes_the_names_that_each_status_may_carry(client: Cl
     for operations in document["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
-                schema = response.get("content", {}).get("application/json", {}).get("schema", {})
-                if "allOf" in schema:
-                    published[int(status)] = schema["allOf"][1]["properties"]["error"]["enum"]
-    assert {401, 403, 404, 409, 429, 502, 503} <= set(published)
-    for status, names in published.items():
-        assert names == [name.value for name in names_of(status)]
-    assert document["components"]["schemas"]["Error"]["properties"]["error"]["enum"] == [*map(str, ErrorName)]
+                reference = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+                if "/Error" in reference:
+                    schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+                    published[int(status)] = schema["properties"]
+    assert {400, 401, 403, 404, 409, 413, 429, 501, 502, 503} <= set(published)
+    for status, members in published.items():
+        assert members["code"]["const"] == status
+        assert members["error"]["enum"] == [name.value for name in names_of(status)]
+        assert ("reason" in members) is (status in {400, 401, 403})
+        assert ("stack_trace" in members) is (status >= 500)
+
+
+async def test_openapi_shows_of_each_status_an_answer_that_the_service_gives(client: Client) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    schemas = document["components"]["schemas"]
+    errors_of_a_status = {name: schema for name, schema in schemas.items() if name.startswith("Error")}
+    unshown = [name for name, schema in errors_of_a_status.items() if "examples" not in schema]
+    assert unshown == [], "choose an error in quart_app/web/error_examples.py"
+    shown = [(schema, example) for schema in errors_of_a_status.values() for example in schema["examples"]]
+    answers = [
+        answer["content"]["application/json"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for status, answer in operation["responses"].items()
+        if int(status) >= 400
+    ]
+    shown += [
+        (schemas[each["schema"]["$ref"].rpartition("/")[2]], each["example"]) for each in answers if "example" in each
+    ]
+    assert len(shown) > 10
+    for schema, example in shown:
+        jsonschema.validate(example, schema)
+    refused = await client.get("/api/user", headers={"Authorization": "Bearer none"})
+    assert schemas["Error401"]["examples"][0]["message"] == (await refused.get_json())["message"]
 
 
 async def test_an_error_while_describing_an_error_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from quart_app.web.overload import (
     Lateness,
     Room,
 )
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, NeverLate
 from tests.quart_app.conftest import Bearer
 from tests.support import virtual_time
 from tests.support.answers import error_of
@@ -165,13 +165,10 @@ def now_late(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets how late the process says that it runs."""
     made: list[Lateness] = []
 
-    class Told(Lateness):
+    class Told(NeverLate):
         def __init__(self) -> None:
             super().__init__()
             made.append(self)
-
-        def start(self) -> None:
-            """Measure nothing."""
 
     monkeypatch.setattr("quart_app.app.Lateness", Told)
 
@@ -180,6 +177,17 @@ def now_late(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
             made[-1].note(seconds)
 
     return late
+
+
+@pytest.mark.usefixtures("settings")
+async def test_an_application_measures_while_it_is_open_how_late_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measuring() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks() if "how late" in task.get_name()]
+
+    monkeypatch.setattr("quart_app.app.Lateness", Lateness)
+    async with create_app(load_settings(None)):
+        assert measuring() == ["measure how late the process runs"]
+    assert measuring() == []
 
 
 ORIGIN = "https://app.example.com"

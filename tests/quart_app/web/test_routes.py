@@ -309,6 +309,8 @@ async def test_generated_clients_get_good_names_and_are_told_which_routes_are_ol
     names = [operation["operationId"] for operation in operations.values()]
     assert len(set(names)) == len(names)
     assert {"get_user", "create_user", "delete_user", "get_token", "get_teams_token"} <= set(names)
+    assert {"check_readiness", "get_protected_resource", "older_get_token"} <= set(names)
+    assert all(operation["summary"] and operation["description"] for operation in operations.values())
     older = {"GET /getUser", "POST /getUser", "GET /getToken", "GET /exchangeToken"}
     assert {name for name, operation in operations.items() if operation.get("deprecated")} == older
     for name in older:
