@@ -50,6 +50,18 @@ class Callers:
             self.unanswered[answer.error] += 1
 
 
+class Usage:
+    """How much of a core the service has got since this was made."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._seconds, self._begun = child.cpu_seconds(), time.perf_counter()
+
+    def share(self) -> float:
+        """1 is a whole core."""
+        return (self._child.cpu_seconds() - self._seconds) / (time.perf_counter() - self._begun)
+
+
 async def sustainable_rate(child: Child, requests: list[bytes], seconds: float) -> float:
     """Answers 201 a second with 64 connections busy."""
     connections = Connections(child.url, BUSY_CONNECTIONS)
@@ -107,14 +119,15 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
     forged = [token[:-8] + "AAAAAAAA" for token in tokens[:10]]
     anonymous_requests = [request(child, "GET", "/api/token", token) for token in (None, "nonsense", *forged)]
     await sustainable_rate(child, good_requests, 3)
+    usage = Usage(child)
     sustainable = await sustainable_rate(child, good_requests, 5)
     before = Sample.of(child)
-    print(f"sustainable {sustainable:.0f}/s, before: {before}", flush=True)
+    print(f"sustainable {sustainable:.0f}/s with {usage.share():.0%} of a core, before: {before}", flush=True)
 
     good, anonymous = Callers("good"), Callers("anonymous")
     good_connections = Connections(child.url, connections)
     anonymous_connections = Connections(child.url, connections)
-    begun, used = time.perf_counter(), child.cpu_seconds()
+    begun = time.perf_counter()
 
     async def good_call() -> None:
         started = time.perf_counter()
@@ -161,7 +174,9 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
 
     async def flood() -> None:
         await asyncio.sleep(calm)
+        usage = Usage(child)
         await paced(rising, seconds, anonymous_call)
+        print(f"during the flood the service got {usage.share():.0%} of a core")
 
     flooding = asyncio.create_task(flood())
     await paced(lambda at: sustainable / 2, calm + seconds + after, good_call)
@@ -170,8 +185,6 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
     watching.cancel()
     good_connections.close()
     anonymous_connections.close()
-    used = (child.cpu_seconds() - used) / (time.perf_counter() - begun)
-    print(f"the service got {used:.0%} of a core")
     print(f"this command itself was late: p99 {percentile(waits, 0.99):.3f} s, at most {max(waits):.3f} s")
     return _report(good, anonymous, samples, before, calm, calm + seconds)
 
