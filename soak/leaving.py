@@ -24,6 +24,7 @@ CALLS = (("GET", "/api/token", 6), ("POST", "/api/user", 3), ("DELETE", "/api/us
 RESIDENT_AT_MOST = 200.0  # MiB
 COUNT_SLACK = 20
 SETTLING_SECONDS = 60.0
+CONNECTED_SECONDS = 60.0
 EVERY_SECONDS = 5.0
 
 
@@ -44,7 +45,12 @@ async def measure(child: Child, tokens: list[str], clients: int, at_once: int, d
         while counts["came"] < clients:
             counts["came"] += 1
             (method, path, _), token = draw.choices(CALLS, weights)[0], draw.choice(tokens)
-            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            try:
+                async with asyncio.timeout(CONNECTED_SECONDS):
+                    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            except (OSError, TimeoutError):
+                counts["not connected"] += 1
+                continue
             try:
                 writer.write(request(child, method, path, token))
                 async with asyncio.timeout(draw.uniform(0, ACS_SECONDS)):
@@ -75,6 +81,7 @@ async def measure(child: Child, tokens: list[str], clients: int, at_once: int, d
     held = {
         f"resident memory stays below {RESIDENT_AT_MOST:.0f} MiB": peak <= RESIDENT_AT_MOST,
         f"descriptors and threads are back within {SETTLING_SECONDS:.0f} s": settled,
+        "everybody could connect": not counts["not connected"],
         "who stays is served": served,
     }
     for what, holds in held.items():

@@ -15,4 +15,4 @@ async def test_clients_that_leave_while_acs_is_slow_leave_nothing_behind() -> No
     async with asyncio.timeout(PATIENCE_SECONDS):
         told, _ = await process.communicate()
     assert process.returncode == 0, told.decode()
-    assert len(re.findall(r"^held: ", told.decode(), re.MULTILINE)) == 3
+    assert len(re.findall(r"^held: ", told.decode(), re.MULTILINE)) == 4

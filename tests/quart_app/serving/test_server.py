@@ -19,6 +19,7 @@ from local_azure.faults import Fault
 from local_azure.port_choice import free_port
 from local_azure.service_process import ServiceProcess
 from quart_app.serving.server import _spare_the_garbage_collector
+from quart_app.web.limits import BUSY_RETRY_AFTER_SECONDS
 from tests.support.service_process import PATIENCE_SECONDS, environment_for, not_accepting, serving, stopped
 
 DRAIN_SECONDS = 0.5
@@ -201,10 +202,14 @@ async def test_half_requests_and_stalled_readers_take_no_place_from_a_good_calle
             _, writer = await connected(service, limit=1)
             writer.write(request)
             writers.append(writer)
-        statuses = [await status_of(session, "/api/user", good) for _ in range(5)]
+        # All of them came in one moment: whoever came with them may be asked to come back, once.
+        statuses = [await status_of(session, "/api/user", good)]
+        if statuses == [503]:
+            await asyncio.sleep(BUSY_RETRY_AFTER_SECONDS)
+        statuses += [await status_of(session, "/api/user", good) for _ in range(5)]
         for writer in writers:
             writer.transport.abort()
-    assert statuses == [404] * 5
+    assert statuses in ([404] * 6, [503] + [404] * 5)
 
 
 async def test_a_body_that_does_not_arrive_is_not_waited_for(environment: dict[str, str]) -> None:
