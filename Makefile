@@ -17,7 +17,7 @@ SCREENSHOTS ?=
 PIP_BINARY_ONLY ?= --only-binary=:all:
 
 BIN := $(VENV)/bin
-PIP_INSTALL := bin/python -m pip install -qq --no-compile --no-input --disable-pip-version-check
+PIP_INSTALL := bin/python -m pip install --no-compile --no-input --disable-pip-version-check
 COMPILE := $(VENV)-lock/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--only-binary :all: --generate-hashes --custom-compile-command 'make lock'
 
@@ -139,33 +139,42 @@ echo "Setting up $(1) with $$("$$python" --version) (this first time only)."; \
 "$$python" -m venv --clear $(1)
 endef
 
+# Installs the lock file $(2) into the environment $(1), and says now and then how far it is; pip's own words, if it fails.
+define install-locked
+@{ PYTHONUNBUFFERED=1 $(1)/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $(2) 2>$(1)/.refusal || \
+	{ cat $(1)/.refusal >&2; echo FAILED; }; } | \
+awk -v all="$$(grep -c '^[a-z].*==' $(2))" '/^(Collecting|Processing) / && ++n % 25 == 0 { print "  " n " of " all " packages fetched"; fflush() } \
+	/^Installing collected/ { print "  " n " packages fetched, installing them"; fflush() } /^FAILED$$/ { failed = 1 } END { exit failed }' || \
+{ echo '$(NO_PACKAGES)' >&2; exit 1; }
+endef
+
 $(VENV)/.packages: requirements/dev.txt
 	$(call make-venv,$(VENV))
-	@$(VENV)/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
+	$(call install-locked,$(VENV),$<)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.packages pyproject.toml local_azure/pyproject.toml
-	@$(VENV)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable . --editable local_azure
+	@$(VENV)/$(PIP_INSTALL) -qq --no-deps --no-build-isolation --editable . --editable local_azure
 	@touch $@
 
 $(VENV)-docs/.packages: requirements/docs.txt
 	$(call make-venv,$(VENV)-docs)
-	@$(VENV)-docs/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
+	$(call install-locked,$(VENV)-docs,$<)
 	@touch $@
 
 # Apart from $(VENV): the generated client runs here, on nothing but what the generator says that it needs.
 $(VENV)-openapi/.packages: requirements/openapi.txt
 	$(call make-venv,$(VENV)-openapi)
-	@$(VENV)-openapi/$(PIP_INSTALL) $(PIP_BINARY_ONLY) --require-hashes --requirement $< || { echo '$(NO_PACKAGES)' >&2; exit 1; }
+	$(call install-locked,$(VENV)-openapi,$<)
 	@touch $@
 
 # Apart from $(VENV): a lock that cannot be installed is mended by locking again.
 $(VENV)-lock/bin/uv:
 	$(call make-venv,$(VENV)-lock)
-	@$(VENV)-lock/$(PIP_INSTALL) --only-binary=:all: uv==0.13.9
+	@$(VENV)-lock/$(PIP_INSTALL) -qq --only-binary=:all: uv==0.13.9
 
 # Apart from $(VENV), too: cosmic-ray brings much that nothing else needs, and one package of it that has no wheel.
 $(VENV)-mutants/.packages:
 	$(call make-venv,$(VENV)-mutants)
-	@$(VENV)-mutants/$(PIP_INSTALL) --only-binary=:all: --no-binary=yattag cosmic-ray==8.7.0
+	@$(VENV)-mutants/$(PIP_INSTALL) -qq --only-binary=:all: --no-binary=yattag cosmic-ray==8.7.0
 	@touch $@

@@ -18,6 +18,8 @@ type Choices = {
   maxReplicas: int
   oidcIssuer: string
   oidcAudience: string
+  twoDoors: bool
+  resolveScope: string
 }
 
 @export()
@@ -58,6 +60,12 @@ func faults(given Choices) string[] =>
         : ''
       !empty(given.oidcIssuer) && given.storageBackend == 'graph'
         ? 'STORAGE_BACKEND=graph is for users of Microsoft Entra ID: with OIDC_ISSUER use cosmos.'
+        : ''
+      given.twoDoors && empty(given.oidcIssuer)
+        ? 'TWO_DOORS=true needs OIDC_ISSUER, the issuer whose users call besides those of Microsoft Entra ID.'
+        : ''
+      !empty(given.resolveScope) && given.storageBackend == 'graph'
+        ? 'ENTRA_RESOLVE_SCOPE needs STORAGE_BACKEND=cosmos: Microsoft Graph shows a caller nobody else\'s identity.'
         : ''
     ],
     sentence => !empty(sentence)

@@ -64,6 +64,9 @@ param onlyFrontDoor string = 'false'
 @description('Make and keep the app registrations; needs Application.ReadWrite.All')
 param createAppRegistrations string = 'true'
 
+@description('With another issuer (OIDC_ISSUER): users of Microsoft Entra ID call as well')
+param twoDoors string = 'false'
+
 @description('Client id of the API registration, if it is not made here')
 param apiClientId string = ''
 
@@ -110,8 +113,8 @@ param resourceTags string = ''
 param recoverKeyVault string = 'false'
 
 var budgeted = number('MONTHLY_BUDGET', monthlyBudget) > 0
-var oidc = !empty(serviceSettings.?OIDC_ISSUER)
-var registrations = flag('CREATE_APP_REGISTRATIONS', createAppRegistrations) && !oidc
+var entra = empty(serviceSettings.?OIDC_ISSUER) || flag('TWO_DOORS', twoDoors)
+var registrations = flag('CREATE_APP_REGISTRATIONS', createAppRegistrations) && entra
 var throughput = number('COSMOS_MAX_THROUGHPUT', cosmosMaxThroughput)
 var found = concat(
   faults({
@@ -130,8 +133,10 @@ var found = concat(
     maxReplicas: number('MAX_REPLICAS', maxReplicas)
     oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
     oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
+    twoDoors: flag('TWO_DOORS', twoDoors)
+    resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? ''
   }),
-  !registrations && !oidc && empty(apiClientId)
+  !registrations && entra && empty(apiClientId)
     ? ['Set API_CLIENT_ID, the client id of the API\'s app registration, or CREATE_APP_REGISTRATIONS=true.']
     : [],
   throughput >= 1000 && throughput % 1000 == 0 ? [] : ['COSMOS_MAX_THROUGHPUT must be a multiple of 1000.'],
@@ -178,7 +183,7 @@ resource group 'Microsoft.Resources/resourceGroups@2024-03-01' = {
 module applications 'entra/applications.bicep' = if (registrations) {
   scope: group
   name: 'applications'
-  params: { uniqueNamePrefix: prefix }
+  params: { uniqueNamePrefix: prefix, resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? '' }
 }
 
 module resources 'resources.bicep' = {
@@ -202,6 +207,7 @@ module resources 'resources.bicep' = {
     privateNetwork: flag('PRIVATE_NETWORK', privateNetwork)
     internalIngress: flag('INTERNAL_INGRESS', internalIngress)
     onlyFrontDoor: flag('ONLY_FRONT_DOOR', onlyFrontDoor)
+    twoDoors: flag('TWO_DOORS', twoDoors)
     #disable-next-line what-if-short-circuiting // Entra ID draws the id; it is in no name
     apiClientId: registrations ? applications!.outputs.apiClientId : apiClientId
     #disable-next-line what-if-short-circuiting // as above
@@ -219,6 +225,9 @@ module resources 'resources.bicep' = {
   }
 }
 
+// The console signs in at `/`. These are the words that the service takes for true.
+var consoleIsOn = contains(['true', '1', 'on', 't', 'y', 'yes'], toLower(trim(serviceSettings.?CONSOLE ?? '')))
+
 module trust 'entra/trust.bicep' = if (registrations) {
   scope: group
   name: 'trust'
@@ -228,9 +237,11 @@ module trust 'entra/trust.bicep' = if (registrations) {
     browserClientId: applications!.outputs.browserClientId
     scopes: applications!.outputs.scopes
     managedIdentityPrincipalId: resources.outputs.managedIdentityPrincipalId
-    redirectUris: concat(list('BROWSER_REDIRECT_URIS', browserRedirectUris), [
-      '${resources.outputs.uri}/docs/oauth2-redirect.html'
-    ])
+    redirectUris: concat(
+      list('BROWSER_REDIRECT_URIS', browserRedirectUris),
+      ['${resources.outputs.uri}/docs/oauth2-redirect.html'],
+      consoleIsOn ? ['${resources.outputs.uri}/'] : []
+    )
     graphPermissions: storageBackend == 'graph'
   }
 }

@@ -20,6 +20,7 @@ type ServiceSettings = {
   GRAPH_ACCEPT_UNSEALED_UNTIL: string?
   GRAPH_EXTENSION_NAME: string?
   MAX_CONCURRENT_REQUESTS: string?
+  OIDC_ACS_TOKEN_SCOPES: string?
   OIDC_AUDIENCE: string?
   OIDC_DISCOVERY_URL: string?
   OIDC_ISSUER: string?
@@ -89,7 +90,10 @@ param internalIngress bool = false
 @description('Take calls from Front Door only, by its private endpoint (front-door.bicep); not with privateNetwork')
 param onlyFrontDoor bool = false
 
-@description('Client id of the API registration; not with another issuer (OIDC_ISSUER)')
+@description('With another issuer (OIDC_ISSUER): users of Microsoft Entra ID call as well')
+param twoDoors bool = false
+
+@description('Client id of the API registration; with another issuer (OIDC_ISSUER) only if twoDoors')
 param apiClientId string = ''
 
 @description('Client id of the browser client registration: for /docs, and its Teams tokens may be exchanged')
@@ -124,7 +128,7 @@ param reconcileSchedule string = ''
 @description('True where a deleted key vault of this deployment still exists: it comes back with its secrets')
 param recoverKeyVault bool = false
 
-var oidc = !empty(serviceSettings.?OIDC_ISSUER)
+var entra = empty(serviceSettings.?OIDC_ISSUER) || twoDoors
 var tellsSomebody = !empty(alertEmail) || !empty(alertWebhook)
 var readRegions = list('COSMOS_READ_REGIONS', cosmosReadRegions)
 var mappingsLocation = empty(cosmosLocation) ? location : cosmosLocation
@@ -144,6 +148,8 @@ var found = faults({
   maxReplicas: maxReplicas
   oidcIssuer: serviceSettings.?OIDC_ISSUER ?? ''
   oidcAudience: serviceSettings.?OIDC_AUDIENCE ?? ''
+  twoDoors: twoDoors
+  resolveScope: serviceSettings.?ENTRA_RESOLVE_SCOPE ?? ''
 })
 var checkedToken = empty(found) ? toLower(token) : fail(join(found, ' '))
 
@@ -299,18 +305,18 @@ var configuration = {
       COSMOS_DATABASE: storageBackend == 'cosmos' ? cosmos!.outputs.databaseName : ''
       COSMOS_ENDPOINT: storageBackend == 'cosmos' ? cosmos!.outputs.endpoint : ''
       DOCS_CLIENT_ID: browserClientId
-      // Callers come from Microsoft Entra ID or from another issuer. The managed identity is the service's own with both.
-      ENTRA_AUTHORITY_HOST: oidc ? '' : authorityHost()
-      ENTRA_CLIENT_ID: oidc
+      // Callers come from Microsoft Entra ID, from another issuer, or both. The managed identity is always the service's.
+      ENTRA_AUTHORITY_HOST: entra ? authorityHost() : ''
+      ENTRA_CLIENT_ID: !entra
         ? ''
         : !empty(apiClientId) ? apiClientId : fail('Give apiClientId, the API\'s registration.')
       ENTRA_MANAGED_IDENTITY_CLIENT_ID: identity.outputs.clientId
-      ENTRA_TENANT_ID: oidc ? '' : tenant().tenantId
+      ENTRA_TENANT_ID: entra ? tenant().tenantId : ''
       // Not parentbased_: a client's traceparent would decide what is kept and paid for.
       OTEL_TRACES_SAMPLER: 'traceidratio'
       OTEL_TRACES_SAMPLER_ARG: '0.05'
       STORAGE_BACKEND: storageBackend
-      TEAMS_CLIENT_IDS: oidc ? '' : browserClientId
+      TEAMS_CLIENT_IDS: entra ? browserClientId : ''
       TRUSTED_PROXY_HOPS: '1' // the ingress
     },
     toObject(filter(items(serviceSettings), each => !empty(each.?value)), each => each.key, each => each.?value ?? '')

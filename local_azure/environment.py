@@ -1,6 +1,7 @@
 """All stand-ins together: start them on loopback, tell where they are, close them."""
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ def _new_runner(application: web.Application) -> web.BaseRunner:
 class LocalAzure:
     """The running stand-ins. Use as an async context manager.
 
-    `user_states` deletes and marks users. `deleted_identity` is what ACS answers for a deleted identity. `new_runner`
+    They listen on the address `host`, and call themselves localhost anyway. `user_states` deletes and marks users.
+    `deleted_identity` is what ACS answers for a deleted identity. `new_runner`
     decides how the application of each, in the order of `Ports`, is served. Raises `OSError` when a port is taken.
     """
 
@@ -68,9 +70,11 @@ class LocalAzure:
         clock: Clock = time.time,
         new_key: KeyFactory = new_rsa_key,
         deleted_identity: DeletedIdentityAnswer | None = None,
+        host: str = LOOPBACK,
         new_runner: Callable[[web.Application], web.BaseRunner] = _new_runner,
     ) -> None:
         ports = ports or Ports()
+        self._host = host
         self._new_runner = new_runner
         self.authority = LocalAuthority(directory)
         self._sockets: list[socket.socket] = []
@@ -156,8 +160,9 @@ class LocalAzure:
     def _listen(self, port: int) -> socket.socket:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._sockets.append(listening)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((LOOPBACK, port))
+        if sys.platform != "win32":  # there it would let two programs listen on one port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((self._host, port))
         return listening
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import ssl
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import aiohttp
 import jwt
 
 from local_azure.acs import DeletedIdentityAnswer
-from local_azure.entra.directory import TEAMS, USERS
+from local_azure.entra.directory import RESOLVE_SCOPE, TEAMS, USERS
 from local_azure.environment import LOOPBACK, STAND_IN_NAMES, LocalAzure
 from local_azure.port_choice import AskedPorts, ChosenPorts, PortsBusy, choose
 from local_azure.round_trip import Echo, RoundTrip, RoundTripFailed
@@ -26,6 +25,7 @@ from local_azure.service_process import (
     environment,
     loopback_without_proxy,
 )
+from local_azure.shells import SHELLS, Shell
 
 USUAL_ORIGINS = tuple(
     f"http://{host}:{port}" for port in (3000, 4200, 5000, 5173, 8000, 8080) for host in ("localhost", "127.0.0.1")
@@ -34,9 +34,11 @@ USUAL_ORIGINS = tuple(
 
 _SHOWN_LOG_LINES = 20
 
-WARNING = "For development only: everything here binds to loopback, uses well-known credentials and trusts everybody."
-STOPPING_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Windows has no SIGHUP."""
+WARNING = "For development only: everything here listens on {}, uses well-known credentials and trusts everybody."
+STOPPING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
+"""Windows has no SIGHUP, and SIGBREAK (Ctrl-Break) is its own."""
 
 
 class CannotRun(Exception):
@@ -53,7 +55,9 @@ class Options:
 
     `state_directory` is absolute; `command` is how the user started this program. Browser clients of `origins` may call
     the service, besides those of `USUAL_ORIGINS`. Without `secrets` the service has the managed identity only.
-    `deleted_identity` is what ACS answers for a deleted identity.
+    With `two_doors` users of another issuer call as well. `deleted_identity` is what ACS answers for a deleted
+    identity. `host` is the address to listen on: in a container it is not loopback, to which nothing can be published.
+    `shell` is whose commands are printed.
     """
 
     state_directory: Path
@@ -63,12 +67,15 @@ class Options:
     command: tuple[str, ...]
     origins: tuple[str, ...] = ()
     secrets: bool = True
+    two_doors: bool = False
     deleted_identity: DeletedIdentityAnswer | None = None
+    host: str = LOOPBACK
+    shell: Shell = SHELLS["sh"]
 
 
 async def run(options: Options, echo: Echo) -> None:
     """Run until one of `STOPPING_SIGNALS`, which is a normal end. Raises `CannotRun`."""
-    echo(WARNING)
+    echo(WARNING.format("loopback" if options.host == LOOPBACK else f"{options.host}, not on loopback"))
     with contextlib.suppress(asyncio.CancelledError), _cancelled_by_signals(), _sentences(options):
         require_no_run(options.state_directory)
         ports = choose(options.ports, with_service=options.with_service)
@@ -102,7 +109,9 @@ def _sentences(options: Options) -> Iterator[None]:
 
 
 def _open(options: Options, ports: ChosenPorts) -> LocalAzure:
-    return LocalAzure(options.state_directory, ports.stand_ins, deleted_identity=options.deleted_identity)
+    return LocalAzure(
+        options.state_directory, ports.stand_ins, host=options.host, deleted_identity=options.deleted_identity
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ class _Run:
         """Say what runs where."""
         for name, told in STAND_IN_NAMES.items():
             self.echo(f"  {told + ' stand-in':<19}{_url(getattr(self.ports.stand_ins, name))}")
+        if self.options.two_doors:
+            self.echo(f"  Another issuer     {self.azure.entra.oidc_issuer.issuer}")
         if self.options.with_service:
             self.echo(f"  Service            http://localhost:{self.ports.service}, mappings in {self.options.storage}")
             self.echo(f"  Service log        {self.log}")
@@ -134,25 +145,28 @@ class _Run:
         """Print all that a service needs to use these stand-ins."""
         self.echo("Settings that point a service here:")
         for name, value in {**self.settings(), **loopback_without_proxy({})}.items():
-            self.echo(f"  export {name}={shlex.quote(value)}")
+            self.echo(f"  {self.options.shell.setting(name, value)}")
         self.echo("Press Ctrl-C to stop.")
 
     def settings(self) -> dict[str, str]:
-        """The service's settings, its port excepted."""
+        """All that the service needs."""
         origins = dict.fromkeys((*USUAL_ORIGINS, *self.options.origins))
         return {
+            **(self.azure.entra.oidc_issuer.service_environment() if self.options.two_doors else {}),
             **self.azure.service_environment(secrets=self.options.secrets),
             "ENVIRONMENT": "development",
             "STORAGE_BACKEND": self.options.storage,
             "SQLITE_PATH": str(self.options.state_directory / "mappings.sqlite"),
             "CORS_ALLOWED_ORIGINS": ",".join(origins),
             "DOCS_CLIENT_ID": TEAMS.client_id,  # with it the console and /docs get Teams tokens, too
+            "HOST": self.options.host,
+            "PORT": str(self.ports.service),
+            **({"ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE} if self.options.storage != "graph" else {}),
         }
 
     async def serve(self) -> None:
         """Run the service, make one round trip, and wait. Raises when the service ends by itself."""
-        address = {"HOST": LOOPBACK, "PORT": str(self.ports.service)}
-        variables = environment(os.environ, {**self.settings(), **address})
+        variables = environment(os.environ, self.settings())
         try:
             async with ServiceProcess(variables, self.options.state_directory, self.log) as service:
                 await service.ready()
@@ -179,15 +193,19 @@ class _Run:
 
     def _suggest(self, service_url: str, user: str) -> None:
         directory = self.options.state_directory
+        shell = self.options.shell
         token = [*self.options.command, "token", "--user", user]
         if directory != Path(".local-azure").absolute():
             token += ["--state-dir", str(directory)]
-        authorized = 'curl -i -H "Authorization: Bearer $TOKEN"'
+        authorized = f'{shell.curl} -i -H "Authorization: Bearer $TOKEN"'
         self.echo("\nYour turn, in another terminal:")
-        self.echo(f"  TOKEN=$({shlex.join(token)})")
+        self.echo(f"  {shell.output_of('TOKEN', token)}")
         self.echo(f"  {authorized} -X POST {service_url}/api/user")
         self.echo(f"  {authorized} {service_url}/api/token")
         self.echo(f"  {authorized} -X DELETE {service_url}/api/user")
+        if self.options.two_doors:
+            self.echo("\nThe same user at the other issuer is another user:")
+            self.echo(f"  TOKEN=$({shlex.join([*token, '--door', 'oidc'])})")
         self.echo(f"\nIn a browser: {service_url}")
         self.echo("  At sign-in it warns once, because it does not know this machine's own certificate authority,")
         self.echo(f"  {directory / 'ca.pem'}")

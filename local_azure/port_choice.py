@@ -4,6 +4,7 @@ import contextlib
 import errno
 import random
 import socket
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, fields
 
@@ -96,7 +97,8 @@ def _obstacle(port: int) -> str | None:
     if _answers(port):
         return _in_use(port)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # there it would let two programs listen on one port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((LOOPBACK, port))
             listening.listen(1)  # only a listening socket keeps another one with SO_REUSEADDR away

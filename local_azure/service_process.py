@@ -9,7 +9,7 @@ from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -52,6 +52,16 @@ _SETTING_PREFIXES = (
 _LOOPBACK_NAMES = "localhost,127.0.0.1"
 
 
+# Ctrl-C in a terminal goes to the whole process group: the child stops when told. On Windows to terminate is to kill.
+_OWN_GROUP: dict[str, Any]
+if sys.platform == "win32":
+    _OWN_GROUP = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    _STOP = signal.CTRL_BREAK_EVENT
+else:
+    _OWN_GROUP = {"start_new_session": True}
+    _STOP = signal.SIGTERM
+
+
 class ServiceEnded(Exception):
     """The service ended by itself. `status` is the exit status to pass on; never 0, because it should not have."""
 
@@ -92,8 +102,7 @@ class ServiceProcess:
                 *(sys.executable, *self._arguments),
                 env=self._environment,
                 cwd=self._directory,
-                # Ctrl-C in a terminal goes to the whole process group: this one stops when told.
-                start_new_session=True,
+                **_OWN_GROUP,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -104,7 +113,7 @@ class ServiceProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.process.returncode is None:
-            self.process.terminate()
+            self.process.send_signal(_STOP)
             await ended(self.process)
 
     async def ready(self, path: str = "/health/startup") -> None:

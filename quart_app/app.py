@@ -1,7 +1,7 @@
 """The application: builds every part once, wires them, and closes them in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -14,22 +14,21 @@ from quart_app.acs.interface import ACS, AcsClient
 from quart_app.acs.opening import open_acs_client
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller
+from quart_app.auth.doors import Door, OpenDoor, SignIn, check_keys, doors
 from quart_app.auth.guard import Guard, guarded_paths
-from quart_app.auth.issuers import AcceptedTokens, SignIn, accepted_tokens, sign_in
-from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.auth.teams_tokens import TeamsTokenValidator
 from quart_app.auth.token_explanation import explained_by
-from quart_app.clouds import ENTRA
 from quart_app.credentials import MANAGED_IDENTITY, managed_identity, uses_managed_identity
 from quart_app.identities import IdentityService, TokenCache, TokenPolicy
-from quart_app.settings import AcsSettings, Settings
+from quart_app.settings import AcsSettings, DoorName, Settings
 from quart_app.stores import accepts_unsealed, open_mapping_store
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.logs import dropped_lines
 from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.pseudonyms import Pseudonyms
+from quart_app.web.bodies import BODY_SECONDS, MAXIMUM_BODY_BYTES
 from quart_app.web.errors import RefusedWebsocket, refusal_when_busy, register_error_handlers
 from quart_app.web.limits import ConcurrencyLimit, RateLimit, refusing_early
 from quart_app.web.middleware import stacked
@@ -47,12 +46,10 @@ from quart_app.web.routes.pages import page_routes
 from quart_app.web.routes.protected_resource import protected_resource_routes
 from quart_app.web.routes.token import TokenAnswers, token_routes
 from quart_app.web.routes.user import user_routes
+from quart_app.web.routes.users import RESOLVE_PATH, resolve_routes
 from quart_app.web.security_headers import with_security_headers
 from upstream.http_session import new_http_session
 from upstream.retrying import RetryPolicy
-
-MAXIMUM_BODY_BYTES = 16 * 1024
-"""No route needs a body. One that announces to be larger is refused; none is read."""
 
 
 @asynccontextmanager
@@ -70,10 +67,7 @@ async def create_app(
     async with AsyncExitStack() as stack:
         if telemetry is None:
             telemetry = await stack.enter_async_context(open_telemetry(settings.telemetry))
-        session = await stack.enter_async_context(new_http_session(connections=8, unpack=True))
-        accepted = accepted_tokens(settings)
-        keys = SigningKeys(session, accepted.discovery_urls, issuer=accepted.issuer, measure=telemetry.upstream(ENTRA))
-        stack.push_async_callback(keys.aclose)
+        opened = [await stack.enter_async_context(_opened(door, telemetry)) for door in doors(settings)]
         retry = RetryPolicy(on_retry=telemetry.retried)
         credential = None
         if uses_managed_identity(settings):
@@ -104,23 +98,36 @@ async def create_app(
         )
         stack.push_async_callback(identities.aclose)
         stop = stop or asyncio.Event()
-        readiness = Readiness({"signing_keys": keys.check, "mapping_store": store.ping}, stop=stop)
+        readiness = Readiness({"signing_keys": partial(check_keys, opened), "mapping_store": store.ping}, stop=stop)
         stack.push_async_callback(readiness.aclose)
-        _observe(settings, telemetry, keys, identities, readiness)
-        keys.start()
+        _observe(settings, telemetry, opened, identities, readiness)
+        for each in opened:
+            each.keys.start()
         readiness.start()
         lateness = Lateness()
         stack.push_async_callback(lateness.aclose)
         lateness.start()
-        app = _wire(settings, accepted, keys, acs, identities, readiness, telemetry, lateness)
+        app = _wire(settings, opened, acs, identities, readiness, telemetry, lateness)
         _close_connections_after(stop, app)
         yield app
+
+
+@asynccontextmanager
+async def _opened(door: Door, telemetry: Telemetry) -> AsyncIterator[OpenDoor]:
+    """The door with connections of its own: an issuer that does not answer must not hold up the other door's."""
+    async with new_http_session(connections=8, unpack=True) as session:
+        measure = telemetry.upstream(door.name)
+        keys = SigningKeys(session, door.discovery_urls, issuer=door.issuer, measure=measure)
+        try:
+            yield OpenDoor(door, keys)
+        finally:
+            await keys.aclose()
 
 
 def _observe(
     settings: Settings,
     telemetry: Telemetry,
-    keys: SigningKeys,
+    opened: Sequence[OpenDoor],
     identities: IdentityService,
     readiness: Readiness,
 ) -> None:
@@ -128,7 +135,7 @@ def _observe(
         "acs_auth.signing_keys.age",
         "s",
         "Seconds since signing keys were last fetched, of the issuer for whom that is longest ago",
-        lambda: int(keys.age),
+        lambda: int(max(each.keys.age for each in opened)),
     )
     telemetry.gauge(
         "acs_auth.identities.pending",
@@ -166,8 +173,7 @@ def _observe(
 
 def _wire(
     settings: Settings,
-    accepted: AcceptedTokens,
-    keys: SigningKeys,
+    opened: Sequence[OpenDoor],
     acs: AcsClient,
     identities: IdentityService,
     readiness: Readiness,
@@ -179,28 +185,30 @@ def _wire(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # there is one spelling of a path; the others would get a redirect
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
-    signed_tokens = SignedTokens(keys, accepted.rules)
-    access_tokens = AccessTokenValidator(
-        signed_tokens, accepted.audiences, accepted.admission, on_lookup=telemetry.cache("access_token")
-    )
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    access_tokens = AccessTokenValidator(opened, on_lookup=telemetry.cache("access_token"), on_door=telemetry.came_by)
     concurrency = ConcurrencyLimit(
         settings.server.max_concurrent_requests,
         lateness=lateness,
         is_known=access_tokens.remembers,
         on_refused=telemetry.refused,
     )
+    per_minute = settings.server.rate_limit_requests_per_minute
+    rate_limit = RateLimit(per_minute) if per_minute else None
     guard = Guard(
         access_tokens,
         settings.server.request_deadline_seconds,
-        *_admission_checks(settings, concurrency),
+        *_admission_checks(settings, concurrency, rate_limit),
     )
     teams = settings.teams
-    teams_tokens = TeamsTokenValidator(signed_tokens, teams.client_ids, teams.audiences) if accepted.is_entra else None
-    answers = TokenAnswers(
-        identities,
-        TokenPolicy(settings.acs.token_scopes, settings.acs.token_lifetime_minutes),
-        TeamsExchange(acs, teams_tokens),
-    )
+    teams_tokens: dict[DoorName, TeamsTokenValidator] = {
+        each.door.name: TeamsTokenValidator(each.tokens, teams.client_ids, teams.audiences)
+        for each in opened
+        if each.door.name is DoorName.ENTRA
+    }
+    lifetime = settings.acs.token_lifetime_minutes
+    policies = {each.door.name: TokenPolicy(each.door.token_scopes, lifetime) for each in opened}
+    answers = TokenAnswers(identities, policies, TeamsExchange(acs, teams_tokens))
     app.asgi_app = stacked(  # type: ignore[assignment,method-assign]
         app.asgi_app,
         # The outermost first: each sees the request before, and the answer after, those below it.
@@ -223,17 +231,24 @@ def _wire(
     app.register_blueprint(user_routes(identities, guard))
     app.register_blueprint(token_routes(answers, guard))
     app.register_blueprint(older_name_routes(identities, answers, guard))
+    entra = settings.entra
+    scopes_besides = {}
+    if entra.resolve_scope is not None:
+        scopes_besides[RESOLVE_PATH] = entra.in_full(entra.resolve_scope)
+        app.register_blueprint(resolve_routes(identities, guard, entra.resolve_scope, rate_limit))
     app.register_blueprint(health_routes(readiness))
-    app.register_blueprint(protected_resource_routes(accepted, guarded_paths(app)))
+    app.register_blueprint(
+        protected_resource_routes([each.door for each in opened], guarded_paths(app), scopes_besides)
+    )
 
-    def known_sign_in() -> SignIn | None:
-        return sign_in(settings, keys.sign_in)
+    def sign_ins() -> list[SignIn]:
+        return [each.sign_in for each in opened if each.sign_in is not None]
 
     document = openapi_document(app)
-    app.register_blueprint(docs_routes(document, known_sign_in, settings.docs))
+    app.register_blueprint(docs_routes(document, sign_ins, settings.docs))
     if settings.server.shows_console:
-        explained = partial(explained_by, accepted, keys) if settings.server.in_development else None
-        app.register_blueprint(console_routes(known_sign_in, settings.docs, document, explained))
+        explained = partial(explained_by, opened) if settings.server.in_development else None
+        app.register_blueprint(console_routes(sign_ins, settings.docs, document, explained))
     app.register_blueprint(page_routes(with_front_page=not settings.server.shows_console))
     if settings.cors.allowed_origins:
         return cors(
@@ -249,12 +264,13 @@ def _wire(
     return app
 
 
-def _admission_checks(settings: Settings, concurrency: ConcurrencyLimit) -> Iterator[Callable[[Caller], None]]:
+def _admission_checks(
+    settings: Settings, concurrency: ConcurrencyLimit, rate_limit: RateLimit | None
+) -> Iterator[Callable[[Caller], None]]:
     yield lambda caller: concurrency.admit()
     hash_key = settings.telemetry.log_hash_key
     yield Pseudonyms(hash_key.get_secret_value() if hash_key else None).note
-    if settings.server.rate_limit_requests_per_minute:
-        rate_limit = RateLimit(settings.server.rate_limit_requests_per_minute)
+    if rate_limit is not None:
         yield lambda caller: rate_limit.count(caller.user)
 
 
@@ -263,8 +279,8 @@ def _token_cache(acs: AcsSettings) -> TokenCache | None:
 
 
 async def _refuse_large_bodies() -> None:
-    # No body is waited for: whoever announces one and sends none must not hold a place. Hypercorn closes the connection
-    # of a request whose body was not read.
+    # Nobody's body is waited for here: whoever announces one and sends none must not hold a place. A route that takes
+    # one reads it when its caller is known. Hypercorn closes the connection of a request whose body was not read.
     if request.content_length is not None and request.content_length > MAXIMUM_BODY_BYTES:
         raise RequestEntityTooLarge
 

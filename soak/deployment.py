@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from local_azure.entra.directory import HOME_TENANT, User
+from local_azure.entra.directory import API, HOME_TENANT, RESOLVE_SCOPE, User
 from local_azure.environment import LocalAzure, Ports
 from local_azure.port_choice import free_port
 from local_azure.service_process import ServiceProcess, environment
@@ -78,6 +78,7 @@ class Deployment:
             "STORAGE_BACKEND": self.store,
             "SQLITE_PATH": str(self.database),
             "RATE_LIMIT_REQUESTS_PER_MINUTE": "0",
+            **({"ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE} if self.store != "graph" else {}),
         }
 
     def process(self, **settings: str) -> ServiceProcess:
@@ -105,7 +106,8 @@ class Deployment:
     def bearer(self, user: User) -> dict[str, str]:
         """The user's `Authorization` header."""
         if user not in self._tokens:
-            self._tokens[user] = self.azure.entra.access_token(user, lifetime=12 * 3600)
+            scope = " ".join(API.scopes)
+            self._tokens[user] = self.azure.entra.access_token(user, scope=scope, lifetime=12 * 3600)
         return {"Authorization": f"Bearer {self._tokens[user]}"}
 
     def live(self) -> set[str]:
@@ -166,9 +168,17 @@ async def deployed(directory: Path, store: str, users: int) -> AsyncIterator[Dep
         yield Deployment(azure, directory, store, users)
 
 
-async def ask(session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str]) -> Answer:
-    """Send one request. Raises `aiohttp.ClientError`, and `TimeoutError` after the session's time limit."""
-    async with session.request(method, url, headers=headers) as response:
+async def ask(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any] | None = None,
+) -> Answer:
+    """Send one request, with `body` as JSON if there is one.
+
+    Raises `aiohttp.ClientError`, and `TimeoutError` after the session's time limit."""
+    async with session.request(method, url, headers=headers, json=body) as response:
         is_json = response.content_type == "application/json"
         body = await response.json() if is_json else None
         return Answer(response.status, body, response.headers)

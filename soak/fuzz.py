@@ -123,6 +123,7 @@ class _Makers:
 
     def __init__(self, drawn: random.Random, deployment: Deployment, user: User) -> None:
         self._drawn = drawn
+        self._user = user
         self._good = deployment.bearer(user)["Authorization"].removeprefix("Bearer ")
         self._teams = deployment.azure.entra.teams_token(user)
         self._key = deployment.azure.entra.keys.current
@@ -140,7 +141,9 @@ class _Makers:
         if "eams" in target or drawn.random() < 0.1:
             lines.append(b"teams-user-aad-token: " + drawn.choice([self._teams.encode(), self._token()]))
         lines += [self._header() for _ in range(drawn.choice([0, 1, 1, 2, 5]))]
-        body = drawn.choice([b"", b"", b"", b"{}", self._bytes(200)])
+        body = drawn.choice([b"", b"", b"", b"{}", self._bytes(200), self._users(), self._users()])
+        if body.startswith(b'{"userIds"') and drawn.random() < 0.8:
+            lines.append(b"Content-Type: application/json")
         if body and drawn.random() < 0.8:
             lines.append(b"Content-Length: " + str(len(body)).encode())
         lines.append(b"Connection: close")
@@ -181,6 +184,13 @@ class _Makers:
             case _:
                 return b".".join(_encoded(self._json()) for _ in range(drawn.choice([2, 3, 3, 3, 5])))
 
+    def _users(self) -> bytes:
+        """A question for the identities of users, many of whom are none."""
+        drawn = self._drawn
+        known = [self._user.object_id, self._user.object_id.upper(), "99999999-0000-4000-8000-000000000000"]
+        asked = [drawn.choice([*known, self._value(2)]) for _ in range(drawn.choice([0, 1, 2, 100, 101]))]
+        return json.dumps({"userIds": asked}).encode()
+
     def _json(self) -> bytes:
         return self._drawn.choice([json.dumps(self._value(4)).encode(), self._bytes(60), b"{" * 3000, b'{"a":1e999}'])
 
@@ -211,7 +221,7 @@ _ALL = bytes(number for number in range(256) if number not in b"\r\n")
 _TARGETS = [
     *("/api/user", "/api/token", "/api/token/teams", "/getUser", "/getToken", "/exchangeToken", "/openapi.json"),
     *("/health/live", "/health/ready", "/health/startup", "/docs", "/docs/", "/", "*", "/api", "/%ff", "/a\x7f"),
-    *("http://localhost/api/user", "/api/user%00", "/api\\user"),
+    *("http://localhost/api/user", "/api/user%00", "/api\\user", "/api/users/resolve", "/api/users"),
 ]
 _CLAIMS = ["aud", "iss", "exp", "nbf", "iat", "tid", "oid", "scp", "roles", "ver", "cnf", "sub", "azp", "idtyp", "acct"]
 _HEADERS = ["alg", "typ", "kid", "crit", "b64", "jku", "jwk", "x5u", "x5c", "zip", "enc", "cty"]

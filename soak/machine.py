@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +158,25 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
             else:
                 assert answer.body == {"acsUserIdentity": modelled.identity}, answer
 
+        @rule(who=_WHO, where=_WHERE)
+        def resolve(self, who: int, where: int) -> None:
+            """A colleague asks for everybody's identities."""
+            if world.deployment.store == "graph":
+                return
+            body = {"userIds": [user.object_id for user in self.users]}
+            answer = self.call(who, where, "POST /api/users/resolve", body)
+            if self.refused(answer) or any(modelled.unsure for modelled in self.modelled):
+                return
+            assert answer.status == 200, answer
+            assert answer.body is not None
+            told = {each["userId"]: each["acsUserIdentity"] for each in answer.body["users"]}
+            expected = {
+                user.object_id: modelled.identity
+                for user, modelled in zip(self.users, self.modelled, strict=True)
+                if modelled.identity is not None
+            }
+            assert told == expected, answer
+
         @rule(who=_WHO, where=_WHERE, path=st.sampled_from(["GET /api/token", "GET /getToken"]))
         def token(self, who: int, where: int, path: str) -> None:
             """The user wants a token: never one that is not good, never one of another identity."""
@@ -210,10 +229,10 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
                 time.sleep(float(answer.headers["Retry-After"]))
             raise AssertionError(f"{path} is still refused although all works again")
 
-        def call(self, who: int, where: int, call: str) -> Answer:
+        def call(self, who: int, where: int, call: str, body: Mapping[str, Any] | None = None) -> Answer:
             """Send a request; every answer keeps the error contract."""
             method, _, path = call.partition(" ")
-            answer = world.do(_ask(world, method, path, self.users[who], where))
+            answer = world.do(_ask(world, method, path, self.users[who], where, body))
             world.outcome.calls[f"{call}: {answer.status} {answer.error or ''}".strip()] += 1
             note(f"{call} at process {where}, user {who}: {answer.status} {answer.error or ''}")
             assert departures(answer, also=("identity_gone",)) == []
@@ -233,8 +252,8 @@ _WHO = st.integers(0, USERS - 1)
 _WHERE = st.integers(0, PROCESSES - 1)
 
 
-async def _ask(world: World, method: str, path: str, user: User, where: int) -> Answer:
-    return await ask(world.session, method, world.services[where].url + path, world.deployment.bearer(user))
+async def _ask(world: World, method: str, path: str, user: User, where: int, body: Mapping[str, Any] | None) -> Answer:
+    return await ask(world.session, method, world.services[where].url + path, world.deployment.bearer(user), body)
 
 
 def _faults(deployment: Deployment) -> dict[str, Faults]:

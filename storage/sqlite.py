@@ -7,6 +7,7 @@ Not for network file systems: write-ahead logging needs memory shared by all pro
 import asyncio
 import sqlite3
 import stat
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -317,6 +318,8 @@ def _left_over(path: Path) -> Iterator[str]:
 
 def _readable_by_others(path: Path) -> Iterator[str]:
     """That is weak of a file that was there before: this store makes its own with mode 0600."""
+    if sys.platform == "win32":
+        return  # its modes tell nothing of who may read
     mode = path.stat().st_mode
     if not mode & (stat.S_IRWXG | stat.S_IRWXO):
         return

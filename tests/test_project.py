@@ -21,11 +21,12 @@ PROJECT = PYPROJECT["project"]
 LOCKS = ("run", "dev", "docs", "openapi")
 
 # Stands in for a Python interpreter and for the one in the environment that it makes; notes each call in $CALLS.
-# $REFUSED names what it fails at: the version check, the check for venv, or pip.
+# $REFUSED names what it fails at: the version check, the check for venv, or pip. Its pip collects 60 packages.
 STUB_PYTHON = """#!/bin/sh
 echo "$*" >> "$CALLS"
 test -n "$REFUSED" && case "$*" in *"$REFUSED"*) exit 1;; esac
 case "$*" in *"-m venv"*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python";; esac
+case "$*" in *"--require-hashes"*) seq -f 'Collecting package-%g' 60; echo 'Installing collected packages: all';; esac
 """
 STUB_MAKE = """#!/bin/sh
 echo "$PWD make $*" >> "$CALLS"
@@ -210,6 +211,19 @@ def test_a_machine_on_which_set_up_cannot_work_gets_one_sentence(
     assert sentence in explained
     assert made_by_make.startswith("make: ***")
     assert status == 2
+
+
+def test_the_first_set_up_says_how_far_it_is(calls: Path, stub_python: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "v"
+    _, output, errors = call(
+        "make", f"{environment}/.installed", f"PYTHON={stub_python}", f"VENV={environment}", calls=calls
+    )
+    assert re.sub(r"of \d+", "of all", output).splitlines()[1:] == [
+        "  25 of all packages fetched",
+        "  50 of all packages fetched",
+        "  60 packages fetched, installing them",
+    ]
+    assert errors == ""
 
 
 def test_set_up_is_done_once_and_again_only_as_far_as_its_causes_changed(

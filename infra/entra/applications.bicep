@@ -3,18 +3,36 @@ extension microsoftGraphV1
 
 param uniqueNamePrefix string
 
-var scopes = [
-  {
-    id: guid(uniqueNamePrefix, 'access_as_user')
-    value: 'access_as_user'
-    type: 'User'
-    isEnabled: true
-    adminConsentDisplayName: 'Get ACS tokens for the signed-in user'
-    adminConsentDescription: 'Lets the app get the signed-in user\'s own identity and access tokens of Azure Communication Services.'
-    userConsentDisplayName: 'Get ACS tokens for you'
-    userConsentDescription: 'Lets the app get your own identity and access tokens of Azure Communication Services.'
-  }
-]
+@description('The scope to ask for the identities of colleagues (ENTRA_RESOLVE_SCOPE); empty: there is none')
+param resolveScope string = ''
+
+var scopes = concat(
+  [
+    {
+      id: guid(uniqueNamePrefix, 'access_as_user')
+      value: 'access_as_user'
+      type: 'User'
+      isEnabled: true
+      adminConsentDisplayName: 'Get ACS tokens for the signed-in user'
+      adminConsentDescription: 'Lets the app get the signed-in user\'s own identity and access tokens of Azure Communication Services.'
+      userConsentDisplayName: 'Get ACS tokens for you'
+      userConsentDescription: 'Lets the app get your own identity and access tokens of Azure Communication Services.'
+    }
+  ],
+  // Only an administrator may consent: who has it may ask about everybody in the tenant.
+  empty(resolveScope)
+    ? []
+    : [
+        {
+          id: guid(uniqueNamePrefix, resolveScope)
+          value: resolveScope
+          type: 'Admin'
+          isEnabled: true
+          adminConsentDisplayName: 'Find the ACS identities of colleagues'
+          adminConsentDescription: 'Lets the app find, for the signed-in user, the identities that users of the organization have in Azure Communication Services.'
+        }
+      ]
+)
 
 resource api 'Microsoft.Graph/applications@v1.0' = {
   uniqueName: '${uniqueNamePrefix}-api'

@@ -4,6 +4,7 @@ az login --tenant TENANT --allow-no-subscriptions
 python3 infra/entra/register.py                                       before the deployment: prints the client ids
 python3 infra/entra/register.py --service-uri URI --principal-id ID   after it: adds what needs the service
 python3 infra/entra/register.py --service-uri http://localhost:5000 --env .env     for a service on this machine
+python3 infra/entra/register.py --resolve-scope resolve_users         adds the scope of ENTRA_RESOLVE_SCOPE
 
 What is there stays: redirect addresses, permissions, clients and claims that somebody added are kept.
 """
@@ -77,6 +78,8 @@ class Wanted:
     principal_id: str
     graph_store: bool
     redirect_uris: tuple[str, ...]
+    resolve_scope: str = ""
+    console: bool = False
 
 
 def register(
@@ -144,12 +147,9 @@ def _complete_api(api: str, browser: str, wanted: Wanted, graph: Graph, sleep: C
     if settings.get("requestedAccessTokenVersion") != 2:
         settings = {**settings, "requestedAccessTokenVersion": 2}
         graph("PATCH", _path(api), {"api": settings})
-    scopes = settings.get("oauth2PermissionScopes") or []
-    scope = next((each["id"] for each in scopes if each["value"] == SCOPE), "")
-    if not scope:
-        scope = str(uuid.uuid4())
-        settings = {**settings, "oauth2PermissionScopes": [*scopes, _scope(scope)]}
-        graph("PATCH", _path(api), {"api": settings})
+    settings, scope = _with_scope(api, settings, _usual(SCOPE), graph)
+    if wanted.resolve_scope:
+        settings, _ = _with_scope(api, settings, _for_colleagues(wanted.resolve_scope), graph)
     clients = settings.get("preAuthorizedApplications") or []
     none = {"appId": browser, "delegatedPermissionIds": []}
     ours = next((each for each in clients if each["appId"] == browser), none)
@@ -164,11 +164,26 @@ def _complete_api(api: str, browser: str, wanted: Wanted, graph: Graph, sleep: C
     return scope
 
 
+def _with_scope(
+    api: str, settings: dict[str, Any], scope: dict[str, object], graph: Graph
+) -> tuple[dict[str, Any], str]:
+    """What the API exposes, with this scope, which is added if there is none of that name; and the scope's id."""
+    scopes = settings.get("oauth2PermissionScopes") or []
+    known = next((str(each["id"]) for each in scopes if each["value"] == scope["value"]), "")
+    if known:
+        return settings, known
+    made = str(uuid.uuid4())
+    settings = {**settings, "oauth2PermissionScopes": [*scopes, {"id": made, **scope}]}
+    graph("PATCH", _path(api), {"api": settings})
+    return settings, made
+
+
 def _complete_browser(browser: str, api: str, scope: str, wanted: Wanted, graph: Graph) -> None:
     app = graph("GET", _path(browser))
-    docs = (f"{wanted.service_uri}/docs/oauth2-redirect.html",) if wanted.service_uri else ()
+    places = ("/docs/oauth2-redirect.html", "/") if wanted.console else ("/docs/oauth2-redirect.html",)
+    ours = tuple(f"{wanted.service_uri}{place}" for place in places) if wanted.service_uri else ()
     # The last is for `acs-auth token`.
-    for platform, addresses in (("spa", (*wanted.redirect_uris, *docs)), ("publicClient", ("http://localhost",))):
+    for platform, addresses in (("spa", (*wanted.redirect_uris, *ours)), ("publicClient", ("http://localhost",))):
         known = (app.get(platform) or {}).get("redirectUris") or []
         missing = [each for each in addresses if each not in known]
         if missing:
@@ -224,10 +239,9 @@ def _trust(api: str, principal: str, tenant: Tenant, graph: Graph) -> None:
     graph("POST", f"{_path(api)}/federatedIdentityCredentials", credential)
 
 
-def _scope(identifier: str) -> dict[str, object]:
+def _usual(name: str) -> dict[str, object]:
     return {
-        "id": identifier,
-        "value": SCOPE,
+        "value": name,
         "type": "User",
         "isEnabled": True,
         "adminConsentDisplayName": "Get ACS tokens for the signed-in user",
@@ -236,6 +250,18 @@ def _scope(identifier: str) -> dict[str, object]:
         "userConsentDisplayName": "Get ACS tokens for you",
         "userConsentDescription": "Lets the app get your own identity and access tokens of "
         "Azure Communication Services.",
+    }
+
+
+def _for_colleagues(name: str) -> dict[str, object]:
+    """Only an administrator may consent: who has it may ask about everybody in the tenant."""
+    return {
+        "value": name,
+        "type": "Admin",
+        "isEnabled": True,
+        "adminConsentDisplayName": "Find the ACS identities of colleagues",
+        "adminConsentDescription": "Lets the app find, for the signed-in user, the identities that users of the "
+        "organization have in Azure Communication Services.",
     }
 
 
@@ -308,21 +334,29 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--service-uri", default="", help="SERVICE_API_URI of the deployment")
     parser.add_argument("--principal-id", default="", help="DEPLOYED_IDENTITY_PRINCIPAL_ID of the deployment")
     parser.add_argument("--graph-store", action="store_true", help="ask for what the graph store needs")
+    parser.add_argument("--console", action="store_true", help="let the console at / of the service sign in, too")
+    parser.add_argument(
+        "--resolve-scope", default="", help="add the scope of ENTRA_RESOLVE_SCOPE, such as resolve_users"
+    )
     parser.add_argument("--env", type=Path, help="write the service's settings to this new file, such as .env")
     parser.add_argument("--redirect-uri", action="append", default=[], help="where the browser client returns to")
     return parser.parse_args(arguments)
 
 
-def _write_settings(path: Path, tenant: Tenant, ids: dict[str, str]) -> None:
+def _write_settings(
+    path: Path, tenant: Tenant, ids: dict[str, str], resolve_scope: str, *, console: bool = False
+) -> None:
     """A file of settings for a service on this machine, readable by its owner only. Raises `Refused`."""
     lines = [
         f"ENTRA_TENANT_ID={tenant.id}",
         f"ENTRA_CLIENT_ID={ids['API_CLIENT_ID']}",
         f"ENTRA_AUTHORITY_HOST={tenant.authority.rstrip('/')}",
+        *([f"ENTRA_RESOLVE_SCOPE={resolve_scope}"] if resolve_scope else []),
         f"DOCS_CLIENT_ID={ids['BROWSER_CLIENT_ID']}",
         f"TEAMS_CLIENT_IDS={ids['BROWSER_CLIENT_ID']}",
         "CORS_ALLOWED_ORIGINS=http://localhost:3000",
         "STORAGE_BACKEND=sqlite",
+        *(["CONSOLE=true"] if console else []),
         "# from the ACS resource: az communication list-key",
         "ACS_CONNECTION_STRING=",
     ]
@@ -345,6 +379,8 @@ def main(arguments: Sequence[str]) -> None:
         given.principal_id,
         given.graph_store,
         tuple(given.redirect_uri) or ("http://localhost:3000/",),
+        given.resolve_scope,
+        given.console,
     )
     try:
         tenant_id = _tenant(given.tenant)
@@ -360,7 +396,8 @@ def main(arguments: Sequence[str]) -> None:
 
         register(wanted, tenant, graph, time.sleep, tell)
         if given.env:
-            _write_settings(given.env, tenant, dict(line.split("=", 1) for line in told))
+            ids = dict(line.split("=", 1) for line in told)
+            _write_settings(given.env, tenant, ids, given.resolve_scope, console=given.console)
     except (Refused, GraphError) as error:
         sys.exit(str(error))
 

@@ -9,10 +9,11 @@ import click
 
 from local_azure.acs import DeletedIdentityAnswer
 from local_azure.cli.stand_ins import PORT, Command, state_directory
-from local_azure.environment import STAND_IN_NAMES
+from local_azure.environment import LOOPBACK, STAND_IN_NAMES
 from local_azure.launcher import CannotRun, Options
 from local_azure.launcher import run as run_until_stopped
 from local_azure.port_choice import DEFAULT_BASE, AskedPorts
+from local_azure.shells import SHELLS, usual_shell
 
 
 def _stand_in_ports(command: Command) -> Command:
@@ -43,6 +44,7 @@ def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     "--origin", "origins", multiple=True, callback=_origin, help="A browser client's origin; may be repeated."
 )
 @state_directory
+@click.option("--two-doors", is_flag=True, help="The users of another issuer call as well: token --door oidc.")
 @click.option("--no-service", is_flag=True, help="Only the stand-ins; print the settings that a service needs.")
 @click.option("--no-secrets", is_flag=True, help="The service has a managed identity instead of keys and secrets.")
 @click.option(
@@ -51,15 +53,30 @@ def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
     metavar="STATUS CODE MESSAGE",
     help="What ACS answers about a deleted identity.",
 )
+@click.option(
+    "--host",
+    default=LOOPBACK,
+    show_default=True,
+    help="The address to listen on. Anything but loopback is for a container whose ports only this machine reaches.",
+)
+@click.option(
+    "--shell",
+    type=click.Choice(list(SHELLS)),
+    default=usual_shell,
+    help=f"Whose commands are printed.  [default: {usual_shell()}]",
+)
 def run(
     storage: str,
     port: int | None,
     base_port: int | None,
     origins: tuple[str, ...],
     state_dir: Path,
+    two_doors: bool,
     no_service: bool,
     no_secrets: bool,
     deleted_identity: tuple[int, str, str] | None,
+    host: str,
+    shell: str,
     **stand_in_ports: int | None,
 ) -> None:
     """Run the stand-ins and the service until Ctrl-C.
@@ -69,6 +86,8 @@ def run(
     Browser clients on the usual ports of development servers (3000, 4200, 5000, 5173, 8000, 8080) may call the
     service; --origin adds others.
     """
+    if two_doors and storage == "graph":
+        raise click.UsageError("--two-doors needs another store than graph, which is for users of Entra ID only.")
     options = Options(
         state_directory=state_dir.absolute(),
         storage=storage,
@@ -77,7 +96,10 @@ def run(
         command=_this_command(),
         origins=origins,
         secrets=not no_secrets,
+        two_doors=two_doors,
         deleted_identity=None if deleted_identity is None else DeletedIdentityAnswer(*deleted_identity),
+        host=host,
+        shell=SHELLS[shell],
     )
     try:
         asyncio.run(run_until_stopped(options, click.echo))

@@ -14,13 +14,29 @@ _USER = click.argument("user")
 @click.option("--user", help="Short name, see `acs-auth-local users`.  [default: alex]")
 @click.option("--teams", is_flag=True, help="A Teams user's token for ACS, for the header teams-user-aad-token.")
 @click.option("--graph", is_flag=True, help="A token for Microsoft Graph, as any program gets it by a sign-in.")
+@click.option("--resolve", is_flag=True, help="Also with the scope to ask for the ACS identities of colleagues.")
+@click.option(
+    "--door",
+    type=click.Choice(["entra", "oidc"]),
+    default="entra",
+    help="oidc: of the other issuer, see run --two-doors.",
+)
 @state_directory
 @port_option("entra")
-def token(user: str | None, teams: bool, graph: bool, state_dir: Path, entra_port: int | None) -> None:
+def token(
+    user: str | None,
+    teams: bool,
+    graph: bool,
+    resolve: bool,
+    door: str,
+    state_dir: Path,
+    entra_port: int | None,
+) -> None:
     """Print an access token for a local user."""
-    if teams and graph:
-        raise click.UsageError("--teams and --graph exclude each other.")
-    body = {"teams": teams, "graph": graph} | ({} if user is None else {"user": user})
+    if teams + graph + resolve + (door == "oidc") > 1:
+        raise click.UsageError("--teams, --graph, --resolve and --door oidc exclude each other.")
+    body = {"teams": teams, "graph": graph, "resolve": resolve, "door": door}
+    body |= {} if user is None else {"user": user}
     click.echo(_about_user("POST", "/local/token", user, body, state_dir, entra_port)["access_token"])
 
 

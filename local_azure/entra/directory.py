@@ -102,6 +102,9 @@ _USERS = (
 )
 USERS = MappingProxyType({user.alias: user for user in _USERS})
 
+RESOLVE_SCOPE = "resolve_users"
+"""The scope with which the service may be asked for colleagues' identities (`ENTRA_RESOLVE_SCOPE`)."""
+
 _API_ID = "5e1f0a2b-9c3d-4d7e-8b6a-1a2b3c4d5e01"
 API = Application(
     _API_ID,
@@ -109,7 +112,7 @@ API = Application(
     "ACS authentication service",
     secret="local-development-only-api-secret",  # noqa: S106  # well known, opens nothing but this stand-in
     app_id_uri=f"api://{_API_ID}",
-    scopes=("access_as_user",),
+    scopes=("access_as_user", RESOLVE_SCOPE),
     app_roles=("Identities.Manage.All",),
     graph_roles=("User.ReadWrite.All", "Directory.Read.All"),
     graph_scopes=("User.ReadWrite",),

@@ -33,6 +33,7 @@ from local_azure.entra.tokens import CERTIFICATE, LIFETIME, PUBLIC, SECRET, Toke
 from local_azure.entra.user_control import UserControl, json_object
 from local_azure.faults import Faults, Handler
 from local_azure.keys import KeyFactory
+from local_azure.oidc_issuer import OidcIssuer
 from local_azure.state import State
 from local_azure.user_states import UserStates
 
@@ -43,7 +44,8 @@ class Entra:
     """Microsoft Entra ID on loopback, at `url`.
 
     `users` are the directory's, by alias; `user_states` deletes and marks them; `conditions` scripts what on-behalf-of
-    runs into; `clients` takes client certificates; `keys` are the signing keys. `api_token_version` is the access-token
+    runs into; `clients` takes client certificates; `keys` are the signing keys; `oidc_issuer` is another issuer that
+    shares the port. `api_token_version` is the access-token
     version that the API registration accepts (`requestedAccessTokenVersion`): 1 or 2.
     """
 
@@ -56,6 +58,7 @@ class Entra:
         self.conditions = Conditions(state)
         self.keys = SigningKeys(state, clock, new_key)
         self.clients = Clients(url, self.keys, clock)
+        self.oidc_issuer = OidcIssuer(url, clock, new_key)
         self._user_control = UserControl(lambda: self.users, self.user_states)
         self._clock = clock
         self._grants = Grants(state, clock)
@@ -78,6 +81,7 @@ class Entra:
             lambda: self.api_token_version,
             devices.redeem,
         )
+        self.oidc_issuer.add_routes(application)  # before the tenants, whose paths begin with anything
         add = application.router.add_route
         add("GET", "/common/discovery/instance", self._instance_discovery, name="instance_discovery")
         for version, part in ((metadata.VERSION_1, ""), (metadata.VERSION_2, "/v2.0")):
@@ -305,12 +309,14 @@ class Entra:
     async def _local_token(self, request: web.Request) -> web.Response:
         body = await json_object(request)
         user = self._user_control.named(body.get("user", "alex"))
-        if body.get("teams"):
+        if body.get("door") == "oidc":
+            token = self.oidc_issuer.access_token(user.alias)
+        elif body.get("teams"):
             token = self.teams_token(user)
         elif body.get("graph"):
             token = self.graph_token(user)
         else:
-            token = self.access_token(user)
+            token = self.access_token(user, scope=" ".join(API.scopes if body.get("resolve") else API.scopes[:1]))
         return web.json_response({"access_token": token}, headers={"Cache-Control": "no-store"})
 
     async def _local_rotate(self, _: web.Request) -> web.Response:

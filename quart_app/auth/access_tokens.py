@@ -2,41 +2,41 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cachetools import LRUCache
 
 from quart_app.auth.caller import Caller
+from quart_app.auth.doors import OpenDoor, chosen_door
 from quart_app.auth.key_sets import SigningKey
-from quart_app.auth.rules import Rule, judge
-from quart_app.auth.signed_tokens import SignedTokens
+from quart_app.auth.rules import judge
+from quart_app.settings import DoorName
 
 REMEMBERED_TOKENS = 10_000
 
 
 class AccessTokenValidator:
-    """Takes the access tokens of users: verified, for one of `audiences`, keeping the rules of `admission`.
+    """Takes the access tokens of users, each by the door whose issuer it names, judged by that door alone.
 
-    `clock` gives seconds since the epoch. `on_lookup` is told each time whether the token was verified before.
+    `clock` gives seconds since the epoch. `on_lookup` is told each time whether the token was verified before,
+    `on_door` by which door it came, also if it is refused.
     """
 
     def __init__(
         self,
-        signed_tokens: SignedTokens,
-        audiences: Collection[str],
-        admission: Sequence[Rule],
+        doors: Sequence[OpenDoor],
         clock: Callable[[], float] = time.time,
         *,
         on_lookup: Callable[[bool], None] = lambda hit: None,
+        on_door: Callable[[DoorName], None] = lambda door: None,
     ) -> None:
-        self._signed_tokens = signed_tokens
-        self._audiences = audiences
-        self._admission = admission
+        self._doors = doors
         self._clock = clock
         self._on_lookup = on_lookup
+        self._on_door = on_door
         # By the token's hash; of the token itself nothing is kept.
-        self._remembered: LRUCache[bytes, tuple[Caller, SigningKey]] = LRUCache(maxsize=REMEMBERED_TOKENS)
+        self._remembered: LRUCache[bytes, tuple[Caller, OpenDoor, SigningKey]] = LRUCache(maxsize=REMEMBERED_TOKENS)
 
     def remembers(self, token: str) -> bool:
         """Whether `token` was verified before and is remembered. That says who may wait, not who is let in."""
@@ -53,22 +53,27 @@ class AccessTokenValidator:
         digest = _digest(token)
         remembered = self._remembered.get(digest)
         if remembered is not None:
-            known, key = remembered
-            if self._signed_tokens.still_verifies(known.expires_at, key, self._clock()):
+            known, door, key = remembered
+            if door.tokens.still_verifies(known.expires_at, key, self._clock()):
                 self._on_lookup(True)
+                self._on_door(known.door)
                 return replace(known, access_token=token)
             del self._remembered[digest]
         self._on_lookup(False)
-        verified = await self._signed_tokens.verify(token, self._audiences)
-        judge(verified.content, self._admission)
+        door = chosen_door(token, self._doors)
+        self._on_door(door.door.name)
+        verified = await door.tokens.verify(token, door.door.audiences)
+        judge(verified.content, door.door.admission)
         caller = Caller(
             user=verified.user,
             access_token=token,
             expires_at=verified.expires_at,
+            door=door.door.name,
             client_id=verified.client_id,
             understands_claims_challenges="cp1" in {name.lower() for name in verified.capabilities},
+            scopes=verified.scopes or frozenset(),
         )
-        self._remembered[digest] = (replace(caller, access_token=""), verified.key)
+        self._remembered[digest] = (replace(caller, access_token=""), door, verified.key)
         return caller
 
 

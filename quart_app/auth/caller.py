@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from quart_app.settings import DoorName
 from storage.mapping import UserKey
 
 
@@ -13,15 +14,19 @@ class Caller:
     """The bearer of a verified access token.
 
     `user` is the key of the caller's data. `access_token` is the token itself, which on-behalf-of needs; it never
-    reaches a representation. `expires_at` is in seconds since the epoch. `client_id` is the app that got the token
-    (`azp` or `appid`). `understands_claims_challenges` says that the client declared the capability `cp1`.
+    reaches a representation. `expires_at` is in seconds since the epoch. `door` is the one that the caller came in by.
+    `client_id` is the app that got the token (`azp` or `appid`). `understands_claims_challenges` says that the client
+    declared the capability `cp1`. `scopes` are those of the token, for routes that need one besides the scope that
+    every caller's token carries.
     """
 
     user: UserKey
     access_token: str = field(repr=False)
     expires_at: int
+    door: DoorName = DoorName.ENTRA
     client_id: str | None = None
     understands_claims_challenges: bool = False
+    scopes: frozenset[str] = frozenset()
 
 
 def current_caller() -> Caller | None:

@@ -10,8 +10,9 @@ from quart import Quart, Response, request
 
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller, acting_for
-from quart_app.auth.refusals import MalformedCredentials, NoAccessToken
+from quart_app.auth.refusals import InsufficientScope, MalformedCredentials, NoAccessToken
 from quart_app.auth.step_up import step_up_for
+from quart_app.settings import DoorName
 from upstream.deadline import deadline
 
 P = ParamSpec("P")
@@ -56,6 +57,25 @@ class Guard:
 
         setattr(guarded, ACCESS, "authenticated")
         return guarded
+
+    def authenticated_with(
+        self, scope: str, door: DoorName
+    ) -> Callable[[Callable[[Caller], Awaitable[Response]]], Callable[[], Awaitable[Response]]]:
+        """`authenticated`, for a view that needs a token with `scope` besides, of a caller who came in by `door`.
+
+        The other issuer's scope of the same name permits nothing. Raises `InsufficientScope`, too.
+        """
+
+        def decorate(view: Callable[[Caller], Awaitable[Response]]) -> Callable[[], Awaitable[Response]]:
+            @wraps(view)
+            async def checked(caller: Caller) -> Response:
+                if scope not in caller.scopes or caller.door is not door:
+                    raise InsufficientScope(scope)
+                return await view(caller)
+
+            return self.authenticated(checked)
+
+        return decorate
 
 
 def public(view: Callable[P, R]) -> Callable[P, R]:

@@ -124,6 +124,15 @@ def header_of(token: str) -> dict[str, Any]:
         raise InvalidAccessToken(Reason.MALFORMED) from error
 
 
+def named_issuer(token: str) -> Any:
+    """The issuer that `token` names, which is a hint and proves nothing; `None` if it names none that can be read."""
+    try:
+        header_of(token)
+        return claims_of(token).get("iss")
+    except InvalidAccessToken:
+        return None
+
+
 def claims_of(token: str) -> dict[str, Any]:
     """The claims of `token`, not verified here. Raises `InvalidAccessToken` if they can't be read."""
     try:

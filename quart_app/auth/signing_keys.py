@@ -193,10 +193,16 @@ class SigningKeys:
         self._by_id, self._by_id_ends_at = by_id, min(ends)
 
     def _may_fetch(self) -> bool:
-        """Whether an unknown key id may cause a fetch now, or join the one that is going on."""
+        """Whether an unknown key id may cause a fetch now, or join the one that is going on.
+
+        Where the last fetch told no keys, nobody joins the next one: an issuer that does not answer would let its users
+        hold the places of everybody else's.
+        """
         now = self._clock()
-        if self._fetched_at is None or len(self._refreshing):
+        if self._fetched_at is None:
             return True
+        if len(self._refreshing):
+            return not self._in_doubt
         if self._in_doubt:
             return now - self._fetched_at >= self._schedule.after_failure
         if self._looked_at is not None and now - self._looked_at < self._schedule.unknown_key_cooldown:

@@ -1,14 +1,17 @@
 """The Teams exchange: a Teams user's Entra ID access token in, an ACS access token out."""
 
+from collections.abc import Mapping
+
 from quart_app.acs.interface import AcsClient, AcsToken
 from quart_app.auth.caller import Caller
 from quart_app.auth.teams_tokens import TeamsExchangeNotOffered, TeamsTokenValidator
+from quart_app.settings import DoorName
 
 
 class TeamsExchange:
-    """Exchanges Teams tokens that `teams_tokens` finds to be the caller's own; without it, none."""
+    """Exchanges Teams tokens of those who come in by a door of `teams_tokens`, which finds them to be their own."""
 
-    def __init__(self, acs: AcsClient, teams_tokens: TeamsTokenValidator | None) -> None:
+    def __init__(self, acs: AcsClient, teams_tokens: Mapping[DoorName, TeamsTokenValidator]) -> None:
         self._acs = acs
         self._teams_tokens = teams_tokens
 
@@ -18,7 +21,8 @@ class TeamsExchange:
         Raises `TeamsExchangeNotOffered`, `TeamsTokenRefused`, other errors of ACS, and what
         `TeamsTokenValidator.validate` raises.
         """
-        if self._teams_tokens is None:
+        teams_tokens = self._teams_tokens.get(caller.door)
+        if teams_tokens is None:
             raise TeamsExchangeNotOffered
-        checked = await self._teams_tokens.validate(teams_token, caller)
+        checked = await teams_tokens.validate(teams_token, caller)
         return await self._acs.exchange_teams_token(teams_token, checked.client_id, checked.object_id)

@@ -11,7 +11,7 @@ TEAMS_SCOPES = frozenset({"Teams.ManageCalls", "Teams.ManageChats"})
 
 
 class TeamsExchangeNotOffered(Exception):
-    """Callers are not users of Microsoft Entra ID, so none of them can be a Teams user."""
+    """The caller is no user of Microsoft Entra ID, and can be no Teams user."""
 
 
 class TeamsClientsUnknown(Exception):

@@ -14,16 +14,16 @@ import aiohttp
 from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller
 from quart_app.auth.compact_jws import MAXIMUM_DEPTH
-from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
+from quart_app.auth.doors import Door, OpenDoor, chosen_door, doors
 from quart_app.auth.key_sets import SigningKey
 from quart_app.auth.oidc_tokens import found_at
 from quart_app.auth.refusals import InvalidAccessToken, Reason, TokenRefused
 from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of, is_time, signature_holds
 from quart_app.auth.rules import Content, Rule
-from quart_app.auth.signed_tokens import MAXIMUM_TOKEN_BYTES, SignedTokens, claims_of, header_of
+from quart_app.auth.signed_tokens import MAXIMUM_TOKEN_BYTES, TokenRules, claims_of, header_of, named_issuer
 from quart_app.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from quart_app.auth.token_kinds import HEADER_RULES, KIND_RULES
-from quart_app.settings import Settings
+from quart_app.settings import DoorName, Settings
 
 NOT_THERE = "(not there)"
 
@@ -67,29 +67,42 @@ class Explanation:
 
 async def explain(settings: Settings, token: str, session: aiohttp.ClientSession) -> Explanation:
     """Judge `token`, with or without the word `Bearer` before it. Only the issuers' keys are fetched."""
-    accepted = accepted_tokens(settings)
-    keys = SigningKeys(session, accepted.discovery_urls, issuer=accepted.issuer)
+    opened = [OpenDoor(door, SigningKeys(session, door.discovery_urls, issuer=door.issuer)) for door in doors(settings)]
     try:
-        return await explained_by(accepted, keys, token)
+        return await explained_by(opened, token)
     finally:
-        await keys.aclose()
+        for each in opened:
+            await each.keys.aclose()
 
 
-async def explained_by(accepted: AcceptedTokens, keys: SigningKeys, token: str) -> Explanation:
-    """Judge `token`, with or without the word `Bearer` before it, by the issuers' `keys`."""
+async def explained_by(opened: Sequence[OpenDoor], token: str) -> Explanation:
+    """Judge `token`, with or without the word `Bearer` before it, by the door that the service judges it by."""
     bare = re.sub(r"^Bearer +", "", token.strip(), flags=re.IGNORECASE)
+    chosen = chosen_door(bare, opened)
+    judged = [] if len(opened) == 1 else [_choice(bare, chosen, opened)]
     try:
-        judged = tuple(await _judged(bare, accepted, keys))
-        validator = AccessTokenValidator(SignedTokens(keys, accepted.rules), accepted.audiences, accepted.admission)
-        caller = await validator.validate(bare)
+        judged += await _judged(bare, chosen.door, chosen.keys)
+        caller = await AccessTokenValidator(opened).validate(bare)
     except TokenRefused as error:
-        return Explanation(accepted=False, reason=error.reason, judged=judged)
+        return Explanation(accepted=False, reason=error.reason, judged=tuple(judged))
     except SigningKeysUnavailable:
-        return Explanation(accepted=False, reason=None, judged=judged)
-    return Explanation(accepted=True, reason=None, judged=judged, caller=caller)
+        return Explanation(accepted=False, reason=None, judged=tuple(judged))
+    return Explanation(accepted=True, reason=None, judged=tuple(judged), caller=caller)
 
 
-async def _judged(token: str, accepted: AcceptedTokens, keys: SigningKeys) -> list[Judged]:
+def _choice(token: str, chosen: OpenDoor, opened: Sequence[OpenDoor]) -> Judged:
+    """By which of several doors the token came, and why: no door is wrong by itself."""
+    issuer = named_issuer(token)
+    by_issuer = [f"{each.door.name} where iss is {each.door.issuer}" for each in opened if each.door.issuer]
+    return Judged(
+        "door",
+        f"{chosen.door.name}, because iss is {NOT_THERE if issuer is None else _quoted(issuer)}",
+        f"{', '.join(by_issuer)}; else {opened[0].door.name}",
+        ClaimVerdict.OK,
+    )
+
+
+async def _judged(token: str, door: Door, keys: SigningKeys) -> list[Judged]:
     """Every rule and this token, in the order in which the service asks."""
     try:
         header = header_of(token)
@@ -108,12 +121,12 @@ async def _judged(token: str, accepted: AcceptedTokens, keys: SigningKeys) -> li
         content = Content(header, claims_of(token))
     except InvalidAccessToken as error:
         return [*found, replace(_form(token, error.reason), member="claims", found="they can't be read")]
-    found += [_registered(token, content, claim, accepted.audiences) for claim in ("exp", "nbf", "iat", "aud")]
-    rules = accepted.rules
+    found += [_registered(token, content, claim, door.audiences) for claim in ("exp", "nbf", "iat", "aud")]
+    rules = door.rules
     issuer = _by_rules(rules.issuer_rules, content)
-    if accepted.is_entra and all(each.verdict is ClaimVerdict.OK for each in issuer):
-        issuer.append(_issuer(content, accepted, signers or candidates))
-    return [*found, *_by_rules(KIND_RULES, content), *issuer, *_by_rules((*rules.rules, *accepted.admission), content)]
+    if door.name is DoorName.ENTRA and all(each.verdict is ClaimVerdict.OK for each in issuer):
+        issuer.append(_issuer(content, rules, signers or candidates))
+    return [*found, *_by_rules(KIND_RULES, content), *issuer, *_by_rules((*rules.rules, *door.admission), content)]
 
 
 def _form(token: str, reason: Reason | None) -> Judged:
@@ -195,14 +208,14 @@ def _registered(token: str, content: Content, claim: str, audiences: Iterable[st
     return Judged(claim, shown, expected, ClaimVerdict.REFUSED, reason, remedy)
 
 
-def _issuer(content: Content, accepted: AcceptedTokens, keys: Sequence[SigningKey] | None) -> Judged:
+def _issuer(content: Content, rules: TokenRules, keys: Sequence[SigningKey] | None) -> Judged:
     """The issuer, where it is decided by the key: Entra ID's, v1 or v2, of the token's tenant."""
     claims, shown = content.claims, _found(content, ("iss",))
     if not keys:
         remedy = "It is the issuer of the key that signed, which is not known: see signature."
         return Judged("iss", shown, "the issuer that publishes the key", ClaimVerdict.UNKNOWN, None, remedy)
-    expected = " or ".join(sorted({accepted.rules.issuer_of(claims, key) for key in keys}))
-    if "iss" in claims and any(accepted.rules.issuer_matches_key(claims, key) for key in keys):
+    expected = " or ".join(sorted({rules.issuer_of(claims, key) for key in keys}))
+    if "iss" in claims and any(rules.issuer_matches_key(claims, key) for key in keys):
         return Judged("iss", shown, expected, ClaimVerdict.OK)
     remedy = "Sign in at the Entra ID of ENTRA_AUTHORITY_HOST, in a tenant that may call."
     return Judged("iss", shown, expected, ClaimVerdict.REFUSED, Reason.ISSUER, remedy)

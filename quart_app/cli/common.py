@@ -29,6 +29,7 @@ UPSTREAMS = {
     "acs": "Azure Communication Services",
     "directory": "Microsoft Entra ID's directory",
     "entra": "Microsoft Entra ID",
+    "oidc": "the other OpenID Connect issuer",
     "managed_identity": "the managed identity's endpoint",
     "sign_in": "your own sign-in",
     "store": "the mapping store",

@@ -83,8 +83,7 @@ def rekey(
             "With Microsoft Graph a mapping is part of its user object and sealed for that user, so it can't be moved "
             "to another one: migrate to cosmos or sqlite first."
         )
-    served = {settings.oidc.issuer} if settings.oidc.issuer else set(settings.entra.tenants)
-    if from_issuer in served:
+    if from_issuer in (settings.oidc.issuer, *settings.entra.tenants):
         faults.append("--from-issuer is served by these settings: stop the service, and set the new issuer first.")
     if faults:
         refuse("The mappings can't be moved:", faults)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from quart_app.cli.common import echo_json, fail, json_option, loaded_settings
-from quart_app.settings import OidcSettings
+from quart_app.settings import DocsSettings, DoorName, OidcSettings
 
 _SECONDS = 10
 
@@ -24,9 +24,19 @@ _REMEDIES = {
 
 
 @click.command()
+@click.option(
+    "--door",
+    type=click.Choice([door.value for door in DoorName]),
+    help="Whose user signs in. [default: the first that is open]",
+)
 @click.option("--client-id", help="The client application that signs in. [default: DOCS_CLIENT_ID]")
 @click.option("--tenant-id", help="The tenant to sign in to. [default: ENTRA_TENANT_ID]")
-@click.option("--scope", help="The API's scope, such as api://…/access_as_user. [default: from the settings]")
+@click.option(
+    "--scope",
+    "scope",
+    multiple=True,
+    help="A scope of the API, such as api://…/access_as_user; may be repeated. [default: from the settings]",
+)
 @click.option("--authority-host", envvar="ENTRA_AUTHORITY_HOST", help="The authority, in national clouds.")
 @click.option("--device-code", is_flag=True, help="Sign in on another device instead of in this machine's browser.")
 @click.option(
@@ -39,9 +49,10 @@ _REMEDIES = {
 @json_option
 def token(
     *,
+    door: str | None,
     client_id: str | None,
     tenant_id: str | None,
-    scope: str | None,
+    scope: tuple[str, ...],
     authority_host: str | None,
     device_code: bool,
     port: int,
@@ -55,27 +66,32 @@ def token(
 
     TOKEN=$(acs-auth token) and then: curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/api/user
 
-    With --client-id, --tenant-id and --scope no settings are needed. Where OIDC_ISSUER is set, its users sign in there,
-    by the endpoints that its discovery document names. The client application must be registered for
-    'Mobile and desktop applications' with the redirect URI http://localhost; for --device-code it must allow public
-    client flows. The token is kept nowhere.
+    With --client-id, --tenant-id and --scope no settings are needed. Where users of Microsoft Entra ID and those of
+    OIDC_ISSUER call, --door oidc signs one of the latter in, with the client that --client-id names, by the endpoints
+    that the issuer's discovery document names. The client application must be registered for 'Mobile and desktop
+    applications' with the redirect URI http://localhost; for --device-code it must allow public client flows. The token
+    is kept nowhere.
 
     Exit status: 0, 1 if the sign-in failed, 2 for bad usage or settings.
     """
     oidc: OidcSettings | None = None
-    scopes = [scope] if scope else []
-    if not (client_id and tenant_id and scope):
+    scopes = list(scope)
+    if door or not (client_id and tenant_id and scope):
         settings = loaded_settings()
-        client_id = client_id or settings.docs.client_id
-        if settings.oidc.issuer is None:
+        name = DoorName(door) if door else settings.doors[0]
+        if name not in settings.doors:
+            raise click.UsageError(f"--door {name}: by the settings, its users may not call.")
+        docs = settings.docs if name is settings.doors[0] else DocsSettings()  # its client is the first door's
+        client_id = client_id or docs.client_id
+        if name is DoorName.ENTRA:
             tenant_id = tenant_id or settings.entra.tenant_id
             scopes = scopes or [settings.entra.full_scope]
             authority_host = authority_host or settings.entra.authority_host
         else:
             oidc = settings.oidc
-            scopes = scopes or list(settings.docs.scopes) or [oidc.required_scope or "openid"]
+            scopes = scopes or list(docs.scopes) or [oidc.required_scope or "openid"]
     if not client_id:
-        raise click.UsageError("Say --client-id, or set DOCS_CLIENT_ID.")
+        raise click.UsageError("Say --client-id; of the first door, DOCS_CLIENT_ID is the default.")
     if oidc and tenant_id:
         raise click.UsageError("--tenant-id is for Microsoft Entra ID, and OIDC_ISSUER is set.")
     issuer = _OtherIssuer(client_id, oidc) if oidc else _Entra(client_id, authority_host, tenant_id)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from storage.mapping import (
     MappingUnreadable,
     StoreError,
     StoreUnavailable,
+    StoreUnexpectedAnswer,
     Unreadable,
     UnreadableMapping,
     UserKey,
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 _ROUNDS = 8
 """How often one call starts over because other processes changed the mapping under it."""
+
+_RESOLVED_AT_ONCE = 10
+"""So many mappings one call of `resolve` reads at the same time."""
 
 _NOTED_AT_MOST = 10_000
 """Of so many users it is remembered that their mapping's seal can't be verified."""
@@ -180,6 +184,35 @@ class IdentityService:
             raise IdentityNotFound
         self._cache[user] = mapping.acs_user_id
         return mapping
+
+    async def resolve(self, issuer: str, subjects: Iterable[str]) -> dict[str, str]:
+        """The ACS user ids of those `subjects` of one issuer who have an identity, in the order of `subjects`.
+
+        Who is unknown, has no identity, or whose identity is being deleted, is left out alike. The store is read for
+        each, for so many at a time. One read that fails is the failure of all: nobody is left out because of it.
+        Raises `StoreError`; `StoreUnexpectedAnswer` for a mapping that can't be read.
+        """
+        wanted = dict.fromkeys(subjects)
+        left = iter(wanted)
+        found: dict[str, str] = {}
+
+        async def read() -> None:
+            for subject in left:
+                user = UserKey(issuer, subject)
+                mapping = await self._read(user)
+                if mapping is None or mapping.deleting:
+                    self._cache.pop(user, None)
+                else:
+                    found[subject] = mapping.acs_user_id
+
+        try:
+            async with asyncio.TaskGroup() as reading:
+                for _ in range(min(_RESOLVED_AT_ONCE, len(wanted))):
+                    reading.create_task(read())
+        except ExceptionGroup as failed:
+            first = failed.exceptions[0]
+            raise StoreUnexpectedAnswer("unreadable") if isinstance(first, MappingUnreadable) else first from None
+        return {subject: found[subject] for subject in wanted if subject in found}
 
     async def get_or_create(self, user: UserKey) -> Identity:
         """The user's identity, minted if there is none.

@@ -3,18 +3,10 @@
 from dataclasses import dataclass
 
 from quart_app.acs.interface import TokenRequest
+from quart_app.settings import included_scopes
 
 SHORTEST_MINUTES = 60
 """ACS's own least (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)."""
-
-INCLUDED = {
-    "chat": ("chat", "chat.join", "chat.join.limited"),
-    "chat.join": ("chat.join", "chat.join.limited"),
-    "chat.join.limited": ("chat.join.limited",),
-    "voip": ("voip", "voip.join"),
-    "voip.join": ("voip.join",),
-}
-"""What each scope of ACS includes (https://learn.microsoft.com/azure/communication-services/concepts/identity-model)."""
 
 
 class TokenRequestError(Exception):
@@ -41,7 +33,7 @@ class TokenPolicy:
 
         Raises `ScopeNotAllowed`, `LifetimeNotAllowed`.
         """
-        allowed = {included for scope in self.scopes for included in INCLUDED[scope]}
+        allowed = included_scopes(self.scopes)
         if scopes is not None and (not scopes or not set(scopes) <= allowed):
             raise ScopeNotAllowed(f"scope must be one or more of: {' '.join(sorted(allowed))}.")
         if minutes is not None and not SHORTEST_MINUTES <= minutes <= self.minutes:

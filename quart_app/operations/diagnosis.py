@@ -23,7 +23,7 @@ from quart_app.acs.interface import AcsCredentialsRejected, AcsThrottled, Identi
 from quart_app.acs.opening import acs_endpoint
 from quart_app.acs.retirement import CHAT_RETIRES, WHAT_TO_DO, concerns_chat
 from quart_app.auth.caller import acting_for
-from quart_app.auth.issuers import AcceptedTokens, accepted_tokens
+from quart_app.auth.doors import Door, doors
 from quart_app.auth.on_behalf_of.errors import AssertionRefused, ConsentRequired, OnBehalfOfError
 from quart_app.auth.on_behalf_of.refusals import CODES
 from quart_app.auth.signing_keys import RefreshSchedule, SigningKeys, SigningKeysUnavailable
@@ -49,7 +49,7 @@ from quart_app.operations.upstreams import (
     open_operator_store,
     open_operator_store_with_warnings,
 )
-from quart_app.settings import ClientCertificate, Settings, StorageBackend
+from quart_app.settings import ClientCertificate, DoorName, Settings, StorageBackend
 from quart_app.stores import open_mapping_store
 from storage.mapping import STORE, MappingStore, StoreMisconfigured, UserKey
 from upstream.errors import Throttled, UpstreamError
@@ -125,10 +125,10 @@ class _Diagnosis:
     def checks(self) -> Iterable[tuple[str, _Check]]:
         for setting, url in self._upstreams():
             yield f"connection to {urlsplit(url).netloc}", partial(self._connection, setting, url)
-        accepted = accepted_tokens(self._settings)
-        for issuer, urls in _by_issuer(accepted, self._settings.entra.tenants).items():
-            yield f"signing keys of {issuer}", partial(self._signing_keys, urls, accepted)
-        if accepted.is_entra:
+        for door in doors(self._settings):
+            for issuer, urls in _by_issuer(door, self._settings.entra.tenants).items():
+                yield f"signing keys of {issuer}", partial(self._signing_keys, urls, door)
+        if DoorName.ENTRA in self._settings.doors:
             yield "Entra ID credential", self._credential
         if uses_managed_identity(self._settings):
             yield f"managed identity {self._settings.entra.managed_identity_client_id}", self._identity
@@ -137,7 +137,7 @@ class _Diagnosis:
         if self._options.user_token is not None:
             yield "access token", partial(self._access_token, self._options.user_token)
         yield "ACS", self._acs
-        if concerns_chat(self._settings.acs.token_scopes):
+        if concerns_chat(self._settings.issued_scopes):
             yield "ACS retirement", self._retirement
         yield f"mapping store ({self._settings.storage.backend})", self._store
         if self._settings.storage.backend is StorageBackend.GRAPH:
@@ -154,9 +154,9 @@ class _Diagnosis:
 
     def _upstreams(self) -> Iterable[tuple[str, str]]:
         settings = self._settings
-        if settings.oidc.issuer is None:
+        if DoorName.ENTRA in settings.doors:
             yield "ENTRA_AUTHORITY_HOST", settings.entra.authority_host
-        else:
+        if settings.oidc.issuer is not None:
             yield "OIDC_ISSUER", settings.oidc.issuer
         yield acs_endpoint(settings.acs)
         if settings.storage.backend is StorageBackend.COSMOS:
@@ -190,15 +190,15 @@ class _Diagnosis:
         state = FindingState.FAILED if abs(skew) > REFUSED_SKEW else FindingState.WARNING
         return [Finding("", state, message, "Synchronise this machine's clock (NTP): tokens and signatures carry it.")]
 
-    async def _signing_keys(self, urls: tuple[str, ...], accepted: AcceptedTokens) -> list[Finding]:
+    async def _signing_keys(self, urls: tuple[str, ...], door: Door) -> list[Finding]:
         found = []
         for url in urls:
-            keys = SigningKeys(self._session, [url], RefreshSchedule(), issuer=accepted.issuer)
+            keys = SigningKeys(self._session, [url], RefreshSchedule(), issuer=door.issuer)
             try:
                 await keys.check()
             except SigningKeysUnavailable:
                 fault = keys.faults().get(url, "")
-                found.append(await self._why_no_keys(url, fault, is_entra=accepted.is_entra))
+                found.append(await self._why_no_keys(url, fault, is_entra=door.name is DoorName.ENTRA))
             finally:
                 await keys.aclose()
         return _once(found) or [Finding("", FindingState.OK, "Fetched.")]
@@ -434,11 +434,11 @@ _CONSENT_REMEDY = (
 _TOKEN_REMEDY = "Get a fresh one for this API: acs-auth token"  # noqa: S105
 
 
-def _by_issuer(accepted: AcceptedTokens, tenants: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def _by_issuer(door: Door, tenants: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The discovery documents of each tenant, or of the one issuer that is not Entra ID."""
-    if accepted.issuer is not None:
-        return {accepted.issuer: accepted.discovery_urls}
-    return {tenant: tuple(url for url in accepted.discovery_urls if f"/{tenant}/" in url) for tenant in tenants}
+    if door.issuer is not None:
+        return {door.issuer: door.discovery_urls}
+    return {tenant: tuple(url for url in door.discovery_urls if f"/{tenant}/" in url) for tenant in tenants}
 
 
 def _failed(message: str, remedy: str) -> Finding:

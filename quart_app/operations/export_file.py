@@ -14,6 +14,8 @@ from typing import Any
 
 from quart_app.operations.exporting import ExportCounts, ExportProgress
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
+
 
 class NotResumable(Exception):
     """What an earlier run left can't be gone on with; the message says what to do."""
@@ -34,7 +36,7 @@ class ExportFile:
         self._position = path.with_name(f"{path.name}.position")
         self._options = options
         size, self.progress = self._left()
-        descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
         self._file = os.fdopen(descriptor, "r+b")
         self._file.truncate(size)
         self._file.seek(size)
@@ -60,7 +62,7 @@ class ExportFile:
             "counts": dataclasses.asdict(progress.counts),
         }
         new = self._position.with_name(f"{self._position.name}.new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(position, file)
         new.replace(self._position)

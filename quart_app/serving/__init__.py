@@ -1,1 +1,1 @@
-"""Running the application: Hypercorn on uvloop, start and stop. May import `app` and all below."""
+"""Running the application: Hypercorn and its event loop, start and stop. May import `app` and all below."""

@@ -5,6 +5,7 @@ import errno
 import gc
 import logging
 import socket
+import sys
 from contextlib import AsyncExitStack
 
 import hypercorn.asyncio
@@ -13,7 +14,7 @@ from quart import Quart
 
 from quart_app.acs.retirement import CHAT_RETIRES, WHAT_TO_DO, concerns_chat
 from quart_app.app import create_app
-from quart_app.serving.accepting import AcceptingLoop
+from quart_app.serving.event_loop import event_loop_factory
 from quart_app.serving.hypercorn_patch import patch_hypercorn
 from quart_app.serving.loop_errors import report
 from quart_app.serving.starting import Front, opened
@@ -51,7 +52,7 @@ class StartUpFailed(Exception):
 def run(
     settings: Settings, *, drain_seconds: float = DRAIN_SECONDS, starting_seconds: float = STARTING_SECONDS
 ) -> None:
-    """Serve until SIGTERM, SIGHUP or SIGINT; then stop in stages, within one deadline.
+    """Serve until one of `stopping.SIGNALS`; then stop in stages, within one deadline.
 
     Serve on for `SHUTDOWN_DELAY_SECONDS`, finish what is in flight for `drain_seconds` at most, close within
     `CLOSING_SECONDS`, send telemetry within `TELEMETRY_SECONDS`. A second signal ends the process at once.
@@ -61,7 +62,7 @@ def run(
     patch_hypercorn(refusal_by_the_server)
     delay = settings.server.shutdown_delay_seconds
     stopping = Stopping(delay + drain_seconds + CLOSING_SECONDS + TELEMETRY_SECONDS + 2 * _CANCEL_SECONDS)
-    with asyncio.Runner(loop_factory=AcceptingLoop) as runner:
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
         runner.run(_serve(settings, stopping, drain_seconds, starting_seconds))
 
 
@@ -73,7 +74,7 @@ async def _serve(settings: Settings, stopping: Stopping, drain_seconds: float, s
     try:
         # Before anything else is opened: a busy port must not leave half-made connections behind.
         server = _Server(_bind(settings.server), settings.server.shutdown_delay_seconds, drain_seconds, stopping)
-        if concerns_chat(settings.acs.token_scopes):
+        if concerns_chat(settings.issued_scopes):
             logger.warning("%s %s", CHAT_RETIRES, WHAT_TO_DO)
         telemetry = await telemetry_stack.enter_async_context(open_telemetry(settings.telemetry))
         app = await opened(
@@ -191,7 +192,8 @@ def _bind(server: ServerSettings) -> socket.socket:
     try:
         bound = socket.socket(family, socket.SOCK_STREAM)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # there it would let two programs listen on one port
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except OSError:
             bound.close()

@@ -8,11 +8,12 @@ import threading
 
 logger = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT", "SIGBREAK") if hasattr(signal, name))
+"""Those by which the process is told to stop: Windows has no SIGHUP, and SIGBREAK (Ctrl-Break) is its own."""
 
 
 class Stopping:
-    """`signalled` is set by SIGTERM, SIGHUP or SIGINT. The process ends `seconds` after that at the latest.
+    """`signalled` is set by one of `SIGNALS`. The process ends `seconds` after that at the latest.
 
     A second signal ends it at once. What is left to the operating system's threads, such as looking up a name, can't be
     interrupted and would hold up the exit of Python: that is why the process is ended rather than left to end.
@@ -24,8 +25,11 @@ class Stopping:
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take the signals from now on, in the running event loop."""
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._told, number)
+        for number in SIGNALS:
+            try:
+                loop.add_signal_handler(number, self._told, number)
+            except NotImplementedError:  # asyncio's loop on Windows
+                signal.signal(number, lambda told, _: loop.call_soon_threadsafe(self._told, signal.Signals(told)))
 
     def end_within(self, seconds: float) -> None:
         """End the process in so many seconds, whatever it does then."""

@@ -10,6 +10,7 @@ from quart_app.settings.groups import (
     CorsSettings,
     CosmosSettings,
     DocsSettings,
+    DoorName,
     EntraSettings,
     Environment,
     GraphSettings,
@@ -27,10 +28,12 @@ from quart_app.settings.groups import (
 )
 from quart_app.settings.loading import InvalidSettings, load_settings
 from quart_app.settings.showing import callers, shown_settings
+from quart_app.settings.values import INCLUDED_SCOPES, included_scopes
 
 __all__ = [
     "CLIENT_CREDENTIALS",
     "GROUPS",
+    "INCLUDED_SCOPES",
     "NO_SEAL_KEYS",
     "AcsConnectionString",
     "AcsSettings",
@@ -38,6 +41,7 @@ __all__ = [
     "CorsSettings",
     "CosmosSettings",
     "DocsSettings",
+    "DoorName",
     "EntraSettings",
     "Environment",
     "GraphSettings",
@@ -51,6 +55,7 @@ __all__ = [
     "TeamsSettings",
     "TelemetrySettings",
     "callers",
+    "included_scopes",
     "is_secret",
     "load_settings",
     "shown_settings",

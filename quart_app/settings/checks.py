@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from quart_app.clouds import CLOUDS, cloud_of
+from quart_app.clouds import CLOUDS, cloud_of, issuing_host
 from quart_app.settings.groups import (
     CLIENT_CREDENTIALS,
     NO_SEAL_KEYS,
@@ -15,22 +15,24 @@ from quart_app.settings.groups import (
     StorageBackend,
     variable_name,
 )
+from quart_app.settings.values import included_scopes
 
 
 def contradictions(groups: Mapping[str, Any], now: datetime) -> Iterable[str]:
     """Faults between concerns, of those whose own settings are sound, and what doesn't count any more at `now`."""
-    yield from _other_issuer_contradictions(groups)
+    yield from _door_contradictions(groups)
     yield from _cloud_contradictions(groups)
     server, entra, storage, cosmos = (groups.get(name) for name in ("server", "entra", "storage", "cosmos"))
     backend = storage.backend if storage else None
     oidc = groups.get("oidc")
-    if entra and not (oidc and oidc.issuer):
+    if entra and (entra.tenant_id or not (oidc and oidc.issuer)):
         given = entra.client_credentials
         if backend is StorageBackend.GRAPH and len(given) != 1:
             yield f"STORAGE_BACKEND=graph needs exactly one of {', '.join(CLIENT_CREDENTIALS)}."
         elif entra.client_secret and entra.client_certificate_path:
             yield "Set only one of ENTRA_CLIENT_SECRET and ENTRA_CLIENT_CERTIFICATE_PATH."
         yield from _outdated(entra, now)
+        yield from _resolve_faults(entra, backend)
     graph = groups.get("graph")
     if backend is StorageBackend.GRAPH and graph and not graph.seal_keys:
         yield f"STORAGE_BACKEND=graph needs {NO_SEAL_KEYS}"
@@ -61,8 +63,18 @@ def _outdated(entra: EntraSettings, now: datetime) -> Iterable[str]:
         )
 
 
-def _other_issuer_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
-    oidc, entra, teams, storage = (groups.get(name) for name in ("oidc", "entra", "teams", "storage"))
+def _resolve_faults(entra: EntraSettings, backend: StorageBackend | None) -> Iterable[str]:
+    if entra.resolve_scope and backend is StorageBackend.GRAPH:
+        yield (
+            "ENTRA_RESOLVE_SCOPE works only with STORAGE_BACKEND=cosmos or sqlite: Microsoft Graph is read with each "
+            "caller's own token, which shows nobody else's identity."
+        )
+    if entra.resolve_scope == entra.required_scope:
+        yield "ENTRA_RESOLVE_SCOPE must be another scope than ENTRA_REQUIRED_SCOPE, which every caller has."
+
+
+def _door_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
+    oidc, entra, teams, storage, acs = (groups.get(name) for name in ("oidc", "entra", "teams", "storage", "acs"))
     if oidc is None:
         return
     if oidc.issuer is None:
@@ -79,13 +91,35 @@ def _other_issuer_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
             "STORAGE_BACKEND=graph works only with users of Microsoft Entra ID, because their own tokens reach "
             "Microsoft Graph; with OIDC_ISSUER use cosmos or sqlite."
         )
+    if acs and (more := set(oidc.acs_token_scopes) - included_scopes(acs.token_scopes)):
+        yield f"OIDC_ACS_TOKEN_SCOPES holds {', '.join(sorted(more))}, which ACS_TOKEN_SCOPES does not allow."
+    if entra is None:
+        return
+    if entra.tenant_id and entra.client_id:
+        yield from _not_another_issuer(oidc.issuer, entra)
+        return
     # The managed identity is also the service's own for other Azure resources.
-    excluded = sorted(entra.model_fields_set - {"managed_identity_client_id"}) if entra else []
+    excluded = sorted(entra.model_fields_set - {"managed_identity_client_id"})
     if excluded:
         names = ", ".join(variable_name(EntraSettings, field) for field in excluded)
-        yield f"With OIDC_ISSUER leave out {names}: callers come from that issuer or from Microsoft Entra ID, not both."
+        yield (
+            f"With OIDC_ISSUER leave out {names}: only that issuer's users call. For a second door, for users of "
+            "Microsoft Entra ID, set both ENTRA_TENANT_ID and ENTRA_CLIENT_ID."
+        )
     if teams and teams.model_fields_set:
-        yield "The TEAMS_ settings are for users of Microsoft Entra ID; leave them out with OIDC_ISSUER."
+        yield "The TEAMS_ settings are for users of Microsoft Entra ID; leave them out with OIDC_ISSUER alone."
+
+
+def _not_another_issuer(issuer: str, entra: EntraSettings) -> Iterable[str]:
+    """Nobody may have two doors to go by: the user would be two."""
+    hosts = (issuing_host(entra.authority_host), entra.authority_host)
+    own = [f"{host}/{tenant}/v2.0" for host in hosts for tenant in entra.tenants]
+    own += [f"https://sts.windows.net/{tenant}" for tenant in entra.tenants]
+    if issuer.rstrip("/").lower() in own:
+        yield (
+            "OIDC_ISSUER is the issuer of a tenant of Microsoft Entra ID whose users call by the ENTRA_ settings; set "
+            "another one, or leave the tenant out of ENTRA_ALLOWED_TENANTS."
+        )
 
 
 def _cloud_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:

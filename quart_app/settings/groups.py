@@ -59,6 +59,17 @@ class StorageBackend(StrEnum):
     SQLITE = "sqlite"
 
 
+class DoorName(StrEnum):
+    """By which door callers come in. Each has its own issuers, audiences, scope or role, and token scopes.
+
+    entra  users of Microsoft Entra ID
+    oidc   users of the other OpenID Connect issuer, OIDC_ISSUER
+    """
+
+    ENTRA = "entra"
+    OIDC = "oidc"
+
+
 def _named(name: str, *samples_names: str) -> AliasChoices:
     """The setting's own name, and those that Microsoft's samples have for it; the first that is set counts."""
     return AliasChoices(name, *samples_names)
@@ -121,7 +132,10 @@ ScopeName = Annotated[str, looking_like(r"[^\s/]+", "must be only the scope's na
 
 
 class EntraSettings(Group):
-    """The API's app registration, and whose access tokens it takes. Required unless `OidcSettings.issuer` is set."""
+    """The API's app registration, and whose access tokens it takes: the door `entra`.
+
+    Required unless `OidcSettings.issuer` is set.
+    """
 
     prefix = "ENTRA_"
     tenant_id: Annotated[str, AfterValidator(check_tenant)] = Field(
@@ -140,6 +154,7 @@ class EntraSettings(Group):
     allow_guests: bool = True
     audiences: Words = ()
     required_scope: ScopeName = "access_as_user"
+    resolve_scope: ScopeName | None = None
     authority_host: Annotated[str, AfterValidator(check_authority_host)] = Field(
         "https://login.microsoftonline.com",
         validation_alias=_named("ENTRA_AUTHORITY_HOST", "AzureActiveDirectory__Instance"),
@@ -167,9 +182,13 @@ class EntraSettings(Group):
 
     @property
     def full_scope(self) -> str:
-        """The scope as a client requests it: the App ID URI and the scope's name."""
+        """The required scope as a client requests it: the App ID URI and the scope's name."""
+        return self.in_full(self.required_scope)
+
+    def in_full(self, scope: str) -> str:
+        """A scope of this API as a client requests it."""
         uris = [audience for audience in self.accepted_audiences if "://" in audience]
-        return f"{uris[0] if uris else f'api://{self.client_id}'}/{self.required_scope}"
+        return f"{uris[0] if uris else f'api://{self.client_id}'}/{scope}"
 
 
 CLIENT_CREDENTIALS = ("ENTRA_CLIENT_SECRET", "ENTRA_CLIENT_CERTIFICATE_PATH", "ENTRA_MANAGED_IDENTITY_CLIENT_ID")
@@ -177,7 +196,10 @@ CLIENT_CREDENTIALS = ("ENTRA_CLIENT_SECRET", "ENTRA_CLIENT_CERTIFICATE_PATH", "E
 
 
 class OidcSettings(Group):
-    """Another OpenID Connect issuer: where `issuer` is set, its users call, and Entra ID's do not."""
+    """Another OpenID Connect issuer, whose users call where `issuer` is set: the door `oidc`.
+
+    `acs_token_scopes` are those of `AcsSettings` unless given.
+    """
 
     prefix = "OIDC_"
     issuer: Annotated[str, AfterValidator(check_address), AfterValidator(check_issuer)] | None = None
@@ -187,6 +209,7 @@ class OidcSettings(Group):
     required_scope: Word | None = None
     required_role: str | None = None
     roles_claim: Word = "roles"
+    acs_token_scopes: Annotated[Words, AfterValidator(check_token_scopes)] = Field((), validate_default=False)
 
     @property
     def discovery_address(self) -> str | None:
@@ -207,7 +230,7 @@ class TeamsSettings(Group):
 
 
 class AcsSettings(Group):
-    """The ACS resource, and what its access tokens are good for. Without a key the managed identity is used."""
+    """The ACS resource, and what its access tokens may be good for. Without a key the managed identity is used."""
 
     prefix = "ACS_"
     connection_string: Annotated[AcsConnectionString, _parsed(AcsConnectionString.parse)] | None = Field(
@@ -317,6 +340,22 @@ class Settings:
     docs: DocsSettings
     telemetry: TelemetrySettings
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def doors(self) -> tuple[DoorName, ...]:
+        """The doors that are open, one at least."""
+        given = {DoorName.ENTRA: self.entra.tenant_id, DoorName.OIDC: self.oidc.issuer}
+        return tuple(door for door in DoorName if given[door])
+
+    def token_scopes(self, door: DoorName) -> tuple[str, ...]:
+        """What ACS tokens of those who come in by this door may be good for."""
+        own = self.oidc.acs_token_scopes if door is DoorName.OIDC else ()
+        return own or self.acs.token_scopes
+
+    @property
+    def issued_scopes(self) -> frozenset[str]:
+        """What ACS tokens may be good for, whichever door their users come in by."""
+        return frozenset(scope for door in self.doors for scope in self.token_scopes(door))
 
 
 GROUPS: Mapping[str, type[Group]] = {

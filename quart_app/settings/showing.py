@@ -9,6 +9,7 @@ from quart_app.settings.certificates import ClientCertificate
 from quart_app.settings.connection_strings import AcsConnectionString
 from quart_app.settings.groups import (
     GROUPS,
+    DoorName,
     Settings,
     StorageBackend,
     variable_name,
@@ -45,14 +46,22 @@ def shown_settings(settings: Settings) -> Iterable[ShownSetting]:
 
 
 def callers(settings: Settings) -> str:
-    """Whose access tokens are taken, in one sentence."""
-    entra, oidc = settings.entra, settings.oidc
-    if oidc.issuer is None:
-        tenants = "tenant" if len(entra.tenants) == 1 else "tenants"
-        return (
-            f"users of Microsoft Entra ID, {tenants} {_or(entra.tenants)}, with an access token for "
-            f"{_or(entra.accepted_audiences)} and the scope {entra.required_scope}"
-        )
+    """Whose access tokens are taken, in one sentence; by each door."""
+    say = {DoorName.ENTRA: _callers_from_entra, DoorName.OIDC: _callers_from_oidc}
+    return "; and ".join(say[door](settings) for door in settings.doors)
+
+
+def _callers_from_entra(settings: Settings) -> str:
+    entra = settings.entra
+    tenants = "tenant" if len(entra.tenants) == 1 else "tenants"
+    return (
+        f"users of Microsoft Entra ID, {tenants} {_or(entra.tenants)}, with an access token for "
+        f"{_or(entra.accepted_audiences)} and the scope {entra.required_scope}"
+    )
+
+
+def _callers_from_oidc(settings: Settings) -> str:
+    oidc = settings.oidc
     needs = [f"the scope {oidc.required_scope}"] if oidc.required_scope else []
     needs += [f"the role {oidc.required_role} in the claim {oidc.roles_claim}"] if oidc.required_role else []
     return (
@@ -64,25 +73,26 @@ def callers(settings: Settings) -> str:
 def _derived(settings: Settings) -> dict[str, object]:
     """What is in effect where a setting's default depends on others."""
     entra, oidc, docs = settings.entra, settings.oidc, settings.docs
-    by_entra = oidc.issuer is None
+    first_scope = entra.full_scope if DoorName.ENTRA in settings.doors else oidc.required_scope or "openid"
     return {
         "ENTRA_ALLOWED_TENANTS": entra.tenants,
         "ENTRA_AUDIENCES": entra.accepted_audiences,
         "OIDC_DISCOVERY_URL": oidc.discovery_address,
-        "DOCS_SCOPES": docs.scopes or (entra.full_scope if by_entra else oidc.required_scope or "openid",),
+        "OIDC_ACS_TOKEN_SCOPES": settings.token_scopes(DoorName.OIDC),
+        "DOCS_SCOPES": docs.scopes or (first_scope,),
     }
 
 
 def _counts(settings: Settings, concern: str, field: str) -> bool:
     """Whether a default matters to anyone."""
-    by_entra = settings.oidc.issuer is None
+    by_entra, by_oidc = (door in settings.doors for door in DoorName)
     match concern:
         case "entra":
             return by_entra
         case "teams":
             return by_entra and (field != "audiences" or bool(settings.teams.client_ids))
         case "oidc":
-            return not by_entra and (field != "roles_claim" or settings.oidc.required_role is not None)
+            return by_oidc and (field != "roles_claim" or settings.oidc.required_role is not None)
         case "docs":
             return settings.docs.client_id is not None
         case _:

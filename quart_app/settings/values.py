@@ -13,8 +13,15 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 from quart_app.clouds import CLOUDS
 from storage.seal import parse_seal_keys
 
-ACS_TOKEN_SCOPES = ("chat", "voip", "chat.join", "chat.join.limited", "voip.join")
-"""The scopes ACS knows (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01, CommunicationTokenScope)."""
+INCLUDED_SCOPES = {
+    "chat": ("chat", "chat.join", "chat.join.limited"),
+    "voip": ("voip", "voip.join"),
+    "chat.join": ("chat.join", "chat.join.limited"),
+    "chat.join.limited": ("chat.join.limited",),
+    "voip.join": ("voip.join",),
+}
+"""The scopes ACS knows (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01, CommunicationTokenScope), and what
+each includes (https://learn.microsoft.com/azure/communication-services/concepts/identity-model)."""
 
 
 def split_words(value: Any) -> Any:
@@ -166,9 +173,14 @@ def check_within_90_days(value: date) -> date:
 
 
 def check_token_scopes(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not value or not set(value) <= set(ACS_TOKEN_SCOPES):
-        raise ValueError(f"must name one or more of {', '.join(ACS_TOKEN_SCOPES)}")
+    if not value or not set(value) <= INCLUDED_SCOPES.keys():
+        raise ValueError(f"must name one or more of {', '.join(INCLUDED_SCOPES)}")
     return value
+
+
+def included_scopes(scopes: Iterable[str]) -> frozenset[str]:
+    """All that tokens with these scopes are good for."""
+    return frozenset(included for scope in scopes for included in INCLUDED_SCOPES[scope])
 
 
 def looking_like(pattern: str, rule: str) -> AfterValidator:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
+from quart_app.settings import DoorName
 from quart_app.telemetry.served_request import MeasuredCall, ServedRequest, current_request, serving
 from upstream.errors import UpstreamError
 from upstream.measuring import Measure, outcome_of
@@ -49,6 +50,12 @@ class Telemetry:
         call = _current_call.get()
         if call is not None:
             call.retries += 1
+
+    def came_by(self, door: DoorName) -> None:
+        """The caller of the request that is being served came by this door; whether they are let in is seen later."""
+        request = current_request()
+        if request is not None:
+            request.door = door.value
 
     def cache(self, name: str) -> Callable[[bool], None]:
         """Gives what is told of each look-up in the named cache: whether it was a hit."""

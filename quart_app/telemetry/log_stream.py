@@ -2,8 +2,10 @@
 
 import os
 import select
+import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 
 LONGEST_QUEUE = 10_000  # lines
 
@@ -11,8 +13,9 @@ LONGEST_QUEUE = 10_000  # lines
 class LogStream:
     """A stream whose `write` never blocks. Make one for each process.
 
-    While the reader keeps up, a line goes out at once. When it doesn't, lines are queued and written in the background,
-    in order; beyond `longest_queue` they are dropped and counted, and told of once the reader goes on.
+    While the reader keeps up, a line goes out at once. When it doesn't, and on Windows always, lines are queued and
+    written in the background, in order; beyond `longest_queue` they are dropped and counted, and told of once the
+    reader goes on.
     """
 
     def __init__(self, descriptor: int, longest_queue: int = LONGEST_QUEUE) -> None:
@@ -22,8 +25,7 @@ class LogStream:
         self._queue: deque[bytes] = deque()
         self._untold = 0
         self._changed = threading.Condition()
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
+        self._can_be_written = _can_be_written(descriptor)
         self._writer: threading.Thread | None = None
 
     def write(self, text: str) -> int:
@@ -55,11 +57,7 @@ class LogStream:
             return self._changed.wait_for(lambda: self._writer is None, seconds)
 
     def _wrote_at_once(self, line: bytes) -> bool:
-        # A pipe that can be written to takes PIPE_BUF bytes at once:
-        # https://pubs.opengroup.org/onlinepubs/9799919799/functions/write.html
-        if len(line) > select.PIPE_BUF or not any(event & select.POLLOUT for _, event in self._poll.poll(0)):
-            return False
-        return self._written(line)
+        return self._can_be_written(len(line)) and self._written(line)
 
     def _written(self, line: bytes) -> bool:
         """Whether there is nothing left to do; a reader that is gone, or a full disk, is no reason to stop serving."""
@@ -83,3 +81,14 @@ class LogStream:
                     self._changed.notify_all()
                     return
             self._written(line)
+
+
+def _can_be_written(descriptor: int) -> Callable[[int], bool]:
+    """What tells whether so many bytes can be written at once, without waiting; on Windows nobody knows."""
+    if sys.platform == "win32" or not hasattr(select, "poll"):
+        return lambda _: False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    # A pipe that can be written to takes PIPE_BUF bytes at once:
+    # https://pubs.opengroup.org/onlinepubs/9799919799/functions/write.html
+    return lambda length: length <= select.PIPE_BUF and any(event & select.POLLOUT for _, event in poll.poll(0))

@@ -86,7 +86,13 @@ class AccessLog:
 
     def write(self, served: ServedRequest, seconds: float) -> None:
         """The line of a request that took so many seconds."""
-        optional = {"user": served.user, "error": served.error, "reason": served.reason, "trace_id": served.trace_id}
+        optional = {
+            "door": served.door,
+            "user": served.user,
+            "error": served.error,
+            "reason": served.reason,
+            "trace_id": served.trace_id,
+        }
         self._lines.info(
             "request",
             request_id=served.request_id,

@@ -106,9 +106,12 @@ class OpenTelemetry(Telemetry):
                 described["http.response.status_code"] = request.status
             if request.error is not None:
                 described["error.type"] = ours["acs_auth.error"] = request.error
+            if request.door is not None:
+                ours["acs_auth.door"] = request.door
             if request.reason is not None:
                 ours["acs_auth.reason"] = request.reason
-                self._refused.add(1, {"acs_auth.reason": request.reason})
+                refused = {"acs_auth.door": request.door} if request.door is not None else {}
+                self._refused.add(1, {**refused, "acs_auth.reason": request.reason})
             span.set_attributes({**described, **ours})
             if request.status is None or request.status >= 500:
                 span.set_status(StatusCode.ERROR)

@@ -29,6 +29,7 @@ class ServedRequest:
 
     method, route   `route` is the template; `None` when no route fits
     scheme          `http` or `https`, as the caller reached the service
+    door            by which its token came, if there was one: `entra` or `oidc`
     user            a keyed hash of the caller, when known
     error           the stable name of the error it was answered with
     reason          why its token was refused, if it was: one of a closed list
@@ -41,6 +42,7 @@ class ServedRequest:
     scheme: str = "http"
     route: str | None = None
     status: int | None = None
+    door: str | None = None
     user: str | None = None
     error: str | None = None
     reason: str | None = None

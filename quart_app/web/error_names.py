@@ -17,6 +17,7 @@ class ErrorName(StrEnum):
 
     BAD_REQUEST = "bad_request", 400
     INVALID_REQUEST = "invalid_request", 400
+    INVALID_BODY = "invalid_body", 400
     SCOPE_NOT_ALLOWED = "scope_not_allowed", 400
     LIFETIME_NOT_ALLOWED = "lifetime_not_allowed", 400
     TEAMS_TOKEN_MISSING = "teams_token_missing", 400
@@ -43,6 +44,7 @@ class ErrorName(StrEnum):
     MAPPING_UNREADABLE = "mapping_unreadable", 409
     EXTENSION_LIMIT_REACHED = "extension_limit_reached", 409
     REQUEST_ENTITY_TOO_LARGE = "request_entity_too_large", 413
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415
     TOO_MANY_REQUESTS = "too_many_requests", 429
     REQUEST_HEADER_FIELDS_TOO_LARGE = "request_header_fields_too_large", 431
     INTERNAL_ERROR = "internal_error", 500

@@ -47,6 +47,7 @@ from quart_app.auth.teams_tokens import TeamsClientsUnknown, TeamsExchangeNotOff
 from quart_app.credentials import ManagedIdentityError, ManagedIdentityThrottled, ManagedIdentityUnavailable
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned, TooManyFlights
 from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowed
+from quart_app.web.bodies import InvalidBody
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import as_json, json_response
 from quart_app.web.limits import TooBusy, TooManyRequests
@@ -223,7 +224,7 @@ def _naming_metadata(response: ErrorResponse) -> ErrorResponse:
 
 
 def _insufficient_scope(error: Any, _: str) -> ErrorResponse:
-    message = "The access token lacks the scope of this API; ask for it when you get the token."
+    message = f"The access token lacks the scope {error.scope} of this API; ask for it when you get the token."
     headers = _challenge("insufficient_scope", message, scope=error.scope)
     return ErrorResponse(ErrorName.INSUFFICIENT_SCOPE, message, headers)
 
@@ -268,6 +269,7 @@ _FRAMEWORK_NAMES = {
         ErrorName.METHOD_NOT_ALLOWED,
         ErrorName.REQUEST_TIMEOUT,
         ErrorName.REQUEST_ENTITY_TOO_LARGE,
+        ErrorName.UNSUPPORTED_MEDIA_TYPE,
         ErrorName.NOT_IMPLEMENTED,
     )
 }
@@ -306,8 +308,9 @@ _ROLE = "The user lacks the role that this API requires; let an administrator of
 _FRAMEWORK_MESSAGES = {
     HTTPStatus.NOT_FOUND: "There is no such route; /docs lists them.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This route does not take that method; the Allow header lists those it takes.",
-    HTTPStatus.REQUEST_TIMEOUT: "The request's body did not arrive in time; no route here needs a body.",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request is too large; no route here needs a body.",
+    HTTPStatus.REQUEST_TIMEOUT: "The request's body did not arrive in time; send it together with the request.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request's body is larger than 16 KiB; send a smaller one.",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "Send the body as JSON: Content-Type: application/json.",
 }
 
 _TEAMS_TOKEN = {
@@ -389,6 +392,7 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
         ErrorName.IDENTITY_GONE,
         "The caller's ACS identity no longer exists in ACS. Call DELETE /api/user, then POST /api/user for a new one.",
     ),
+    InvalidBody: lambda error, _: ErrorResponse(ErrorName.INVALID_BODY, str(error)),
     ScopeNotAllowed: lambda error, _: ErrorResponse(ErrorName.SCOPE_NOT_ALLOWED, str(error)),
     LifetimeNotAllowed: lambda error, _: ErrorResponse(ErrorName.LIFETIME_NOT_ALLOWED, str(error)),
     StepUpRequired: _claims_challenge,
@@ -402,7 +406,7 @@ _ANSWERS: Mapping[type, ErrorResponse | _Answer] = {
     ),
     TeamsExchangeNotOffered: ErrorResponse(
         ErrorName.TEAMS_EXCHANGE_NOT_OFFERED,
-        "Teams tokens are exchanged only for users of Microsoft Entra ID; this service's users sign in elsewhere.",
+        "Teams tokens are exchanged only for users of Microsoft Entra ID, and the caller signs in elsewhere.",
     ),
     StepUpNotPossible: ErrorResponse(ErrorName.STEP_UP_REQUIRED, _STEP_UP, _challenge("insufficient_scope", _STEP_UP)),
     StoreAccessDenied: _INVALID_TOKEN,

@@ -54,6 +54,7 @@ class RateLimit:
     def __init__(
         self, per_minute: int, *, users: int = REMEMBERED_USERS, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        self._per_minute = per_minute
         self._spacing = MINUTE / per_minute
         self._clock = clock
         self._paid_until: TTLCache[UserKey, float] = TTLCache(users, MINUTE, clock)
@@ -64,8 +65,18 @@ class RateLimit:
 
     def count(self, user: UserKey) -> None:
         """Count one request of the user. Raises `TooManyRequests`; a refused request is not counted."""
+        self._count(user, 1)
+
+    def weigh(self, user: UserKey, requests: int) -> None:
+        """Count a request that was counted once as so many, at most as all that a user may send at once.
+
+        Raises `TooManyRequests`; then it stays counted once.
+        """
+        self._count(user, max(min(requests, self._per_minute), 1) - 1)
+
+    def _count(self, user: UserKey, requests: int) -> None:
         now = self._clock()
-        paid_until = max(now, self._paid_until.get(user, now)) + self._spacing
+        paid_until = max(now, self._paid_until.get(user, now)) + requests * self._spacing
         excess = paid_until - now - MINUTE
         if excess > _ROUNDING:
             raise TooManyRequests(excess)

@@ -43,7 +43,7 @@ NOT_FOR_A_CONTAINER = {
 }
 
 COMING = {
-    *("ENTRA_ALLOWED_CLIENTS", "ENTRA_ALLOW_GUESTS", "ENTRA_RESOLVE_SCOPE"),
+    *("ENTRA_ALLOWED_CLIENTS", "ENTRA_ALLOW_GUESTS"),
     "GRAPH_ACCEPT_UNSEALED_UNTIL",
 }
 """Parameters for settings that the service may not have yet. One that is not set reaches no container."""

@@ -152,6 +152,24 @@ def test_what_somebody_added_by_hand_stays(registrar: Registrar) -> None:
     assert len(api["credentials"]) == 1
 
 
+@pytest.mark.parametrize("console", [True, False])
+def test_the_console_of_the_service_may_sign_in_where_that_is_wanted(console: bool, registrar: Registrar) -> None:
+    registrar.register(service_uri=SERVICE, console=console)
+    assert (f"{SERVICE}/" in registrar.app("BROWSER_CLIENT_ID")["spa"]["redirectUris"]) is console
+
+
+def test_the_scope_for_colleagues_identities_is_added_on_request_and_given_to_no_client(registrar: Registrar) -> None:
+    registrar.register()
+    registrar.register(resolve_scope="resolve_users")
+    registrar.register(resolve_scope="resolve_users")
+    api, browser = registrar.app("API_CLIENT_ID"), registrar.app("BROWSER_CLIENT_ID")
+    usual, besides = api["api"]["oauth2PermissionScopes"]
+    assert (usual["value"], besides["value"]) == ("access_as_user", "resolve_users")
+    assert besides["type"] == "Admin"
+    assert [each["delegatedPermissionIds"] for each in api["api"]["preAuthorizedApplications"]] == [[usual["id"]]]
+    assert besides["id"] not in json.dumps(browser)
+
+
 @pytest.mark.parametrize("missing", ["identifierUris", "optionalClaims", "requestedAccessTokenVersion"])
 def test_each_property_is_mended_by_itself(missing: str, registrar: Registrar) -> None:
     ids = registrar.register()
@@ -263,7 +281,8 @@ def test_the_settings_that_it_writes_lack_nothing_but_the_connection_string_and_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = tmp_path / ".env"
-    script._write_settings(env, IN_TENANT, {"API_CLIENT_ID": API, "BROWSER_CLIENT_ID": PRINCIPAL})
+    ids = {"API_CLIENT_ID": API, "BROWSER_CLIENT_ID": PRINCIPAL}
+    script._write_settings(env, IN_TENANT, ids, "resolve_users", console=True)
     assert env.stat().st_mode & 0o777 == 0o600
     connection = "ACS_CONNECTION_STRING=endpoint=https://x.communication.azure.com/;accesskey=a2V5"
     env.write_text(env.read_text().replace("ACS_CONNECTION_STRING=", connection))
@@ -271,3 +290,5 @@ def test_the_settings_that_it_writes_lack_nothing_but_the_connection_string_and_
         monkeypatch.delenv(name, raising=False)
     settings = load_settings(env)
     assert (settings.entra.tenant_id, settings.entra.client_id) == (TENANT, API)
+    assert settings.server.shows_console
+    assert settings.entra.resolve_scope == "resolve_users"

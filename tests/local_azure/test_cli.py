@@ -228,6 +228,16 @@ async def test_a_token_for_graph_is_printed(local_azure: LocalAzure, state_direc
     assert both.exit_code == 2
 
 
+async def test_a_token_with_which_its_user_may_ask_for_colleagues_is_printed(
+    local_azure: LocalAzure, state_directory: Path
+) -> None:
+    result = await command(local_azure, state_directory, "token", "--resolve")
+    claims = local_azure.entra.verify(result.stdout.strip())
+    assert claims is not None
+    assert claims["scp"] == "access_as_user resolve_users"
+    assert (await command(local_azure, state_directory, "token", "--resolve", "--graph")).exit_code == 2
+
+
 async def test_users_are_marked_deleted_restored_and_purged(local_azure: LocalAzure, state_directory: Path) -> None:
     async def run(*arguments: str) -> str:
         result = await command(local_azure, state_directory, *arguments)

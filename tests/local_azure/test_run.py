@@ -55,6 +55,17 @@ def child_of(pid: int) -> int:
     return int(child)
 
 
+async def answers(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
 @asynccontextmanager
 async def running(directory: Path, *options: str) -> AsyncIterator[Running]:
     """Start the command and read until it is ready or ends."""
@@ -186,6 +197,8 @@ async def test_without_the_service_the_settings_for_one_are_printed(tmp_path: Pa
         assert re.search(r"export ACS_CONNECTION_STRING='endpoint=https://localhost:\d+/;accesskey=.+'", run.output)
         assert f"export SSL_CERT_FILE={tmp_path / 'ca.pem'}" in run.output
         printed = dict(re.findall(r"  export (\w+)=(.+)", run.output))
+        assert printed["HOST"] == "127.0.0.1"
+        assert printed["PORT"] == run.service_url.rpartition(":")[2]
         assert printed["ENVIRONMENT"] == "development"
         assert printed["STORAGE_BACKEND"] == "cosmos"
         assert printed["SQLITE_PATH"] == str(tmp_path / "mappings.sqlite")
@@ -193,6 +206,34 @@ async def test_without_the_service_the_settings_for_one_are_printed(tmp_path: Pa
         assert printed["NO_PROXY"] == "localhost,127.0.0.1"
         assert run.service_url not in run.output
         assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_the_settings_are_printed_for_powershell_when_that_is_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path, "--no-service", "--shell", "powershell") as run:
+        printed = dict(re.findall(r"^  \$env:(\w+) = '(.+)'$", run.output, re.MULTILINE))
+        assert {"ACS_CONNECTION_STRING", "ENTRA_TENANT_ID", "HOST", "PORT", "NO_PROXY"} <= printed.keys()
+        assert printed["SSL_CERT_FILE"] == str(tmp_path / "ca.pem")
+        assert "export" not in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_the_commands_are_printed_for_powershell_when_that_is_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path, "--shell", "powershell") as run:
+        assert re.search(r"  \$TOKEN = & '.+' 'token' '--user' 'alex'", run.output)
+        assert f'  curl.exe -i -H "Authorization: Bearer $TOKEN" {run.service_url}/api/token\n' in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of the machine")
+async def test_everything_listens_on_loopback_only_unless_another_address_is_named(tmp_path: Path) -> None:
+    reachable = {}
+    for host in ("127.0.0.1", "0.0.0.0"):
+        async with running(tmp_path, "--host", host) as run:
+            ports = [int(port) for port in re.findall(r"https?://localhost:(\d+)", run.output.partition("Signing")[0])]
+            reachable[host] = [await answers("127.0.0.2", port) for port in ports]
+            assert await run.end(signal.SIGTERM) == 0
+    assert "listens on 0.0.0.0, not on loopback" in run.output
+    assert reachable == {"127.0.0.1": [False] * 5, "0.0.0.0": [True] * 5}
 
 
 @pytest.mark.parametrize("storage", ["cosmos", "graph"])
@@ -208,6 +249,21 @@ async def test_the_settings_of_a_service_without_a_secret_are_printed(tmp_path: 
         assert "export ENTRA_MANAGED_IDENTITY_CLIENT_ID=" in run.output
         for secret in ("ACS_CONNECTION_STRING", "COSMOS_KEY", "ENTRA_CLIENT_SECRET"):
             assert secret not in run.output
+        assert await run.end(signal.SIGTERM) == 0
+
+
+async def test_the_users_of_another_issuer_can_call_as_well(tmp_path: Path) -> None:
+    async with running(tmp_path, "--two-doors") as run, aiohttp.ClientSession() as session:
+        printed = re.search(r"TOKEN=\$\((.+--door oidc)\)", run.output)
+        assert printed is not None
+        run.output = printed[0]
+        created = []
+        for _ in range(2):
+            headers = {"Authorization": f"Bearer {await run.access_token()}"}
+            async with session.post(f"{run.service_url}/api/user", headers=headers) as answer:
+                created.append((answer.status, await answer.json()))
+        assert [status for status, _ in created] == [201, 200]
+        assert created[0][1] == created[1][1]
         assert await run.end(signal.SIGTERM) == 0
 
 

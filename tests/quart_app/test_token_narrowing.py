@@ -8,7 +8,8 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.environment import LocalAzure
 from quart_app.acs.interface import TokenRequest
 from quart_app.identities import TokenPolicy
-from quart_app.identities.token_policy import INCLUDED, LifetimeNotAllowed, ScopeNotAllowed
+from quart_app.identities.token_policy import LifetimeNotAllowed, ScopeNotAllowed
+from quart_app.settings import INCLUDED_SCOPES
 from tests.quart_app.conftest import Bearer
 from tests.support.answers import error_of
 
@@ -56,7 +57,7 @@ def test_what_is_issued_is_never_more_than_asked_and_never_more_than_allowed(
 
 
 def test_every_scope_of_acs_is_known() -> None:
-    assert INCLUDED.keys() == RIGHTS.keys()
+    assert INCLUDED_SCOPES.keys() == RIGHTS.keys()
 
 
 def test_the_order_and_repetition_of_scopes_make_no_other_request() -> None:

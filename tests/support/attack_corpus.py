@@ -4,6 +4,9 @@ Each entry is the bytes of a whole request, as an attacker writes them to the so
 apart. In most, an attacker signs with a key of their own or changes what Entra ID signed. In those made with `genuine`,
 Entra's own key signs something that Entra never writes: nobody can send those, and they show that a signature alone is
 not enough.
+
+The whole is sent once for each door: by a `Forger`, whose good tokens are Entra ID's, and by an `OidcForger`, whose
+good tokens are another issuer's. `CROSSINGS` are those by which a token of one door claims to be the other's.
 """
 
 import base64
@@ -12,9 +15,10 @@ import hmac
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import jwt
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT, USERS
 from local_azure.entra.signing_keys import PERSONAL_ACCOUNTS_TENANT_ID
 from local_azure.environment import LocalAzure
+from tests.support.oidc_issuer import OidcIssuer
 
 HOME, OTHER = HOME_TENANT.tenant_id, OTHER_TENANT.tenant_id
 ALEX, MEGAN = USERS["alex"], USERS["megan"]
@@ -38,22 +43,37 @@ class Forger:
     """What an attacker has: tokens of his own, the public keys, a key pair, a server. And, for `genuine`, Entra's key.
 
     `attacker_url` is the attacker's server, with a certificate that the service trusts. `acs_token` is an access token
-    that ACS issued to Alex.
+    that ACS issued to Alex. `audience` and `scope` are what the door asks for, `other` is the
+    attacker at the other door.
     """
+
+    door: ClassVar[str] = "entra"
+    audience: ClassVar[str] = API.client_id
+    scope: ClassVar[str] = "access_as_user"
 
     azure: LocalAzure
     strangers_key: rsa.RSAPrivateKey
     attacker_url: str
     acs_token: str = field(repr=False)
+    other: "Forger | None" = field(default=None, kw_only=True, repr=False)
 
     @property
     def key(self) -> rsa.RSAPrivateKey:
         """The key with which Entra signs."""
         return self.azure.entra.keys.current.private_key
 
+    @property
+    def key_id(self) -> str:
+        """The id of that key."""
+        return self.azure.entra.keys.current.kid
+
     def token(self, user: str = "alex", **how: Any) -> str:
         """A good token; `how` as for `Entra.access_token`."""
         return self.azure.entra.access_token(user, **how)
+
+    def may_resolve(self, user: str = "alex") -> str:
+        """A good token with the scope to ask for colleagues' identities."""
+        return self.token(user, scope=f"{self.scope} {API.scopes[1]}")
 
     def header(self, **changed: Any) -> dict[str, Any]:
         """The header of a good token with other members; one given as `None` is left out."""
@@ -86,12 +106,51 @@ class Forger:
     def strangers_jwk(self) -> dict[str, Any]:
         """The attacker's public key as a JSON Web Key with the id of Entra's key."""
         jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.strangers_key.public_key()))
-        return {**jwk, "kid": self.azure.entra.keys.current.kid, "use": "sig", "alg": "RS256"}
+        return {**jwk, "kid": self.key_id, "use": "sig", "alg": "RS256"}
 
     def _signed(self, header: Part | None, claims: Part | None, key: rsa.RSAPrivateKey) -> str:
         return compact(
             self.header() if header is None else header, self.claims() if claims is None else claims, rsa_signature(key)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OidcForger(Forger):
+    """The same where the good tokens are those of another issuer, whose key is the one for `genuine`.
+
+    Its tokens look as much like Entra ID's as they can: the same users under the same ids, even in the same tenant.
+    """
+
+    oidc: OidcIssuer
+
+    door: ClassVar[str] = "oidc"
+    audience: ClassVar[str] = "acs.fabrikam.example"
+    scope: ClassVar[str] = "acs.call"
+
+    @property
+    def key(self) -> rsa.RSAPrivateKey:
+        """The key with which the other issuer signs."""
+        return self.oidc.key
+
+    @property
+    def key_id(self) -> str:
+        """See `Forger.key_id`."""
+        return self.oidc.key_id
+
+    def token(self, user: str = "alex", **how: Any) -> str:
+        """A good token of the other issuer; `scope` is what it may do, all else are claims."""
+        changed = dict(how)
+        said = {
+            "aud": self.audience,
+            "sub": "pairwise",
+            "name": USERS[user].name,
+            "oid": USERS[user].object_id,
+            "tid": HOME,
+            "scp": changed.pop("scope", self.scope),
+            "azp": BROWSER.client_id,
+            "ver": "2.0",
+        }
+        return self.oidc.token(**{**said, **changed})
 
 
 Token = Callable[[Forger], str]
@@ -252,7 +311,7 @@ ALGORITHMS: dict[str, Token] = {
         f.key.public_key().public_numbers().n.to_bytes(f.key.key_size // 8, "big")
     ),
     "HS256 with the modulus as the key set writes it": lambda f: f.with_secret(
-        f.azure.entra.keys.current.public()["n"].encode()
+        json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(f.key.public_key()))["n"].encode()
     ),
     "HS256 with the certificate": lambda f: f.with_secret(f.azure.entra.keys.current.certificate),
     "HS256 with an empty secret": lambda f: f.with_secret(b""),
@@ -421,19 +480,19 @@ CLAIMS: dict[str, Token] = {
     "a tenant by its domain": claims(tid=HOME_TENANT.domain),
     "a tenant in upper case": claims(tid=HOME.upper()),
     "the tenant common": claims(tid="common"),
-    "an audience that is a list": claims(aud=[API.client_id]),
-    "this API among other audiences": claims(aud=[API.client_id, GRAPH_ID]),
-    "an audience that is an object": claims(aud={API.client_id: True}),
+    "an audience that is a list": lambda f: f.genuine(claims=f.claims(aud=[f.audience])),
+    "this API among other audiences": lambda f: f.genuine(claims=f.claims(aud=[f.audience, GRAPH_ID])),
+    "an audience that is an object": lambda f: f.genuine(claims=f.claims(aud={f.audience: True})),
     "no audience": claims(aud=None),
     "an empty audience": claims(aud=""),
     "another audience": claims(aud=GRAPH_ID),
     "the client as audience": claims(aud=BROWSER.client_id),
-    "the audience in upper case": claims(aud=API.client_id.upper()),
+    "the audience in upper case": lambda f: f.genuine(claims=f.claims(aud=f.audience.upper())),
     "the audience with a slash": claims(aud=f"{API.app_id_uri}/"),
-    "an audience that begins like ours": claims(aud=f"{API.client_id}.evil.example"),
-    "scopes that are a list": claims(scp=["access_as_user"]),
+    "an audience that begins like ours": lambda f: f.genuine(claims=f.claims(aud=f"{f.audience}.evil.example")),
+    "scopes that are a list": lambda f: f.genuine(claims=f.claims(scp=[f.scope])),
     "scopes that are a number": claims(scp=1),
-    "scopes that are an object": claims(scp={"access_as_user": True}),
+    "scopes that are an object": lambda f: f.genuine(claims=f.claims(scp={f.scope: True})),
     "a client that is a number": claims(azp=5),
     "capabilities that are text": claims(xms_cc="cp1"),
     "claims that are a list": lambda f: f.genuine(claims=b'["oid"]'),
@@ -451,7 +510,7 @@ CLAIMS: dict[str, Token] = {
 
 KINDS: dict[str, Token] = {
     "an id token": lambda f: jwt_id_token(f, BROWSER.client_id),
-    "an id token for this API": lambda f: jwt_id_token(f, API.client_id),
+    "an id token for this API": lambda f: jwt_id_token(f, f.audience),
     "a token for Microsoft Graph": lambda f: f.genuine(claims=f.claims(aud=GRAPH_ID, scp="User.Read")),
     "a token of the caller's for ACS (Teams)": lambda f: f.azure.entra.teams_token("alex"),
     "an access token of ACS itself": lambda f: f.acs_token,
@@ -793,14 +852,19 @@ PROTOCOL: dict[str, tuple[Request, tuple[int, str | None]]] = {
 }
 
 
-SCOPES: dict[str, str] = {
-    "another scope": "other_scope",
-    "no scope": "",
-    "the scope in another case": "Access_As_User",
-    "a scope that begins like ours": "access_as_user.read",
-    "the scope joined by commas": "openid,access_as_user",
-    "the scope with its URI": f"api://{API.client_id}/access_as_user",
-    "the scope joined by a no-break space": "openid\u00a0access_as_user",
+def scoped(text: str) -> Token:
+    """A genuine token with other scopes; `{scope}` stands for the one that the door asks for."""
+    return lambda forger: forger.genuine(claims=forger.claims(scp=text.format(scope=forger.scope)))
+
+
+SCOPES: dict[str, Token] = {
+    "another scope": scoped("other_scope"),
+    "no scope": scoped(""),
+    "the scope in another case": lambda f: f.genuine(claims=f.claims(scp=f.scope.title())),
+    "a scope that begins like ours": scoped("{scope}.read"),
+    "the scope joined by commas": scoped("openid,{scope}"),
+    "the scope with its URI": scoped(f"api://{API.client_id}/{{scope}}"),
+    "the scope joined by a no-break space": scoped("openid\u00a0{scope}"),
 }
 
 
@@ -976,7 +1040,7 @@ TOKENS: dict[str, Token] = {
         "kind": KINDS,
         "issuer": ISSUERS,
         "form": FORMS,
-        "scope": {name: claims(scp=scope) for name, scope in SCOPES.items()},
+        "scope": SCOPES,
     }.items()
     for name, make in tokens.items()
 }
@@ -988,7 +1052,115 @@ def sign_out(make: Token) -> Request:
     return lambda forger: http(bearer(make(forger)), method="DELETE", target="/api/token")
 
 
+RESOLVE = "/api/users/resolve"
+RESOLVE_SCOPE = API.scopes[1]
+
+
+def question(*lines: str | bytes, body: bytes | None = None) -> bytes:
+    """A question for Alex's identity, or with another body."""
+    asked = json.dumps({"userIds": [ALEX.object_id]}).encode() if body is None else body
+    framing = ("Content-Type: application/json", f"Content-Length: {len(asked)}")
+    return http(*lines, *framing, method="POST", target=RESOLVE, body=asked)
+
+
+def asked_with(make: Token) -> Request:
+    """A question with this token."""
+    return lambda forger: question(bearer(make(forger)))
+
+
+def asking(body: bytes) -> Request:
+    """A body of somebody who may ask."""
+    return lambda forger: question(bearer(forger.may_resolve()), body=body)
+
+
+NO_SCOPE_TO_RESOLVE: dict[str, Token] = {
+    "no scope to ask": lambda f: f.token(),
+    "only the scope to ask": lambda f: f.token(scope=RESOLVE_SCOPE),
+    "the scope to ask in another case": lambda f: f.token(scope=f"{f.scope} {RESOLVE_SCOPE.upper()}"),
+    "a scope that begins like it": lambda f: f.token(scope=f"{f.scope} {RESOLVE_SCOPE}.all"),
+    "the scopes joined by a comma": scoped(f"{{scope}},{RESOLVE_SCOPE}"),
+    "the scope to ask as a role": lambda f: f.token(roles=[RESOLVE_SCOPE]),
+    "the scope to ask in another claim": lambda f: f.token(scope_granted=RESOLVE_SCOPE, scopes=[RESOLVE_SCOPE]),
+}
+
+QUESTIONS: dict[str, bytes] = {
+    "no body": b"",
+    "a list": json.dumps([ALEX.object_id]).encode(),
+    "a user's name": json.dumps({"userIds": [ALEX.username]}).encode(),
+    "everybody": json.dumps({"userIds": ["*"]}).encode(),
+    "SQL": json.dumps({"userIds": ["' OR '1'='1"]}).encode(),
+    "a question of the store": json.dumps({"userIds": {"$ne": None}}).encode(),
+    "another tenant before the id": json.dumps({"userIds": [f"{OTHER}:{USERS['nestor'].object_id}"]}).encode(),
+    "another tenant besides": json.dumps({"userIds": [ALEX.object_id], "tenantId": OTHER}).encode(),
+    "the member twice": b'{"userIds":[],"userIds":["' + ALEX.object_id.encode() + b'"]}',
+    "an id with a line's end": json.dumps({"userIds": [f"{ALEX.object_id}\n"]}).encode(),
+    "an id in full-width digits": json.dumps({"userIds": ["\uff41" + ALEX.object_id[1:]]}).encode(),
+    "101 users": json.dumps({"userIds": [ALEX.object_id] * 101}).encode(),
+    "deep nesting": b'{"userIds":' + b"[" * DEEP,
+    "a number of 10,000 digits": b'{"userIds":[' + b"9" * 10_000 + b"]}",
+    "UTF-16": json.dumps({"userIds": [ALEX.object_id]}).encode("utf-16"),
+}
+
+RESOLVE_ATTACKS: tuple[Attack, ...] = (
+    *(
+        Attack(
+            f"resolve: {name}",
+            asked_with(make),
+            *((403, "insufficient_scope") if name.startswith("scope:") else (401, "invalid_token")),
+            reason(name),
+        )
+        for name, make in list(TOKENS.items())[3::8]
+    ),
+    *(
+        Attack(f"resolve: {name}", asked_with(make), 403, "insufficient_scope", "scope")
+        for name, make in NO_SCOPE_TO_RESOLVE.items()
+    ),
+    *(Attack(f"resolve: {name}", asking(body), 400, "invalid_body") for name, body in QUESTIONS.items()),
+    Attack("resolve: no token", lambda _: question(), reason="missing"),
+    Attack(
+        "resolve: a form",
+        lambda f: http(
+            bearer(f.may_resolve()),
+            "Content-Type: application/x-www-form-urlencoded",
+            "Content-Length: 7",
+            method="POST",
+            target=RESOLVE,
+            body=b"a=b&c=d",
+        ),
+        415,
+        "unsupported_media_type",
+    ),
+    Attack("resolve: in the query", headers(good, target=f"{RESOLVE}?userIds={ALEX.object_id}"), *NOT_ALLOWED),
+    Attack(
+        "resolve: a body that never comes, without a token",
+        headers("Content-Type: application/json", "Content-Length: 2", method="POST", target=RESOLVE),
+        reason="missing",
+    ),
+    Attack(
+        "resolve: a body that never comes, without the scope",
+        headers(good, "Content-Type: application/json", "Content-Length: 2", method="POST", target=RESOLVE),
+        403,
+        "insufficient_scope",
+        "scope",
+    ),
+    Attack(
+        "resolve: a chunked body that is too large",
+        lambda f: http(
+            bearer(f.may_resolve()),
+            "Content-Type: application/json",
+            CHUNKED,
+            method="POST",
+            target=RESOLVE,
+            body=b"4e20\r\n" + b" " * 20_000 + b"\r\n0\r\n\r\n",
+        ),
+        413,
+        "request_entity_too_large",
+    ),
+    Attack("resolve: a slash behind", headers(method="POST", target=f"{RESOLVE}/"), reason="missing"),
+)
+
 ATTACKS: tuple[Attack, ...] = (
+    *RESOLVE_ATTACKS,
     *of_group("algorithm", sent(ALGORITHMS)),
     *of_group("key", sent(KEYS)),
     *of_group("header", sent(HEADERS)),
@@ -998,7 +1170,7 @@ ATTACKS: tuple[Attack, ...] = (
     *of_group("issuer", sent(ISSUERS)),
     *of_group("form", sent(FORMS)),
     *of_group("form", sent(NO_TOKENS), *MALFORMED),
-    *of_group("scope", sent({name: claims(scp=scope) for name, scope in SCOPES.items()}), 403, "insufficient_scope"),
+    *of_group("scope", sent(SCOPES), 403, "insufficient_scope"),
     *of_group("credentials", CREDENTIALS),
     *(
         Attack(f"credentials: {name}", request, *MALFORMED, reason="malformed")
@@ -1029,10 +1201,228 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("sign-out: by an older name", headers(good, method="DELETE", target="/getToken"), *NOT_ALLOWED),
 )
 
+ALLOWED_AT_OIDC = (
+    "time: an expiry with a fraction",
+    "claim: scopes that are a list",
+    "claim: capabilities that are text",
+    "claim: an object id that is no GUID",
+    "claim: an object id in full-width digits",
+    "claim: an object id that climbs",
+    "claim: no tenant",
+    "claim: a tenant that is a list",
+    "claim: a tenant by its domain",
+    "claim: the tenant common",
+    "claim: a tenant in upper case",
+    "issuer: tenant of another issuer",
+    "claim: an audience that is a list",
+    "claim: this API among other audiences",
+    "claim: a client that is a number",
+    "kind: a user of another tenant",
+    "kind: a user of another tenant, v1",
+)
+"""What only Entra ID never writes: another issuer's users may be called anything, and tenants are none of its."""
+
+NAMING_NO_ISSUER = (
+    "header: a token in a token",
+    "time: an expiry of Infinity",
+    "time: an expiry of NaN",
+    "time: an expiry of 6000 digits",
+    "time: two expiries",
+    "time: an issue time of NaN",
+    "time: a start of Infinity",
+    "claim: two object ids",
+    "claim: two scopes",
+    "claim: two audiences as members",
+    "claim: an unknown claim twice",
+    "claim: a claim of NaN",
+    "claim: claims that are a list",
+    "claim: claims that are text",
+    "claim: claims that are null",
+    "claim: no claims",
+    "claim: claims that are no JSON",
+    "claim: claims that are no UTF-8",
+    "claim: claims that nest deeply",
+    "claim: claims of 101 levels",
+    "form: an empty payload",
+    "kind: another tenant's user who is a guest here, with the token of his own tenant",
+    "kind: a personal account",
+)
+"""What is signed by another issuer's key and does not name that issuer, as do those of the group `issuer`.
+
+The first door judges it, and knows no such key.
+"""
+
+Crossing = Callable[[Forger, Forger], str]
+"""A token, by what there is at this door and at the other one."""
+
+
+def named(forger: Forger) -> str:
+    """The issuer of this door's tokens."""
+    return str(forger.claims()["iss"])
+
+
+def crossed_parts(first: Forger, second: Forger, third: Forger) -> str:
+    """The header of one token, the payload and the signature of others."""
+    return ".".join(forger.token().split(".")[number] for number, forger in enumerate((first, second, third)))
+
+
+def by_secret(key: Forger) -> Sign:
+    """HS256 with the public key of a door as the secret."""
+    return lambda text: hmac.new(key.public(PEM, SPKI), text, hashlib.sha256).digest()
+
+
+CROSSINGS: dict[str, tuple[Crossing, str, str]] = {
+    "the other's claims, signed by this key": (
+        lambda f, o: compact(f.header(), o.claims(), rsa_signature(f.key)),
+        "signature",
+        "key_unknown",
+    ),
+    "the other's claims, signed by this key under the other's id": (
+        lambda f, o: compact(o.header(), o.claims(), rsa_signature(f.key)),
+        "signature",
+        "signature",
+    ),
+    "signed by the other's key under the id that both publish": (
+        lambda f, o: compact(f.header(kid=f.azure.entra.keys.current.kid), f.claims(), rsa_signature(o.key)),
+        "signature",
+        "signature",
+    ),
+    "signed by the other's key without an id": (
+        lambda f, o: compact(f.header(kid=None), f.claims(), rsa_signature(o.key)),
+        "key_unknown",
+        "key_unknown",
+    ),
+    "the other's key in the header": (
+        lambda f, o: compact(
+            f.header(jwk=json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(o.key.public_key()))),
+            f.claims(),
+            rsa_signature(o.key),
+        ),
+        "signature",
+        "signature",
+    ),
+    "the other's audience": (lambda f, o: f.genuine(claims=f.claims(aud=o.audience)), "audience", "audience"),
+    "the other's claims with this issuer": (
+        lambda f, o: f.genuine(claims=o.claims(iss=named(f))),
+        "audience",
+        "audience",
+    ),
+    "the other's scope": (lambda f, o: f.genuine(claims=f.claims(scp=o.scope)), "scope", "scope"),
+    "HS256 with the other's public key as secret": (
+        lambda f, o: compact(f.header(alg="HS256"), f.claims(), by_secret(o)),
+        "algorithm",
+        "algorithm",
+    ),
+    "HS256 with this public key, the other's claims": (
+        lambda f, o: compact(o.header(alg="HS256"), o.claims(), by_secret(f)),
+        "algorithm",
+        "algorithm",
+    ),
+    "RS512 by this key, the other's claims": (
+        lambda f, o: compact(o.header(alg="RS512"), o.claims(), rsa_signature(f.key, hashes.SHA512())),
+        "algorithm",
+        "algorithm",
+    ),
+    "none, the other's claims": (
+        lambda f, o: f"{encoded(f.header(alg='none'))}.{encoded(o.claims())}.",
+        "algorithm",
+        "algorithm",
+    ),
+    "no issuer, signed by the other's key": (
+        lambda f, o: compact(f.header(), f.claims(iss=None), rsa_signature(o.key)),
+        "signature",
+        "key_unknown",
+    ),
+    "both issuers in a list": (
+        lambda f, o: f.genuine(claims=f.claims(iss=[named(f), named(o)])),
+        "issuer",
+        "key_unknown",
+    ),
+    "both issuers in a text": (
+        lambda f, o: f.genuine(claims=f.claims(iss=f"{named(f)} {named(o)}")),
+        "issuer",
+        "key_unknown",
+    ),
+    "both issuers, one after the other": (
+        lambda f, o: f.genuine(claims=repeated(f.claims(), "iss", named(o))),
+        "malformed",
+        "key_unknown",
+    ),
+    "the other issuer in a list": (lambda f, o: f.genuine(claims=f.claims(iss=[named(o)])), "issuer", "key_unknown"),
+    "the other issuer and a slash": (
+        lambda f, o: f.genuine(claims=f.claims(iss=f"{named(o)}/")),
+        "issuer",
+        "key_unknown",
+    ),
+    "the other issuer in upper case": (
+        lambda f, o: f.genuine(claims=f.claims(iss=named(o).upper())),
+        "issuer",
+        "key_unknown",
+    ),
+    "the other issuer behind a blank": (
+        lambda f, o: f.genuine(claims=f.claims(iss=f" {named(o)}")),
+        "issuer",
+        "key_unknown",
+    ),
+    "the other issuer": (lambda f, o: f.genuine(claims=f.claims(iss=named(o))), "signature", "key_unknown"),
+    "this issuer in the header, none in the claims": (
+        lambda f, o: f.genuine(header=f.header(iss=named(f)), claims=f.claims(iss=None)),
+        "issuer",
+        "key_unknown",
+    ),
+    "this header, the other's payload and signature": (
+        lambda f, o: crossed_parts(f, o, o),
+        "signature",
+        "key_unknown",
+    ),
+    "the other's payload in between": (lambda f, o: crossed_parts(f, o, f), "signature", "key_unknown"),
+    "the other's header": (lambda f, o: crossed_parts(o, f, f), "key_unknown", "signature"),
+    "the other's signature": (lambda f, o: crossed_parts(f, f, o), "signature", "signature"),
+}
+"""How a token of one door claims to be the other's, and why it is refused: where this door is Entra ID's, and else."""
+
+
+def attacks_at(door: str) -> tuple[Attack, ...]:
+    """All attacks with the answers that they must get at this door, and those by which it claims to be the other."""
+    if door == "entra":
+        return (*ATTACKS, *_crossings(0))
+    return (*(_at_oidc(attack) for attack in ATTACKS if not _signs_out(attack)), *_crossings(1))
+
+
+def _crossings(number: int) -> Iterator[Attack]:
+    for name, (make, *reasons) in CROSSINGS.items():
+        answer = (403, "insufficient_scope") if reasons[number] == "scope" else (401, "invalid_token")
+        yield Attack(f"door: {name}", as_request(partial(_crossing, make)), *answer, reasons[number])
+
+
+def _crossing(make: Crossing, forger: Forger) -> str:
+    assert forger.other is not None
+    return make(forger, forger.other)
+
+
+def _signs_out(attack: Attack) -> bool:
+    """Whether it does what the other issuer's rules allow, and would sign its user out."""
+    return attack.name.startswith("sign-out: ") and attack.name.removeprefix("sign-out: ") in ALLOWED_AT_OIDC
+
+
+def _at_oidc(attack: Attack) -> Attack:
+    resolves = attack.name.startswith("resolve: ")
+    name = attack.name.removeprefix("sign-out: ").removeprefix("resolve: ")
+    if resolves and (name in ALLOWED_AT_OIDC or attack.status in (400, 413, 415)):
+        return replace(attack, status=403, error="insufficient_scope", reason="scope")  # whatever is asked
+    if name in ALLOWED_AT_OIDC:
+        another_user = name.startswith(("claim: an object id", "kind: a user of another"))
+        allowed = (404, "identity_not_found") if another_user else (200, "none")
+        return replace(attack, status=allowed[0], error=allowed[1], reason=None)
+    if name in NAMING_NO_ISSUER or name.startswith("issuer:"):
+        return replace(attack, reason="key_unknown")
+    return attack
+
+
 CONTROLS: dict[str, Request] = {
     "v2 token": as_request(lambda f: f.token(version=2)),
     "v1 token": as_request(lambda f: f.token(version=1)),
-    "v1 token for the client id": as_request(lambda f: f.token(version=1, aud=API.client_id)),
+    "v1 token for the client id": as_request(lambda f: f.token(version=1, aud=f.audience)),
     "a guest of this tenant": as_request(lambda f: f.token("guest")),
     "scheme in lower case": headers(line("Authorization: bearer {token}")),
     "scheme in upper case": headers(line("Authorization: BEARER {token}")),
@@ -1041,7 +1431,7 @@ CONTROLS: dict[str, Request] = {
     "blanks around the value": headers(line("Authorization:   Bearer {token}  ")),
     # RFC 9112, section 5.2: a server may replace the fold by a blank.
     "a fold behind the scheme": headers(line("Authorization: Bearer\r\n {token}")),
-    "the scope among others": as_request(lambda f: f.token(scope="openid access_as_user profile")),
+    "the scope among others": as_request(lambda f: f.token(scope=f"openid {f.scope} profile")),
     "typ of an access token (RFC 9068)": as_request(header(typ="at+jwt")),
     "no typ": as_request(header(typ=None)),
     "typ as RFC 9068 writes it in its example": as_request(header(typ="at+JWT")),

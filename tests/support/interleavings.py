@@ -82,6 +82,10 @@ class Scenario:
         return "create" in self.text
 
     @property
+    def resolves(self) -> bool:
+        return "resolve" in self.text
+
+    @property
     def signs_out(self) -> bool:
         """Then processes keep tokens as well."""
         return "sign-out" in self.text
@@ -275,11 +279,13 @@ class _PortStore:
     async def change(
         self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
     ) -> IdentityMapping:
-        return await self._call(
-            f"mark mapping to {_short(mapping.acs_user_id)}",
-            lambda store: store.change(mapping, deleting=deleting, signed_out_at=signed_out_at),
-            WRITE_FATES,
-        )
+        async def change(store: MappingStore) -> IdentityMapping:
+            changed = await store.change(mapping, deleting=deleting, signed_out_at=signed_out_at)
+            if changed.deleting:
+                self._process.run.leaving.add(changed.acs_user_id)
+            return changed
+
+        return await self._call(f"mark mapping to {_short(mapping.acs_user_id)}", change, WRITE_FATES)
 
     async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         async def remove(store: MappingStore) -> None:
@@ -390,6 +396,7 @@ class _Run:
         self.issued: set[str] = set()
         self.ended: set[str] = set()  # tokens that were revoked when a sign-out was answered
         self.removals = 0
+        self.leaving: set[str] = set()  # identities whose deletion has begun
         self.kept: list[object] = []  # what a crash leaves must not be collected in the middle of a run
         self._left = {"faults": bounds.faults, "crashes": bounds.crashes, "wakes": bounds.wakes}
         self._bounds = bounds
@@ -532,6 +539,7 @@ class _Run:
                 tuple(sorted((late.name, late.still_counts()) for late in self._late)),
                 tuple(self._left.values()),
                 frozenset(self.ended),
+                frozenset(self.leaving) if self.scenario.resolves else None,
                 frozenset(self._good_tokens()) if self.scenario.signs_out else None,
                 tuple(self._answers.identities),
                 self._answers.created,
@@ -576,18 +584,20 @@ class _Run:
             mapping = await self.store.get(USER)
             assert mapping is not None
             await self.store.change(mapping, deleting=True)
+            self.leaving.add(mapping.acs_user_id)
 
     async def _lane(self, process: _Process, requests: list[str]) -> None:
         for request in requests:
             await self.point(process, _Port(), f"{request} begins", (DONE,))
             crashed = process.crashed
-            task = asyncio.create_task(self._request(process.service, request))
+            task = asyncio.create_task(self._request(process, request))
             self.kept.append(task)
             await asyncio.wait({task, crashed}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
 
-    async def _request(self, service: IdentityService, request: str) -> None:
+    async def _request(self, process: _Process, request: str) -> None:
+        service = process.service
         with suppress(StoreError, AcsError, IdentityError):
             if request == "create":
                 identity = await service.get_or_create(USER)
@@ -605,6 +615,13 @@ class _Run:
                 self._answers.identities.append(issued.acs_user_id)
                 if issued.token.token in ended:
                     raise Broken("A token from before a sign-out was answered after it.")
+            elif request == "resolve":
+                leaving = frozenset(self.leaving)
+                process.saw(sorted(leaving))
+                told = (await service.resolve(USER.issuer, [USER.subject])).values()
+                self._answers.identities.extend(told)
+                if leaving & set(told):
+                    raise Broken("A colleague was told an identity whose deletion had begun.")
 
     async def _or_gone(self, call: Awaitable[T]) -> T:
         try:
@@ -656,9 +673,10 @@ class _Run:
         for process in self._processes:
             try:
                 found, issued = await process.service.find(USER), await process.service.issue_token(USER)
+                resolved = await process.service.resolve(USER.issuer, [USER.subject])
             except IdentityError as error:
                 raise Broken(f"After a creation, {process.name} is told {type(error).__name__}.") from error
-            if {found, issued.acs_user_id} != {identity.acs_user_id}:
+            if {found, issued.acs_user_id, *resolved.values()} != {identity.acs_user_id} or not resolved:
                 raise Broken("After a creation, processes tell different identities.")
         if identity.acs_user_id not in self.acs.live:
             raise Broken("After a creation, the identity is not live.")
@@ -666,6 +684,9 @@ class _Run:
         await self._processes[0].service.delete(USER)
         if await self.store.get(USER) is not None:
             raise Broken("After a deletion, a mapping is left.")
+        for process in self._processes:
+            if await process.service.resolve(USER.issuer, [USER.subject]):
+                raise Broken(f"After a deletion, {process.name} tells a colleague the identity.")
         self._require_live(set(), "After a deletion")
 
     async def _check_kept_tokens(self) -> None:

@@ -1,6 +1,7 @@
 """Mistakes that break the 1:1 rule, one class each, to show that the exploration of interleavings finds them."""
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -198,6 +199,23 @@ class TellsThatTheIdentityIsGoneUnseen(IdentityService):
         await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
 
 
+class TellsColleaguesOfAMarkedMapping(IdentityService):
+    """Does not look whether a mapping is being deleted when a colleague asks."""
+
+    async def resolve(self, issuer: str, subjects: Iterable[str]) -> dict[str, str]:
+        read = {subject: await self._read(UserKey(issuer, subject)) for subject in subjects}
+        return {subject: mapping.acs_user_id for subject, mapping in read.items() if mapping is not None}
+
+
+class TellsColleaguesFromMemory(IdentityService):
+    """Does not read the store for an identity that it remembers when a colleague asks."""
+
+    async def resolve(self, issuer: str, subjects: Iterable[str]) -> dict[str, str]:
+        users = [UserKey(issuer, subject) for subject in subjects]
+        remembered = {user.subject: self._cache[user] for user in users if user in self._cache}
+        return remembered | await super().resolve(issuer, (user.subject for user in users if user not in self._cache))
+
+
 class UpsertingStore(MemoryMappingStore):
     """Overwrites what is there."""
 
@@ -246,6 +264,8 @@ _SERVICES: dict[type[IdentityService], tuple[str, Bounds]] = {
     TakesAnothersSignOutForItsOwn: ("mapped: sign-out | sign-out | token", Bounds(faults=0, crashes=0)),
     SignsOutTwiceAtTheSameTime: ("mapped: sign-out,sign-out | token,token", Bounds(faults=0, crashes=0)),
     KeepsByTheVersionAfterwards: ("mapped: sign-out | sign-out,token", Bounds(faults=0, crashes=0)),
+    TellsColleaguesOfAMarkedMapping: ("marked: resolve", Bounds(faults=0, crashes=0)),
+    TellsColleaguesFromMemory: ("mapped: delete | resolve", Bounds(faults=0, crashes=0)),
     TellsThatTheIdentityIsGoneUnseen: ("mapped: sign-out | delete", Bounds(faults=0, crashes=0)),
 }
 _STORES: dict[type[MemoryMappingStore], tuple[str, Bounds]] = {

@@ -55,15 +55,21 @@ def wire_counts(passed: Iterable[Report]) -> list[str]:
 
 
 def attack_summary(reports: Iterable[Report]) -> list[str]:
-    """How the attack corpus and its controls ended, and what live traffic saw; also of tests that failed."""
+    """How the attack corpus and its controls ended at each door, and what live traffic saw; also of failed tests."""
     recorded = [(name, str(value)) for report in reports for name, value in report.user_properties]
     attacks = Counter(value for name, value in recorded if name == "attack")
     controls = Counter(value for name, value in recorded if name == "control")
     lines = [f"{value}" for name, value in recorded if name == "traffic"]
-    if attacks:
-        counted = f"attacks sent: {attacks.total()}, refused: {attacks['refused']}, accepted: {attacks['accepted']}"
-        lines.insert(0, f"{counted}; good requests accepted: {controls['accepted']} of {controls.total()}")
-    return lines
+    doors = sorted({value.split()[0] for value in attacks})
+    return [_at_door(door, attacks, controls) for door in doors] + lines
+
+
+def _at_door(door: str, attacks: Counter[str], controls: Counter[str]) -> str:
+    sent, good = (sum(count for name, count in each.items() if name.split()[0] == door) for each in (attacks, controls))
+    ends = ("refused", "allowed by its rules", "accepted")
+    counted = ", ".join(f"{end}: {attacks[f'{door} {end}']}" for end in ends)
+    accepted = f"good requests accepted: {controls[f'{door} accepted']} of {good}"
+    return f"door {door}: attacks sent: {sent}, {counted}; {accepted}"
 
 
 def documents_summary(passed: Iterable[Report]) -> list[str]:

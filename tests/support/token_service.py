@@ -81,7 +81,8 @@ async def token_service(monkeypatch: pytest.MonkeyPatch, environment: dict[str, 
         served(app) as address,
         aiohttp.ClientSession() as session,
     ):
-        await made_keys[0].refresh()
+        for each in made_keys:
+            await each.refresh()
         yield TokenService(address, session, clock, made_keys[0], made_readiness[0])
 
 

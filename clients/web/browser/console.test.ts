@@ -1,13 +1,12 @@
 /** The service's console at `/`, driven as a developer does; its pictures are those that the documentation shows. */
 import assert from "node:assert/strict";
-import { mkdir, readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
+import { mkdir } from "node:fs/promises";
 import { after, afterEach, before, test } from "node:test";
 import type { BrowserContext, Page } from "playwright-core";
+import { findings } from "./axe.js";
 import { control, eventually, type Service } from "./local-azure.js";
 import { World } from "./world.js";
 
-const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 /** Where pictures go; `make browser SCREENSHOTS=docs/images` renews those of the documentation. */
 const PICTURES = process.env["SCREENSHOTS"] || "build/screenshots";
 const NARROW = { width: 390, height: 844 };
@@ -60,15 +59,6 @@ async function visit(user?: string): Promise<Visit> {
 async function call(page: Page, name: string, expected: string): Promise<void> {
   await page.getByRole("button", { name, exact: true }).click();
   await page.locator("#answer-status", { hasText: expected }).waitFor();
-}
-
-/** What axe finds on the page as it is. */
-async function findings(page: Page): Promise<string[]> {
-  await page.evaluate(await readFile(AXE, "utf8"));
-  return page.evaluate(async () => {
-    const { axe } = window as unknown as { axe: { run(): Promise<{ violations: { id: string; nodes: { html: string }[] }[] }> } };
-    return (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-  });
 }
 
 const flow = (page: Page): Promise<string[]> => page.locator("#flow li").allInnerTexts();

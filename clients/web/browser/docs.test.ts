@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { mkdir } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import type { BrowserContext, Page } from "playwright-core";
+import { findings } from "./axe.js";
 import type { Service } from "./local-azure.js";
 import { pick, World } from "./world.js";
 
@@ -102,5 +103,23 @@ test("it is dark where the system is, and nothing is wider than 390 pixels", asy
   assert.ok(box !== null && box.x >= 0 && box.x + box.width <= NARROW.width);
   await page.screenshot({ path: `${PICTURES}/docs-authorize-narrow.png` });
   assert.deepEqual(complaints, []);
+  await context.close();
+});
+
+/** Rules that Swagger UI's own elements break, whatever the page around them. */
+const OF_SWAGGER_UI = ["button-name", "heading-order", "label-content-name-mismatch", "nested-interactive", "region", "select-name"];
+
+test("axe finds nothing but what is Swagger UI's own", async () => {
+  const { page, context } = await open();
+  const ownFindings = async (...excepted: string[]): Promise<string[]> =>
+    (await findings(page)).filter((found) => ![...OF_SWAGGER_UI, ...excepted].some((rule) => found.startsWith(`${rule}:`)));
+  await page.setViewportSize(NARROW);
+  assert.deepEqual(await ownFindings("color-contrast"), []); // its light colours are its own
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.locator("html.dark-mode").waitFor();
+  assert.deepEqual(await ownFindings(), []);
+  await page.getByRole("button", { name: "Authorize" }).click();
+  await page.locator("#client_id_authorizationCode").waitFor();
+  assert.deepEqual(await ownFindings(), []);
   await context.close();
 });

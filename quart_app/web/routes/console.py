@@ -1,6 +1,6 @@
 """The console at `/`: signs a developer in, calls the API and shows what happened. Its files are in `web/assets`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from quart import Blueprint, Response, request
 from werkzeug.exceptions import NotFound
 
+from quart_app.auth.doors import SignIn
 from quart_app.auth.guard import public
-from quart_app.auth.issuers import SignIn
 from quart_app.auth.token_explanation import Explanation
 from quart_app.settings import DocsSettings
 from quart_app.web.json_answers import json_response
@@ -22,12 +22,13 @@ _MIMETYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
 def console_routes(
-    sign_in: Callable[[], SignIn | None], docs: DocsSettings, document: dict[str, Any], explain: Explain | None
+    sign_ins: Callable[[], Sequence[SignIn]], docs: DocsSettings, document: dict[str, Any], explain: Explain | None
 ) -> Blueprint:
     """The console's page, its files, and what it needs to know.
 
-    `sign_in` tells where users sign in, as soon as it is known; `document` is the OpenAPI document, by which the page
-    knows which calls there are. `explain` judges a token; it is for development only, since it tells more than the API.
+    `sign_ins` tells where users sign in, as far as it is known; the page offers the first. `document` is the OpenAPI
+    document, by which the page knows which calls there are. `explain` judges a token; it is for development only, since
+    it tells more than the API.
     """
     blueprint = Blueprint("console", __name__)
     folder = files("quart_app.web") / "assets" / "console"
@@ -37,7 +38,7 @@ def console_routes(
     @blueprint.get("/")
     @public
     async def console() -> Response:
-        known = sign_in()
+        known = next(iter(sign_ins()), None)
         token_origin = "" if known is None else _origin(known.endpoints.token)
         policy = f"{CONTENT_POLICY}; connect-src 'self' {token_origin}".rstrip()
         return Response(page, mimetype="text/html", headers={"Content-Security-Policy": policy})
@@ -45,7 +46,7 @@ def console_routes(
     @blueprint.get("/console/start.json")
     @public
     async def start() -> Response:
-        known = sign_in()
+        known = next(iter(sign_ins()), None)
         operations = [f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item]
         told: dict[str, Any] = {"explains": explain is not None, "operations": operations, "signIn": None}
         if known is not None:

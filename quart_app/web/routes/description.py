@@ -50,6 +50,22 @@ class QueryParameter:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestBody:
+    """The JSON that a route takes, and needs, with an example of it."""
+
+    model: type
+    description: str
+    example: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeBesides:
+    """The scope that the route needs besides the one that every caller's token carries."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class OlderNameOf:
     """The route is an older name of `operation`, such as `POST /api/user`: new clients use that one."""
 
@@ -65,11 +81,14 @@ class RouteDescription:
     headers: tuple[HeaderParameter, ...]
     query: tuple[QueryParameter, ...] = ()
     older_name_of: str | None = None
+    body: RequestBody | None = None
+    scope_besides: str | None = None
     details: str | None = None
 
 
 def describes(
-    summary: str, *parts: Answer | Details | HeaderParameter | QueryParameter | OlderNameOf
+    summary: str,
+    *parts: Answer | Details | HeaderParameter | QueryParameter | OlderNameOf | RequestBody | ScopeBesides,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Attach a description to a view."""
 
@@ -78,8 +97,12 @@ def describes(
         headers = tuple(part for part in parts if isinstance(part, HeaderParameter))
         query = tuple(part for part in parts if isinstance(part, QueryParameter))
         replaced = next((part.operation for part in parts if isinstance(part, OlderNameOf)), None)
+        body = next((part for part in parts if isinstance(part, RequestBody)), None)
+        besides = next((part.name for part in parts if isinstance(part, ScopeBesides)), None)
         details = next((part.text for part in parts if isinstance(part, Details)), None)
-        setattr(view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced, details=details))
+        setattr(
+            view, _DESCRIPTION, RouteDescription(summary, answers, headers, query, replaced, body, besides, details)
+        )
         return view
 
     return decorate

@@ -1,7 +1,7 @@
 """`/openapi.json` and `/docs`: Swagger UI with real sign-in (authorization code + PKCE), its files from a package."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
+from quart_app.auth.doors import SignIn
 from quart_app.auth.guard import public
-from quart_app.auth.issuers import SignIn
 from quart_app.settings import DocsSettings
 from quart_app.web.json_answers import json_response
 from quart_app.web.routes.openapi import with_sign_in
@@ -61,10 +61,10 @@ ui.initOAuth(%s);
 """
 
 
-def docs_routes(document: dict[str, Any], sign_in: Callable[[], SignIn | None], docs: DocsSettings) -> Blueprint:
+def docs_routes(document: dict[str, Any], sign_ins: Callable[[], Sequence[SignIn]], docs: DocsSettings) -> Blueprint:
     """The OpenAPI document and the page that lets one sign in and try each call.
 
-    `sign_in` tells where, as soon as it is known.
+    `sign_ins` tells where, as far as it is known. The client of `docs` is that of the first.
     """
     blueprint = Blueprint("docs", __name__)
     package = files("flask_swagger_ui") / "dist"
@@ -72,23 +72,23 @@ def docs_routes(document: dict[str, Any], sign_in: Callable[[], SignIn | None], 
     assets["docs.css"] = ((files("quart_app.web") / "assets" / "docs.css").read_bytes(), "text/css")
 
     def policy() -> dict[str, str]:
-        known = sign_in()
-        token_host = "" if known is None else "https://" + urlsplit(known.endpoints.token).netloc
+        token_hosts = " ".join("https://" + urlsplit(each.endpoints.token).netloc for each in sign_ins())
         return {
-            "Content-Security-Policy": f"default-src 'self'; connect-src 'self' {token_host}; "
+            "Content-Security-Policy": f"default-src 'self'; connect-src 'self' {token_hosts}; "
             "img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
         }
 
     @blueprint.get("/openapi.json")
     @public
     async def openapi() -> Response:
-        return json_response(with_sign_in(document, sign_in()))
+        return json_response(with_sign_in(document, sign_ins()))
 
     @blueprint.get("/docs/openapi.json")
     @public
     async def document_for_the_page() -> Response:
-        """The document without a field for a token, where the page can sign users in by itself."""
-        return json_response(with_sign_in(document, sign_in(), by_token=docs.client_id is None))
+        """The document without a field for a token, where the page can sign all users in by itself."""
+        known = sign_ins()
+        return json_response(with_sign_in(document, known, by_token=docs.client_id is None or len(known) > 1))
 
     @blueprint.get("/docs")
     @public
@@ -103,10 +103,10 @@ def docs_routes(document: dict[str, Any], sign_in: Callable[[], SignIn | None], 
     @blueprint.get("/docs/start.js")
     @public
     async def start() -> Response:
-        known = sign_in()
+        known = sign_ins()
         start_with = {
             "clientId": docs.client_id or "",
-            "scopes": list(known.scopes) if known else [],
+            "scopes": list(known[0].scopes) if known else [],
             "usePkceWithAuthorizationCodeGrant": True,
         }
         return Response(_START % json.dumps(start_with), mimetype="text/javascript")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, NotRequired
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from quart_app.auth.refusals import Reason
@@ -34,6 +34,40 @@ class AcsUser(TypedDict):
     """The caller's ACS identity."""
 
     acsUserIdentity: AcsUserId
+
+
+ObjectId = Annotated[
+    str,
+    Field(
+        description="A user's object id (`oid`) in Microsoft Entra ID, in upper or lower case.",
+        pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+        max_length=36,
+        examples=["a1e5c0de-0001-4a6b-8f21-6d0c3b9e4f01"],
+    ),
+]
+
+
+class UsersToResolve(TypedDict):
+    """Whose ACS identities are asked for: users of the caller's own tenant."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    userIds: Annotated[list[ObjectId], Field(max_length=100)]
+
+
+class ResolvedUser(TypedDict):
+    """A user who has an ACS identity."""
+
+    userId: Annotated[
+        str, Field(description="The object id, in lower case.", examples=["a1e5c0de-0001-4a6b-8f21-6d0c3b9e4f01"])
+    ]
+    acsUserIdentity: AcsUserId
+
+
+class ResolvedUsers(TypedDict):
+    """Those of the users who have an ACS identity, each once, in the order in which they were asked for."""
+
+    users: list[ResolvedUser]
 
 
 class CommunicationUser(TypedDict):

@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 document, made from the routes themselves and the descriptions that they carry."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from http import HTTPStatus
@@ -9,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from quart import Quart
 
+from quart_app.auth.doors import SignIn
 from quart_app.auth.guard import ACCESS
-from quart_app.auth.issuers import SignIn
 from quart_app.web.error_examples import EXAMPLE_REQUEST_ID, example_of
 from quart_app.web.error_names import names_of
 from quart_app.web.errors import ErrorResponse
@@ -18,7 +19,7 @@ from quart_app.web.routes import models
 from quart_app.web.routes.description import Answer, RouteDescription, description_of
 
 _OF_EVERY_ROUTE = (
-    Answer(413, "The request body is larger than 16 KiB. No route needs one; a smaller one is ignored."),
+    Answer(413, "The request body is larger than 16 KiB. Where the route takes none, a smaller one is ignored."),
 )
 _OF_PROTECTED_ROUTES = (
     Answer(401, "No valid access token for this API."),
@@ -29,6 +30,7 @@ _OF_PROTECTED_ROUTES = (
 _TAGS = {
     "user": "The caller's ACS identity: one for each user, made once and kept.",
     "token": "ACS access tokens for the caller.",
+    "users": "The ACS identities of the caller's colleagues, where the operator switched it on.",
     "older_names": "The names of Microsoft's samples, for clients that were written for them.",
     "protected_resource": "Where clients sign in, and with which scope (RFC 9728).",
     "health": "Whether the service can do its work; for the platform's probes.",
@@ -45,6 +47,8 @@ _HEADERS: dict[int, tuple[str, dict[str, Any]]] = {
     503: _RETRY_AFTER,
 }
 
+_BY_TOKEN: list[dict[str, list[str]]] = [{"token": []}]
+"""The `security` of an operation that needs another scope besides."""
 _WITH_REASON = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 """Where a token was refused."""
 
@@ -56,6 +60,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
     """
     schemas: dict[str, Any] = {}
     paths: dict[str, Any] = {}
+    rooms = set()
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         description = description_of(view)
@@ -67,6 +72,7 @@ def openapi_document(app: Quart) -> dict[str, Any]:
             room, _, name = rule.endpoint.partition(".")
             operation["operationId"] = name if len(methods) == 1 else f"{name}_by_{method.lower()}"
             operation["tags"] = [room]
+            rooms.add(room)
             paths.setdefault(rule.rule, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -81,32 +87,46 @@ def openapi_document(app: Quart) -> dict[str, Any]:
             "url": "https://learn.microsoft.com/azure/communication-services/concepts/identity-model",
         },
         "servers": [{"url": "/", "description": "The service that this document comes from"}],
-        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in rooms],
         "paths": paths,
         "components": {"schemas": dict(sorted(schemas.items()))},
     }
 
 
-def with_sign_in(document: dict[str, Any], sign_in: SignIn | None, *, by_token: bool = True) -> dict[str, Any]:
-    """The document with its security schemes; while nobody knows where users sign in, the bearer scheme alone.
+def with_sign_in(document: dict[str, Any], sign_ins: Sequence[SignIn], *, by_token: bool = True) -> dict[str, Any]:
+    """The document with its security schemes: each of `sign_ins`, any of which is enough, and the bearer scheme.
 
     Without `by_token` the bearer scheme is left out where there is a sign-in.
     """
-    schemes: dict[str, Any] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
-    security: list[dict[str, list[str]]] = [{"token": []}]
-    if sign_in is not None:
+    schemes: dict[str, Any] = {}
+    security: list[dict[str, list[str]]] = []
+    besides: list[dict[str, list[str]]] = []
+    for each in sign_ins:
         flow = {
-            "authorizationUrl": sign_in.endpoints.authorization,
-            "tokenUrl": sign_in.endpoints.token,
-            "scopes": dict.fromkeys(sign_in.scopes, "Call this API as the signed-in user"),
+            "authorizationUrl": each.endpoints.authorization,
+            "tokenUrl": each.endpoints.token,
+            "scopes": {
+                **dict.fromkeys(each.scopes, "Call this API as the signed-in user"),
+                **dict.fromkeys(each.scopes_besides, "Ask for the ACS identities of colleagues"),
+            },
         }
-        schemes = {
-            sign_in.issuer: {"type": "oauth2", "flows": {"authorizationCode": flow}},
-            **(schemes if by_token else {}),
+        schemes[each.issuer] = {"type": "oauth2", "flows": {"authorizationCode": flow}}
+        security.append({each.issuer: list(each.scopes)})
+        if each.scopes_besides:
+            besides.append({each.issuer: [*each.scopes, *each.scopes_besides]})
+    if by_token or not sign_ins:
+        schemes["token"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        security += _BY_TOKEN
+        besides += _BY_TOKEN
+    paths = {
+        path: {
+            method: operation | ({"security": besides} if operation.get("security") == _BY_TOKEN else {})
+            for method, operation in item.items()
         }
-        security = [{sign_in.issuer: list(sign_in.scopes)}, *(security if by_token else [])]
+        for path, item in document["paths"].items()
+    }
     components = {**document["components"], "securitySchemes": schemes}
-    return {**document, "components": components, "security": security}
+    return {**document, "paths": paths, "components": components, "security": security}
 
 
 def _operation(description: RouteDescription, schemas: dict[str, Any], *, public: bool) -> dict[str, Any]:
@@ -127,8 +147,19 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     ]
     if parameters:
         operation["parameters"] = parameters
+    if description.body is not None:
+        schema = _reference(description.body.model, schemas)
+        operation["requestBody"] = {
+            "required": True,
+            "description": description.body.description,
+            "content": {"application/json": {"schema": schema, "example": dict(description.body.example)}},
+        }
     if description.details is not None:
         operation["description"] = description.details
+    if description.scope_besides is not None:
+        needed = f"The access token must carry the scope `{description.scope_besides}` besides."
+        operation["description"] = f"{description.details} {needed}" if description.details else needed
+        operation["security"] = _BY_TOKEN  # `with_sign_in` adds where it is got
     if description.older_name_of is not None:
         operation["deprecated"] = True
         operation["description"] = f"An older name of `{description.older_name_of}`; it stays."

@@ -1,12 +1,12 @@
 """`/.well-known/oauth-protected-resource` (RFC 9728): where a client signs in for this API, and with which scope."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
 from quart import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
+from quart_app.auth.doors import Door
 from quart_app.auth.guard import public
-from quart_app.auth.issuers import AcceptedTokens
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import json_response
 from quart_app.web.protected_resources import METADATA_PATH, asked_origin
@@ -19,22 +19,27 @@ DESCRIPTION = (
 )
 
 
-def protected_resource_routes(accepted: AcceptedTokens, guarded_paths: Collection[str]) -> Blueprint:
-    """The metadata of the API as a whole, and of each of `guarded_paths`.
+def protected_resource_routes(
+    doors: Collection[Door], guarded_paths: Collection[str], scopes_besides: Mapping[str, str]
+) -> Blueprint:
+    """The metadata of the API as a whole, and of each of `guarded_paths`, where clients of all `doors` find theirs.
+
+    `scopes_besides` are, by path, the scopes that only some need: a client that follows the challenge of another path
+    asks for nothing that it has no use for.
 
     By RFC 9728, section 3.3, a client that follows a challenge takes a document only if its `resource` is exactly the
     URL that it had asked. So each path has its own.
     """
     blueprint = Blueprint("protected_resource", __name__, url_prefix=METADATA_PATH)
 
-    def metadata(path: str) -> Response:
+    def metadata(path: str, besides: Iterable[str]) -> Response:
         origin = asked_origin()
         if origin is None:
             raise NotFound
         body: ProtectedResource = {
             "resource": origin + path,
-            "authorization_servers": list(accepted.authorization_servers),
-            "scopes_supported": list(accepted.full_scopes),
+            "authorization_servers": [issuer for door in doors for issuer in door.authorization_servers],
+            "scopes_supported": [*dict.fromkeys(scope for door in doors for scope in door.full_scopes), *besides],
             "bearer_methods_supported": ["header"],
             "resource_name": "ACS authentication service",
             "resource_documentation": f"{origin}/docs",
@@ -49,13 +54,13 @@ def protected_resource_routes(accepted: AcceptedTokens, guarded_paths: Collectio
     )
     @public
     async def get_protected_resource() -> Response:
-        return metadata("")
+        return metadata("", scopes_besides.values())
 
     @blueprint.get("/<path:path>")
     @public
     async def of_a_route(path: str) -> Response:
         if f"/{path}" not in guarded_paths:
             raise NotFound
-        return metadata(f"/{path}")
+        return metadata(f"/{path}", [scope for needing, scope in scopes_besides.items() if needing == f"/{path}"])
 
     return blueprint

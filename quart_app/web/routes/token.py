@@ -1,6 +1,7 @@
 """`/api/token`: ACS access tokens for the caller."""
 
 import re
+from collections.abc import Mapping
 
 from quart import Blueprint, Response, request
 from werkzeug.datastructures import RequestCacheControl
@@ -10,7 +11,7 @@ from quart_app.auth.caller import Caller
 from quart_app.auth.guard import Guard
 from quart_app.auth.teams_exchange import TeamsExchange
 from quart_app.identities import IdentityService, TokenPolicy
-from quart_app.identities.token_policy import INCLUDED
+from quart_app.settings import INCLUDED_SCOPES, DoorName
 from quart_app.web.error_names import ErrorName
 from quart_app.web.json_answers import json_response, no_content
 from quart_app.web.routes.description import Answer, Details, HeaderParameter, QueryParameter, describes
@@ -18,7 +19,7 @@ from quart_app.web.routes.models import EXAMPLE_TOKEN, AcsUserToken, TeamsUserTo
 
 TEAMS_TOKEN_HEADER = "teams-user-aad-token"  # noqa: S105
 
-_SCOPE = f"({'|'.join(re.escape(name) for name in INCLUDED)})"
+_SCOPE = f"({'|'.join(re.escape(name) for name in INCLUDED_SCOPES)})"
 _SCOPES = f"^[ ,]*{_SCOPE}([ ,]+{_SCOPE})*[ ,]*$"
 
 TOKEN_DESCRIPTION = (
@@ -58,24 +59,29 @@ TEAMS_DESCRIPTION = (
     ),
     Answer(401, "No valid access token for this API, or a Teams token that is not valid or not for ACS."),
     Answer(403, "A scope is missing in either token, or the Teams token is another user's."),
-    Answer(501, "No Teams client is configured, or the callers are not users of Microsoft Entra ID."),
+    Answer(501, "No Teams client is configured, or the caller is no user of Microsoft Entra ID."),
     Answer(502, "ACS refused the service's own credential."),
 )
 
 
 class TokenAnswers:
-    """Issues and exchanges tokens and writes the answers; shared by both names of each route."""
+    """Issues and exchanges tokens and writes the answers; shared by both names of each route.
 
-    def __init__(self, identities: IdentityService, policy: TokenPolicy, teams: TeamsExchange) -> None:
+    `policies` are what callers may have, by the door that they came in by.
+    """
+
+    def __init__(
+        self, identities: IdentityService, policies: Mapping[DoorName, TokenPolicy], teams: TeamsExchange
+    ) -> None:
         self._identities = identities
-        self._policy = policy
+        self._policies = policies
         self._teams = teams
 
     async def user_token(self, caller: Caller) -> Response:
         """An ACS access token for the caller's own identity. Clients bypass kept ones (RFC 9111, section 5.2.1)."""
         asked = parse_cache_control_header(request.headers.get("Cache-Control", "").lower(), cls=RequestCacheControl)
         fresh = bool(asked.no_cache or asked.no_store or asked.max_age == 0)
-        wanted = self._policy.narrowed(_scopes(), _minutes())
+        wanted = self._policies[caller.door].narrowed(_scopes(), _minutes())
         issued = await self._identities.issue_token(caller.user, wanted, fresh=fresh, keep=not asked.no_store)
         body: AcsUserToken = {
             "token": issued.token.token,

@@ -30,6 +30,7 @@ OIDC = {
     "OIDC_AUDIENCE": "acs-auth",
     "OIDC_REQUIRED_SCOPE": "access_as_user",
 }
+TWO_DOORS = {"TWO_DOORS": "true", "OIDC_ACS_TOKEN_SCOPES": "voip.join"}
 ENVIRONMENTS = "/subscriptions/s/resourceGroups/rg-prod/providers/Microsoft.App/managedEnvironments"
 CONFIGURATION: dict[str, Any] = {
     "name": "ca-api-ig7zujg3x3jz4",
@@ -68,6 +69,7 @@ PROFILES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         azd.parameters(FIRST | {"COSMOS_CAPACITY": "autoscale", "COSMOS_READ_REGIONS": "North Europe, francecentral,"}),
     ),
     "other-issuer": ("main", azd.parameters(FIRST | OWN_IMAGE | OIDC)),
+    "two-doors": ("main", azd.parameters(FIRST | OWN_IMAGE | OIDC | TWO_DOORS)),
     "no-registrations": ("main", azd.parameters(FIRST | OWN_IMAGE | NO_REGISTRATIONS)),
     "budget-and-operators": (
         "main",

@@ -49,6 +49,20 @@ REFUSED = [
         {"OIDC_ISSUER": "https://issuer.example.com/", "OIDC_AUDIENCE": "a", "STORAGE_BACKEND": "graph"},
         "STORAGE_BACKEND=graph is for users of Microsoft Entra ID",
     ),
+    ({"TWO_DOORS": "true"}, "TWO_DOORS=true needs OIDC_ISSUER"),
+    (
+        {
+            "TWO_DOORS": "true",
+            "OIDC_ISSUER": "https://issuer.example.com/",
+            "OIDC_AUDIENCE": "a",
+            "CREATE_APP_REGISTRATIONS": "false",
+        },
+        "Set API_CLIENT_ID",
+    ),
+    (
+        {"ENTRA_RESOLVE_SCOPE": "resolve_users", "STORAGE_BACKEND": "graph"},
+        "ENTRA_RESOLVE_SCOPE needs STORAGE_BACKEND=cosmos",
+    ),
     ({"STORAGE_BACKEND": "Cosmos"}, "cosmos"),
 ]
 
@@ -77,6 +91,19 @@ def test_a_switch_that_is_off_or_empty_is_off(text: str, bicep: Bicep) -> None:
     assert deployed(bicep, {"PRIVATE_NETWORK": text}).one(ENVIRONMENT)["properties"].get("vnetConfiguration") is None
 
 
+@pytest.mark.parametrize(
+    ("console", "registered"), [("true", True), ("TRUE", True), ("1", True), ("false", False), ("", False)]
+)
+def test_the_console_may_sign_in_where_it_is_switched_on(console: str, registered: bool, bicep: Bicep) -> None:
+    deployment = deployed(bicep, {"CONSOLE": console})
+    (redirects,) = [
+        each["properties"]["spa"]["redirectUris"] for each in deployment.all(APPLICATION) if "spa" in each["properties"]
+    ]
+    docs = redirects[1]
+    assert "/docs/oauth2-redirect.html" in docs
+    assert redirects[2:] == ([docs.replace("/docs/oauth2-redirect.html", "/")] if registered else [])
+
+
 def test_lists_may_have_blanks_and_a_comma_at_the_end(bicep: Bicep) -> None:
     deployment = deployed(bicep, {"BROWSER_REDIRECT_URIS": "https://a/, https://b/,"})
     (redirects,) = [
@@ -98,6 +125,22 @@ def test_every_setting_that_is_given_reaches_the_container(bicep: Bicep) -> None
     for container in deployment.containers:
         variables = {each["name"]: each.get("value") for each in container["env"]}
         assert {name: variables.get(name) for name in given} == given
+
+
+def test_the_scope_for_colleagues_identities_is_made_only_if_it_is_wanted_and_given_to_no_client(bicep: Bicep) -> None:
+    deployment = deployed(bicep, {"ENTRA_RESOLVE_SCOPE": "resolve_users"})
+    applications = [each["properties"] for each in deployment.all(APPLICATION)]
+    for api in (each for each in applications if each["uniqueName"].endswith("-api")):
+        usual, besides = api["api"]["oauth2PermissionScopes"]
+        assert (usual["value"], usual["type"]) == ("access_as_user", "User")
+        assert (besides["value"], besides["type"]) == ("resolve_users", "Admin")
+        assert besides["id"] != usual["id"]
+    assert besides["id"] not in json.dumps(
+        [
+            [each.get("requiredResourceAccess"), each.get("api", {}).get("preAuthorizedApplications")]
+            for each in applications
+        ]
+    )
 
 
 def test_an_unknown_setting_is_refused(bicep: Bicep) -> None:

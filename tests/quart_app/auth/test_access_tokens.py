@@ -17,14 +17,14 @@ from quart.typing import TestClientProtocol as Client
 from werkzeug.datastructures import Headers
 
 from local_azure.entra import Entra
-from local_azure.entra.directory import API, BROWSER, HOME_TENANT, OTHER_TENANT
+from local_azure.entra.directory import API, BROWSER, OTHER_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.keys import new_rsa_key
 from quart_app.auth.access_tokens import AccessTokenValidator
-from quart_app.auth.entra_tokens import EntraTokens, entra_admission
+from quart_app.auth.doors import OpenDoor, doors
 from quart_app.auth.refusals import InvalidAccessToken
-from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
+from quart_app.settings import load_settings
 from tests.conftest import FakeClock
 
 Forge = Callable[[Entra], str | None]
@@ -193,11 +193,12 @@ async def test_a_verified_token_is_remembered_until_it_expires_or_its_key_is_wit
 
     monkeypatch.setattr("quart_app.auth.registered_claims.jwt.decode", counting)
     entra, clock = local_azure.entra, FakeClock(time.time())
-    tenant = HOME_TENANT.tenant_id
+    for name, value in {**local_azure.service_environment(), "STORAGE_BACKEND": "sqlite"}.items():
+        monkeypatch.setenv(name, value)
+    (door,) = doors(load_settings(None))
     async with aiohttp.ClientSession() as session:
-        keys = SigningKeys(session, [f"{entra.url}/{tenant}/v2.0/.well-known/openid-configuration"])
-        signed_tokens = SignedTokens(keys, EntraTokens([tenant], entra.url))
-        validator = AccessTokenValidator(signed_tokens, [API.client_id], entra_admission("access_as_user"), clock)
+        keys = SigningKeys(session, door.discovery_urls[:1])
+        validator = AccessTokenValidator([OpenDoor(door, keys)], clock)
         token = entra.access_token("alex", lifetime=600)
         callers = [await validator.validate(token) for _ in range(10)]
         assert callers == [callers[0]] * 10

@@ -1,4 +1,4 @@
-"""Every attack of the corpus against `acs-auth serve` in a process of its own, over real sockets."""
+"""Every attack of the corpus against `acs-auth serve` in a process of its own, over real sockets, by each door."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,24 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from h2.connection import H2Connection
 
+from local_azure.entra.directory import RESOLVE_SCOPE, USERS
 from local_azure.environment import LocalAzure, Ports
-from tests.support.attack_corpus import ATTACKS, CONTROLS, Attack, Forger, bearer, good, http
+from local_azure.keys import new_rsa_key
+from tests.support.attack_corpus import (
+    CONTROLS,
+    Attack,
+    Forger,
+    OidcForger,
+    attacks_at,
+    bearer,
+    good,
+    http,
+    question,
+)
+from tests.support.oidc_issuer import running_oidc_issuer
 from tests.support.service_process import PATIENCE_SECONDS, environment_for, serving, stopped
 
+DOORS = ("entra", "oidc")
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 INTERNALS = re.compile(
     r"Traceback|\.py\b|8:acs|(?i:jwt|jose|signature|segment|padding|\bkid\b|exception|hypercorn|quart|werkzeug|python)|"
@@ -49,10 +63,10 @@ class Answer:
 
 @dataclass(slots=True)
 class World:
-    """The running service, the attacker, and what was seen of both."""
+    """The running service, the attacker at each of its doors, and what was seen of both."""
 
     port: int
-    forger: Forger
+    forgers: dict[str, Forger]
     attacker_requests: list[str]
     log: Path
 
@@ -84,9 +98,9 @@ class World:
                         received += piece
         return bytes(received)
 
-    async def serves_a_good_caller(self) -> bool:
-        """Whether a good caller gets what is his."""
-        return (await self.send(http(good(self.forger)))).status == 200
+    async def serves_a_good_caller(self, door: str = "entra") -> bool:
+        """Whether a good caller of this door gets what is his."""
+        return (await self.send(http(good(self.forgers[door])))).status == 200
 
 
 def parsed(raw: bytes) -> Answer:
@@ -132,16 +146,34 @@ async def world(
     seen: list[str] = []
     async with (
         LocalAzure(directory / "local-azure", Ports(0, 0, 0, 0), new_key=lambda: next(keys)) as azure,
+        running_oidc_issuer(directory / "local-azure", new_rsa_key(), {}) as oidc,
         attackers_server(azure, seen) as attacker_url,
     ):
-        environment = {**environment_for(azure, directory), "REQUEST_DEADLINE_SECONDS": "10"}
+        entra_key = azure.entra.keys.current
+        # It publishes its key under the id of Entra ID's as well, and says that it is Entra ID's.
+        oidc.key_set = [
+            oidc.published(issuer=f"{azure.entra.url}/{{tenantid}}/v2.0", kid=kid)
+            for kid in (oidc.key_id, entra_key.kid)
+        ]
+        environment = {
+            **environment_for(azure, directory),
+            "REQUEST_DEADLINE_SECONDS": "10",
+            "OIDC_ISSUER": oidc.issuer,
+            "OIDC_AUDIENCE": OidcForger.audience,
+            "OIDC_REQUIRED_SCOPE": OidcForger.scope,
+            "OIDC_SUBJECT_CLAIM": "oid",
+            "ENTRA_RESOLVE_SCOPE": RESOLVE_SCOPE,
+        }
         async with serving(environment) as service:
-            world = World(int(environment["PORT"]), Forger(azure, strangers, attacker_url, ""), seen, service.log)
-            for user in ("alex", "guest"):
-                created = await world.send(http(bearer(azure.entra.access_token(user)), method="POST"))
-                assert created.status == 201
-            issued = await world.send(http(good(world.forger), target="/api/token"))
-            world.forger = Forger(azure, strangers, attacker_url, json.loads(issued.body)["token"])
+            world = World(int(environment["PORT"]), {}, seen, service.log)
+            by_entra = Forger(azure, strangers, attacker_url, "")
+            by_oidc = OidcForger(azure, strangers, attacker_url, "", oidc, other=by_entra)
+            for forger in (replace(by_entra, other=by_oidc), by_oidc):
+                for user in ("alex", "guest"):
+                    created = await world.send(http(bearer(forger.token(user)), method="POST"))
+                    assert created.status == 201
+                issued = await world.send(http(good(forger), target="/api/token"))
+                world.forgers[forger.door] = replace(forger, acs_token=json.loads(issued.body)["token"])
             yield world
             assert azure.acs.faults.counts["revoke_access_tokens"] == 0, "An attack signed somebody out."
             service.process.terminate()
@@ -152,15 +184,22 @@ async def world(
 
 
 @in_one_loop
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize(
+    ("door", "attack"),
+    [pytest.param(door, attack, id=f"{door}, {attack.name}") for door in DOORS for attack in attacks_at(door)],
+)
 async def test_an_attack_gets_the_answer_it_must_get(
-    world: World, attack: Attack, record_property: Callable[[str, object], None]
+    world: World, door: str, attack: Attack, record_property: Callable[[str, object], None]
 ) -> None:
-    request = attack.request(world.forger)
+    request = attack.request(world.forgers[door])
     answer = await world.send(request)
-    record_property("attack", "accepted" if answer.status < 400 else "refused")
+    let_in = answer.status < 400 or answer.error == "identity_not_found"
+    allowed = attack.status < 400 or attack.error == "identity_not_found"
+    record_property("attack", f"{door} {('allowed by its rules' if allowed else 'accepted') if let_in else 'refused'}")
     assert (answer.status, answer.error) == (attack.status, attack.error)
     assert answer.count == 1
+    if answer.status == 200:
+        return
     if answer.status in (401, 403) or answer.error == "invalid_request":
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert answer.headers["cache-control"] == "no-store"
@@ -175,41 +214,60 @@ async def test_an_attack_gets_the_answer_it_must_get(
         line = await world.access_line(answer.headers["x-request-id"])
         assert (line["reason"], line["error"]) == (attack.reason, attack.error or "invalid_token")
         assert json.loads(answer.body or "{}").get("reason") == ("expired" if attack.reason == "expired" else None)
-    assert await world.serves_a_good_caller()
+    assert await world.serves_a_good_caller(door)
 
 
 @in_one_loop
+@pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("control", CONTROLS)
 async def test_what_is_good_is_accepted(
-    world: World, control: str, record_property: Callable[[str, object], None]
+    world: World, control: str, door: str, record_property: Callable[[str, object], None]
 ) -> None:
-    answer = await world.send(CONTROLS[control](world.forger))
-    record_property("control", "accepted" if answer.status == 200 else "refused")
+    answer = await world.send(CONTROLS[control](world.forgers[door]))
+    record_property("control", f"{door} {'accepted' if answer.status == 200 else 'refused'}")
     assert answer.status == 200
     assert set(json.loads(answer.body)) == {"acsUserIdentity"}
+
+
+@in_one_loop
+@pytest.mark.parametrize("user", ["alex", "guest"])
+async def test_who_may_ask_is_told_of_the_own_tenant_only(world: World, user: str) -> None:
+    token = world.forgers["entra"].may_resolve(user)
+    asked = [USERS[name].object_id for name in ("nestor", "megan", "alex")]
+    answer = await world.send(question(bearer(token), body=json.dumps({"userIds": asked}).encode()))
+    assert answer.status == 200
+    assert [each["userId"] for each in json.loads(answer.body)["users"]] == asked[2:]
+
+
+@in_one_loop
+async def test_no_scope_of_the_other_issuer_lets_anybody_ask_for_colleagues(world: World) -> None:
+    token = world.forgers["oidc"].may_resolve()
+    answer = await world.send(question(bearer(token)))
+    assert (answer.status, answer.error) == (403, "insufficient_scope")
+    assert (await world.send(http(bearer(token)))).status == 200  # for all else it is good
 
 
 @in_one_loop
 @pytest.mark.parametrize("how", ["X-HTTP-Method-Override: DELETE", "X-Method-Override: DELETE"])
 async def test_nobody_is_signed_out_by_a_get_that_says_it_is_a_delete(world: World, how: str) -> None:
     for target in ("/api/token", "/api/token?_method=DELETE"):
-        answer = await world.send(http(good(world.forger), how, target=target))
+        answer = await world.send(http(good(world.forgers["entra"]), how, target=target))
         assert answer.status == 201  # the world looks at its end whether anything was revoked
 
 
 @in_one_loop
 @pytest.mark.parametrize("target", ["?api/user", "http://evil.example"])
 async def test_an_address_without_a_path_is_the_front_page_and_repeats_no_host(world: World, target: str) -> None:
-    answer = await world.send(http(good(world.forger), target=target))
+    answer = await world.send(http(good(world.forgers["entra"]), target=target))
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/html")
     assert "evil.example" not in answer.body.decode()
 
 
 def test_the_corpus_is_large_and_names_each_attack_once() -> None:
-    names = [attack.name for attack in ATTACKS]
-    assert len(names) == len(set(names))
-    assert len(names) >= 200
+    for door in DOORS:
+        names = [attack.name for attack in attacks_at(door)]
+        assert len(names) == len(set(names)) >= 400
 
 
 @in_one_loop

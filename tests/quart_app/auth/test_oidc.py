@@ -382,10 +382,10 @@ def test_the_settings_of_the_issuer_are_kept_and_shown_as_they_were_written(envi
 GUIDE = Path(__file__).parents[3] / "docs" / "other-identity-providers.md"
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_the_settings_that_the_guide_shows_are_sound(environment: pytest.MonkeyPatch, number: int) -> None:
     blocks = re.findall(r"```ini\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     shown = dict(line.split("=", 1) for line in blocks[number].splitlines())
     for name, value in shown.items():
         environment.setenv(name, value)

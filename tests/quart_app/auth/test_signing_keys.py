@@ -82,6 +82,29 @@ async def test_a_burst_of_unknown_key_ids_does_not_lock_out_known_ones(
     assert await keys.find(wanted)
 
 
+async def test_nobody_waits_for_an_issuer_that_told_no_keys_the_last_time(
+    session: aiohttp.ClientSession, local_azure: LocalAzure, clock: FakeClock
+) -> None:
+    """Its users would hold the places of those who come in by another door."""
+    tenant, answering = local_azure.service_environment()["ENTRA_TENANT_ID"], asyncio.Event()
+    url = f"{local_azure.entra.url}/{tenant}/v2.0/.well-known/openid-configuration"
+    keys = SigningKeys(session, [url], RefreshSchedule(fetch_timeout=3600), clock=clock)
+    faults = local_azure.entra.faults
+    faults.script("openid_configuration_v2", Fault(status=503))
+    await keys.refresh()
+    faults.script("openid_configuration_v2", Fault(until=answering))
+    fetching = asyncio.create_task(keys.refresh())
+    await faults.arrived("openid_configuration_v2", 2)
+    async with asyncio.timeout(60):
+        with pytest.raises(SigningKeysUnavailable):
+            await keys.find("unknown")
+    assert not fetching.done()
+    answering.set()
+    await fetching
+    assert keys.loaded
+    await keys.aclose()
+
+
 async def test_a_rotated_key_is_found_and_a_retired_one_forgotten(keys: SigningKeys, local_azure: LocalAzure) -> None:
     old = key_id(local_azure)
     (old_key,) = await keys.find(old)

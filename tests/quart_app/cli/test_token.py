@@ -39,6 +39,18 @@ async def test_the_browser_signs_in_and_the_token_alone_is_printed(
     assert out.strip() not in err
 
 
+async def test_several_scopes_may_be_asked_for(local_azure: LocalAzure, process_environment: dict[str, str]) -> None:
+    scopes = [f"{API.app_id_uri}/{name}" for name in API.scopes]
+    asked = [word for scope in scopes for word in ("--scope", scope)]
+    status, out, err = await finished(await start(process_environment, "token", "--json", *asked))
+    assert status == 0, err
+    answer = json.loads(out)
+    claims = local_azure.entra.verify(answer["access_token"])
+    assert claims is not None
+    assert set(claims["scp"].split()) == set(API.scopes)
+    assert answer["scope"] == " ".join(scopes)
+
+
 async def test_a_sign_in_that_is_cancelled_fails_without_a_name(process_environment: dict[str, str]) -> None:
     status, out, err = await finished(await start(process_environment | {"BROWSER_USER": ""}, "token"))
     assert (status, out) == (1, "")

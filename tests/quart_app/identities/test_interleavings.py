@@ -19,6 +19,13 @@ SIGN_OUTS = [scenario for scenario in scenarios(2) if scenario.signs_out] + [
 ]
 DISTURBED_SIGN_OUTS = [Scenario("mapped: token | sign-out"), Scenario("mapped: sign-out | sign-out")]
 
+RESOLVES = [
+    Scenario("absent: create | resolve"),
+    Scenario("mapped: delete | resolve"),
+    Scenario("mapped: delete | resolve,resolve"),
+    Scenario("marked: create | resolve"),
+]
+
 
 def named(scenario: Scenario) -> str:
     return scenario.text
@@ -34,7 +41,7 @@ def test_two_processes_keep_the_rule_in_every_interleaving_with_one_fault_or_one
     assert explored.violation is None, str(explored.violation)
 
 
-@pytest.mark.parametrize("scenario", THREE, ids=named)
+@pytest.mark.parametrize("scenario", [*THREE, Scenario("mapped: delete,create | resolve | resolve")], ids=named)
 def test_three_processes_keep_the_rule_in_every_interleaving_without_faults(scenario: Scenario) -> None:
     explored = explore(scenario, Bounds(faults=0, crashes=0, wakes=0))
     assert explored.complete
@@ -51,6 +58,16 @@ def test_no_token_from_before_a_sign_out_is_answered_after_it_in_any_interleavin
 @pytest.mark.parametrize("scenario", DISTURBED_SIGN_OUTS, ids=named)
 @pytest.mark.parametrize("bounds", [Bounds(faults=1, crashes=0), Bounds(faults=0, crashes=1)], ids=["fault", "crash"])
 def test_nor_with_one_fault_or_one_crash(scenario: Scenario, bounds: Bounds) -> None:
+    explored = explore(scenario, bounds)
+    assert explored.complete
+    assert explored.violation is None, str(explored.violation)
+
+
+@pytest.mark.parametrize("scenario", RESOLVES, ids=named)
+@pytest.mark.parametrize("bounds", [Bounds(faults=1, crashes=0), Bounds(faults=0, crashes=1)], ids=["fault", "crash"])
+def test_no_colleague_is_told_an_identity_whose_deletion_has_begun_in_any_interleaving(
+    scenario: Scenario, bounds: Bounds
+) -> None:
     explored = explore(scenario, bounds)
     assert explored.complete
     assert explored.violation is None, str(explored.violation)

@@ -1,5 +1,8 @@
 """What each setting must look like: what is accepted works, and what can't work is refused in one sentence of ours."""
 
+import os
+import re
+
 import pytest
 from azure.monitor.opentelemetry.exporter._connection_string_parser import ConnectionStringParser
 from hypothesis import HealthCheck, example, given, settings
@@ -281,3 +284,30 @@ def test_whatever_is_set_is_told_in_our_own_words(
                 assert words not in told.replace(text, "")
             if is_secret(group, field) and len(text) > 12:
                 assert text not in told
+
+
+BAD = (
+    *("-1", "nan", "1e999", "9" * 30, "null", "[1, 2]", "{}", "https://", "https://[", "ftp://x", "//", "..", "*", ","),
+    *("2026-02-30", "9999-12-31", "a\tb", "a\nb", "\N{GRINNING FACE}", "=", "a=b;", "<name>", "x" * 5000, TENANT),
+)
+OF_PYDANTIC = re.compile(r"pydantic|(Input|String|Value) (should|error)|[Vv]alidation|Assertion|type=")
+
+
+def test_every_bad_value_of_every_setting_is_told_in_one_sentence_of_ours(environment: pytest.MonkeyPatch) -> None:
+    for name in os.environ.keys() - GOOD.keys():
+        environment.delenv(name)  # each would be looked at a thousand times
+    refused = set()
+    for group, field in FIELDS:
+        for value in BAD:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(name_of(group, field), value)
+                try:
+                    load_settings(None)
+                except InvalidSettings as error:
+                    refused.add(name_of(group, field))
+                    for told in error.faults:
+                        assert not OF_PYDANTIC.search(told), told
+                        assert re.fullmatch(r"[A-Z].*\.", told), told  # one sentence, on one line
+    assert {name_of(group, field) for group, field in FIELDS} - refused == {
+        *("SQLITE_PATH", "LOG_HASH_KEY", "TEAMS_AUDIENCES", "ENTRA_AUDIENCES", "DOCS_SCOPES"),  # any text
+    }

@@ -1,6 +1,7 @@
 """Log lines go out in order while somebody reads, and hold up nobody while nobody does."""
 
 import os
+import select
 import threading
 from collections.abc import Iterator
 
@@ -58,6 +59,17 @@ def test_the_order_is_kept(pipe: tuple[int, int]) -> None:
         stream.write(f"{number} {LINE}")
     found = read_all(pipe[0], f"499 {LINE}".encode()).splitlines()
     assert [int(line.split()[0]) for line in found] == list(range(500))
+
+
+def test_where_nobody_can_tell_whether_the_reader_keeps_up_every_line_is_queued(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(select, "poll")  # as on Windows
+    stream = LogStream(pipe[1])
+    for number in range(10):
+        stream.write(f"{number}\n")
+    assert read_all(pipe[0], b"9\n").split() == [str(number).encode() for number in range(10)]
+    assert stream.drain(30)
 
 
 def test_a_long_line_is_written_whole(pipe: tuple[int, int]) -> None:

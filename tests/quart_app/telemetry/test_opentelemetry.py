@@ -112,6 +112,7 @@ async def test_a_request_is_a_span_named_by_its_route_with_a_child_for_each_upst
         "http.route": "/api/user",
         "http.response.status_code": 201,
         "url.scheme": "http",
+        "acs_auth.door": "entra",
         "acs_auth.request_id": "request-1",
         "acs_auth.route": "/api/user",
     }
@@ -210,7 +211,7 @@ async def test_requests_are_counted_by_route_status_and_error(
     assert collected.total("http.server.active_requests") == 0
 
 
-async def test_refused_tokens_are_counted_by_reason_and_the_keys_age_can_be_watched(
+async def test_refused_tokens_are_counted_by_door_and_reason_and_the_keys_age_can_be_watched(
     client: Client, bearer: Bearer, collected: Collected, local_azure: LocalAzure
 ) -> None:
     entra = local_azure.entra
@@ -228,8 +229,11 @@ async def test_refused_tokens_are_counted_by_reason_and_the_keys_age_can_be_watc
     teams = {"teams-user-aad-token": entra.teams_token("megan")}
     await client.get("/api/token/teams", headers={**bearer("alex"), **teams})
     points = collected.points("acs_auth.tokens.refused")
-    refused = {attributes["acs_auth.reason"]: count for attributes, count in points}
-    assert refused == {**dict.fromkeys(tokens, 1), "malformed": 2, "missing": 1, "subject": 1}
+    refused = {(attributes.get("acs_auth.door"), attributes["acs_auth.reason"]): count for attributes, count in points}
+    told = [*(("entra", reason) for reason in (*tokens, "subject")), (None, "malformed"), (None, "missing")]
+    assert refused == dict.fromkeys(told, 1)  # where there was no token, there is no door
+    doors = [(span.attributes or {}).get("acs_auth.door") for span in collected.spans]
+    assert [door for door in doors if door] == ["entra"] * 7
     spans = [(span.attributes or {}).get("acs_auth.reason") for span in collected.spans]
     assert [reason for reason in spans if reason] == [*tokens, "missing", "malformed", "subject"]
     assert len(collected.points("acs_auth.signing_keys.age")) == 1
@@ -335,6 +339,26 @@ async def test_nothing_that_is_exported_tells_who_called_or_holds_a_token(
     identity = created["acsUserIdentity"]
     secrets = [identity, identity.removeprefix("8:acs:"), issued["token"], user.object_id, user.tenant_id]
     for secret in [*secrets, "eyJ", "8:acs:", "https://"]:
+        assert secret not in text
+
+
+@pytest.mark.usefixtures("settings")
+async def test_nor_of_whom_a_caller_asks(
+    local_azure: LocalAzure, collected: Collected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENTRA_RESOLVE_SCOPE", "resolve_users")
+    token = local_azure.entra.access_token("megan", scope="access_as_user resolve_users")
+    headers = {"Authorization": f"Bearer {token}"}
+    asked = [*(user.object_id for user in local_azure.entra.users.values()), "99999999-0000-4000-8000-000000000000"]
+    async with create_app(load_settings(None), collected.telemetry) as app:
+        client = app.test_client()
+        created = await (await client.post("/api/user", headers=headers)).get_json()
+        answer = await client.post("/api/users/resolve", headers=headers, json={"userIds": asked})
+        assert len((await answer.get_json())["users"]) == 1
+    _, calls = children(collected, "POST /api/users/resolve")
+    assert [call.name for call in calls] == ["store get"] * len(asked)
+    text = collected.everything()
+    for secret in [*asked, created["acsUserIdentity"], "8:acs:"]:
         assert secret not in text
 
 

@@ -1,6 +1,7 @@
 """Limits: how often a user may ask, how many requests are served at once, who may call from a browser."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,28 @@ class TestTheRateLimit:
         assert not served(limit)
         clock.advance(refused.value.retry_after * (1 - share))
         assert served(limit)
+
+    @given(
+        per_minute=st.integers(1, 600),
+        requests=st.lists(st.tuples(st.floats(0, 30), st.integers(0, 1000)), max_size=50),
+    )
+    def test_a_heavy_request_costs_as_many_as_it_weighs_and_at_most_a_minutes_worth(
+        self, per_minute: int, requests: list[tuple[float, int]]
+    ) -> None:
+        clock = FakeClock(1_000_000)
+        limit = RateLimit(per_minute, clock=clock)
+        started, cost = clock.now, 0
+        for step, weight in requests:
+            clock.advance(step)
+            if served(limit):
+                cost += 1
+                with suppress(TooManyRequests):
+                    limit.weigh(ALEX, weight)
+                    cost += max(min(weight, per_minute), 1) - 1
+            assert cost <= per_minute + (clock.now - started) * per_minute / MINUTE + 1e-3
+        clock.advance(MINUTE)
+        limit.count(ALEX)
+        limit.weigh(ALEX, 1_000_000)
 
     def test_users_do_not_share_their_limit_and_neither_do_tenants(self) -> None:
         limit = RateLimit(1, clock=FakeClock(0))
