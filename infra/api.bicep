@@ -268,5 +268,3 @@ module reconcile 'modules/job.bicep' = if (!empty(configuration.jobs.reconcileSc
     operatorsGroupId: configuration.jobs.operatorsGroupId
   }
 }
-
-output id string = app.id

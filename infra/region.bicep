@@ -49,6 +49,9 @@ module api 'api.bicep' = {
       name: name
       token: '${short}-${configuration.token}'
       location: location
+      variables: union(configuration.variables, {
+        COSMOS_PREFERRED_REGIONS: empty(configuration.variables.?COSMOS_PREFERRED_REGIONS) ? '' : region(location)
+      })
       environmentId: containerEnvironment.outputs.id
       // azd looks for one container app with the service's tag: the first region's.
       tags: union(configuration.tags, { 'azd-service-name': 'none' })

@@ -132,6 +132,7 @@ var entra = empty(serviceSettings.?OIDC_ISSUER) || twoDoors
 var tellsSomebody = !empty(alertEmail) || !empty(alertWebhook)
 var readRegions = list('COSMOS_READ_REGIONS', cosmosReadRegions)
 var mappingsLocation = empty(cosmosLocation) ? location : cosmosLocation
+var accountRegions = map(concat([mappingsLocation], readRegions), each => region(each))
 var found = faults({
   containerImage: containerImage
   storageBackend: storageBackend
@@ -303,6 +304,13 @@ var configuration = {
       CORS_ALLOWED_ORIGINS: corsAllowedOrigins
       COSMOS_CONTAINER: storageBackend == 'cosmos' ? cosmos!.outputs.containerName : ''
       COSMOS_DATABASE: storageBackend == 'cosmos' ? cosmos!.outputs.databaseName : ''
+      // Where the account has several regions, reads go to the app's own one.
+      COSMOS_PREFERRED_REGIONS: storageBackend == 'cosmos' && !empty(readRegions) && contains(
+          accountRegions,
+          region(location)
+        )
+        ? region(location)
+        : ''
       COSMOS_ENDPOINT: storageBackend == 'cosmos' ? cosmos!.outputs.endpoint : ''
       DOCS_CLIENT_ID: browserClientId
       // Callers come from Microsoft Entra ID, from another issuer, or both. The managed identity is always the service's.

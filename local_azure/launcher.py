@@ -205,7 +205,7 @@ class _Run:
         self.echo(f"  {authorized} -X DELETE {service_url}/api/user")
         if self.options.two_doors:
             self.echo("\nThe same user at the other issuer is another user:")
-            self.echo(f"  TOKEN=$({shlex.join([*token, '--door', 'oidc'])})")
+            self.echo(f"  {shell.output_of('TOKEN', [*token, '--door', 'oidc'])}")
         self.echo(f"\nIn a browser: {service_url}")
         self.echo("  At sign-in it warns once, because it does not know this machine's own certificate authority,")
         self.echo(f"  {directory / 'ca.pem'}")

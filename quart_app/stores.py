@@ -143,6 +143,7 @@ async def _cosmos(opening: _Opening) -> _Opened:
             container=cosmos.container,
             key=cosmos.key.get_secret_value() if cosmos.key else None,
             credential=credential,
+            preferred_regions=cosmos.preferred_regions,
             create_if_missing=cosmos.create_if_missing,
         )
     )

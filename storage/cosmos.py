@@ -2,13 +2,16 @@
 
 On the request path there are point reads and writes only, one wire request each (two after a conflict). What a call
 costs and how the account has to be set up is in the guide to Cosmos DB.
+
+Writes, and whatever decides about one, go to the write region. With preferred regions a second client reads elsewhere.
 """
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -66,18 +69,21 @@ async def open_cosmos_store(
     """Connect, and check that the container can hold mappings.
 
     `now` gives the creation time of a mapping, in UTC. Raises `StoreMisconfigured` with the remedy for a missing
-    container, a container or account that can't keep mappings unique, and a refused credential; `StoreUnavailable` and
-    `StoreThrottled` when the account can't be asked.
+    container, a container or account that can't keep mappings unique or be read in several regions, and a refused
+    credential; `StoreUnavailable` and `StoreThrottled` when the account can't be asked.
     """
     credential = _checked(options)
     async with AsyncExitStack() as resources:
         session = await resources.enter_async_context(new_http_session())
-        client = CosmosClient(options.endpoint, credential, **_client_options(options, session))
-        resources.push_async_callback(client.close)
-        container = client.get_database_client(options.database).get_container_client(options.container)
 
-        async def connect() -> tuple[str, dict[str, Any]]:
+        async def connected(**regions: Any) -> CosmosClient:
+            client = CosmosClient(options.endpoint, credential, **_client_options(options, session), **regions)
+            resources.push_async_callback(client.close)
             await client.__aenter__()
+            return client
+
+        async def connect() -> _Account:
+            client = await connected(enable_endpoint_discovery=False)
             if options.create_if_missing:
                 await _create_if_missing(client, options)
             # The SDK has no public way to the account's properties.
@@ -85,23 +91,47 @@ async def open_cosmos_store(
             if account._EnableMultipleWritableLocations:  # noqa: SLF001
                 raise StoreMisconfigured(_SEVERAL_WRITE_REGIONS)
             policy = account.ConsistencyPolicy or {}
+            consistency = str(policy.get("defaultConsistencyLevel", "unknown"))
             # Reading the container also fills the SDK's cache: no later call needs it.
-            return str(policy.get("defaultConsistencyLevel", "unknown")), dict(await container.read())
+            container = _container(client, options)
+            _check_container(options, dict(await container.read()))
+            warnings: tuple[str, ...] = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
+            reads = container
+            if options.preferred_regions:
+                if consistency != "Strong":
+                    raise StoreMisconfigured(_lagging(consistency))
+                readable = [str(location["name"]) for location in account.ReadableLocations]
+                preferred, others, unknown = _in_order(options.preferred_regions, readable)
+                warnings += tuple(_unknown_region(each, readable) for each in unknown)
+                # The others come last: they are asked when the preferred ones don't answer.
+                regions = [*preferred, *others]
+                reads = _container(await connected(preferred_locations=regions), options)
+                await reads.read()
+            return _Account(container, reads, consistency, warnings)
 
         try:
-            consistency, properties = await _translated(options, session, connect, options.opening_timeout)
+            account = await _translated(options, session, connect, options.opening_timeout)
         except _NotFound:
             raise StoreMisconfigured(_missing(options)) from None
         except _CosmosAnswer as answer:
             raise _noted(StoreUnavailable(), answer.__notes__[0]) from None
-        _check_container(options, properties)
-        return CosmosMappingStore(options, container, session, resources.pop_all(), consistency, now)
+        return CosmosMappingStore(options, account, session, resources.pop_all(), now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """What was found at opening: the container by way of the write region, and for reads perhaps of a nearer one."""
+
+    container: ContainerProxy
+    reads: ContainerProxy
+    consistency: str
+    warnings: tuple[str, ...]
 
 
 class CosmosMappingStore:
     """Fulfils `MappingStore`; made by `open_cosmos_store`.
 
-    `consistency` is the account's default consistency level.
+    `consistency` is the account's default consistency level, `warnings` are a fault and its remedy each.
 
     A create is refused by the account itself if the user has an item, whatever the consistency: the 1:1 rule never
     depends on a read. Reads do: only with Strong (or, in the write region, BoundedStaleness) does every replica of
@@ -112,16 +142,16 @@ class CosmosMappingStore:
     def __init__(
         self,
         options: CosmosOptions,
-        container: ContainerProxy,
+        account: _Account,
         session: aiohttp.ClientSession,
         resources: AsyncExitStack,
-        consistency: str,
         now: Callable[[], datetime],
     ) -> None:
-        self.consistency = consistency
-        self.warnings: tuple[str, ...] = () if consistency in ("Strong", "BoundedStaleness") else (_weak(consistency),)
+        self.consistency = account.consistency
+        self.warnings = account.warnings
         self._options = options
-        self._container = container
+        self._container = account.container
+        self._reads = account.reads
         self._session = session
         self._resources = resources
         self._now = now
@@ -129,9 +159,12 @@ class CosmosMappingStore:
 
     async def get(self, user: UserKey) -> IdentityMapping | None:
         """See `MappingStore.get`. One point read."""
+        return await self._get(user, self._reads)
+
+    async def _get(self, user: UserKey, container: ContainerProxy) -> IdentityMapping | None:
         name = item_id(user)
         try:
-            item = await self._call(lambda: self._container.read_item(name, partition_key=name), _NotFound)
+            item = await self._call(lambda: container.read_item(name, partition_key=name), _NotFound)
         except _NotFound:
             return None
         return _readable(item, user)
@@ -146,7 +179,7 @@ class CosmosMappingStore:
                 # What is missing when an item is created can only be the container around it.
                 raise StoreMisconfigured(_missing(self._options)) from None
             except _Conflict:
-                existing = await self.get(user)
+                existing = await self._get(user, self._container)
                 if existing is not None:
                     raise MappingExists(existing) from None
                 # It was removed between the two calls, or the read lags behind the write: try again.
@@ -160,7 +193,7 @@ class CosmosMappingStore:
         """See `MappingStore.change`. One write bound to the etag, or one read where nothing changes."""
         changed = changed_mapping(mapping, deleting, signed_out_at)
         if changed == mapping:
-            current = await self.get(mapping.user)
+            current = await self._get(mapping.user, self._container)
             if current is None or current.version != mapping.version:
                 raise MappingChanged
             return current
@@ -223,7 +256,7 @@ class CosmosMappingStore:
     async def ping(self) -> None:
         """See `MappingStore.ping`. A point read, of an id that no user has."""
         try:
-            await self._call(lambda: self._container.read_item(_PING_ID, partition_key=_PING_ID), _NotFound)
+            await self._call(lambda: self._reads.read_item(_PING_ID, partition_key=_PING_ID), _NotFound)
         except _NotFound:
             return
 
@@ -307,9 +340,12 @@ def _client_options(options: CosmosOptions, session: aiohttp.ClientSession) -> d
 
     retry_throttle_total   -1, because 0 is falsy and means the default of 9
     retry_total            0: the connection policy would send even a write again after a lost answer
-    endpoint discovery     off: it repeats after 408, 500 and 503. The account's own name leads to the write region,
-                           after a failover to the new one.
+    endpoint discovery     off, but for reads in preferred regions: it repeats after 408, 500 and 503. The account's own
+                           name leads to the write region, after a failover to the new one.
     read_timeout           the default is 65 s; `timeout=` doesn't end a wait for a silent server
+
+    With discovery on, a read that fails in one region is repeated in the next, and in the first once more if all fail;
+    one that a region refuses as none of the account's (403), every second: tests/storage/test_cosmos_regions.py.
 
     What is left: opening repeats a failed read of the account three times; every five minutes the SDK reads
     the account in the background; a container that was made anew costs its first call two requests more.
@@ -320,8 +356,11 @@ def _client_options(options: CosmosOptions, session: aiohttp.ClientSession) -> d
         "read_timeout": options.read_timeout,
         "retry_total": 0,
         "retry_throttle_total": -1,
-        "enable_endpoint_discovery": False,
     }
+
+
+def _container(client: CosmosClient, options: CosmosOptions) -> ContainerProxy:
+    return client.get_database_client(options.database).get_container_client(options.container)
 
 
 async def _create_if_missing(client: CosmosClient, options: CosmosOptions) -> None:
@@ -445,6 +484,33 @@ def _weak(consistency: str) -> str:
         f"The Cosmos DB account's default consistency is {consistency}: mappings stay unique, but for a moment one "
         "replica of this service may not see a mapping that another one created. Set the account's default consistency "
         "to Strong."
+    )
+
+
+def _lagging(consistency: str) -> str:
+    return (
+        "COSMOS_PREFERRED_REGIONS needs an account whose default consistency is Strong, and this one's is "
+        f"{consistency}: a region that is not written to would show for a moment what is no longer so."
+    )
+
+
+def _in_order(preferred: Sequence[str], readable: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """The account's regions that are preferred, its other ones, and what is preferred and none of its regions.
+
+    Azure's names have short forms: West Europe is westeurope.
+    """
+    names = {name.lower().replace(" ", ""): name for name in readable}
+    return (
+        [names[each] for each in preferred if each in names],
+        [name for short, name in names.items() if short not in preferred],
+        [each for each in preferred if each not in names],
+    )
+
+
+def _unknown_region(region: str, readable: Sequence[str]) -> str:
+    return (
+        f"COSMOS_PREFERRED_REGIONS names {region}, which is no region of this Cosmos DB account "
+        f"({', '.join(readable)}): nothing is read there. Add the region to the account, or name another one."
     )
 
 

@@ -14,6 +14,8 @@ class CosmosOptions:
     endpoint            `https://<account>.documents.azure.com/`, another cloud's or an emulator's
     key, credential     exactly one: an account key in base64, or what gets Entra ID tokens. A credential is closed by
                         whoever made it.
+    preferred_regions   where to read, nearest first, by Azure's short names such as `northeurope`; the account's others
+                        come after them. Empty: from the write region, as everything else
     create_if_missing   make the database and the container; for development, and with a key only
     connection_timeout  for a connection to be made
     read_timeout        for an answer to begin or to go on
@@ -27,6 +29,7 @@ class CosmosOptions:
     container: str
     key: str | None = None
     credential: "AsyncTokenCredential | None" = None
+    preferred_regions: tuple[str, ...] = ()
     create_if_missing: bool = False
     connection_timeout: float = 2.0
     read_timeout: float = 3.0

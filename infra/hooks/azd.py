@@ -50,6 +50,9 @@ class Azure(Protocol):
     def add_principal(self, client_id: str) -> bool:
         """Makes an application's service principal; false if that is not allowed."""
 
+    def consents(self, client_id: str) -> set[str] | None:
+        """The delegated permissions that somebody gave an application for everybody; `None` if they can't be told."""
+
 
 class AzdEnvironment:
     """The environment that azd runs the hook with."""
@@ -107,6 +110,15 @@ class AzdAzure:
     def add_principal(self, client_id: str) -> bool:
         status, _ = self._ask("POST", f"{self._graph}/v1.0/servicePrincipals", GRAPH, {"appId": client_id})
         return status == 201
+
+    def consents(self, client_id: str) -> set[str] | None:
+        # https://learn.microsoft.com/graph/api/serviceprincipal-list-oauth2permissiongrants
+        path = f"/v1.0/servicePrincipals(appId='{client_id}')/oauth2PermissionGrants"
+        status, body = self._ask("GET", f"{self._graph}{path}", GRAPH)
+        if status != 200:
+            return None
+        grants = [each for each in body.get("value", []) if each.get("consentType") == "AllPrincipals"]
+        return {scope for each in grants for scope in str(each.get("scope", "")).split()}
 
     def _ask(
         self, method: str, url: str, resource: str, body: dict[str, str] | None = None
@@ -167,6 +179,15 @@ def acs_resources(environment: Environment, azure: Azure) -> list[dict[str, Any]
     """The ACS resources in the resource group, with name and id; none where there is no group. Raises `Refused`."""
     kind = urllib.parse.quote("resourceType eq 'Microsoft.Communication/communicationServices'")
     return azure.items(f"{group_path(environment)}/resources?$filter={kind}&api-version=2021-04-01")
+
+
+def tell_whether_the_app_exists(environment: Environment, azure: Azure, name: str) -> None:
+    """Keeps for the templates whether the container app is there: what people set on it by hand is then handed back.
+
+    azd finds it out, too, but for `azd up` only after it has read the parameters. Raises `Refused`.
+    """
+    app = azure.get(f"{group_path(environment)}/providers/Microsoft.App/containerApps/{name}?api-version=2025-07-01")
+    environment.set("SERVICE_API_RESOURCE_EXISTS", "true" if app else "false")
 
 
 def folder(environment: Environment) -> Path:

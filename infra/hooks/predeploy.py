@@ -1,6 +1,6 @@
 """Before the service is deployed: whether it runs already, so that what people set on it by hand is kept."""
 
-from infra.hooks.azd import Azure, Environment, Refused, group_path, run
+from infra.hooks.azd import Azure, Environment, Refused, run, tell_whether_the_app_exists
 
 
 def predeploy(environment: Environment, azure: Azure) -> None:
@@ -13,8 +13,7 @@ def predeploy(environment: Environment, azure: Azure) -> None:
     name = environment.get("SERVICE_API_NAME")
     if not name:
         raise Refused("The resources are not known: run azd provision, or azd env refresh where somebody else did.")
-    app = azure.get(f"{group_path(environment)}/providers/Microsoft.App/containerApps/{name}?api-version=2025-07-01")
-    environment.set("SERVICE_API_RESOURCE_EXISTS", "true" if app else "false")
+    tell_whether_the_app_exists(environment, azure, name)
 
 
 if __name__ == "__main__":

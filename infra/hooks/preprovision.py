@@ -5,7 +5,17 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from infra.hooks.azd import Azure, Environment, Refused, acs_resources, ask, group_path, run, say
+from infra.hooks.azd import (
+    Azure,
+    Environment,
+    Refused,
+    acs_resources,
+    ask,
+    group_path,
+    run,
+    say,
+    tell_whether_the_app_exists,
+)
 
 ACS_DATA_LOCATIONS = (
     *("Africa", "Asia Pacific", "Australia", "Brazil", "Canada", "Europe", "France", "Germany", "India", "Japan"),
@@ -34,6 +44,8 @@ DEFAULTS = {
     "ZONE_REDUNDANT": "false",
 }
 ALIKE = {"1": "true", "0": "false"}
+GRAPH_PERMISSION = "User.ReadWrite"
+"""What the service may do in Microsoft Graph on behalf of its callers."""
 RIGHTS = ("Microsoft.Resources/deployments/write", "Microsoft.Authorization/roleAssignments/write")
 PROVIDERS = (
     *("Microsoft.App", "Microsoft.Communication", "Microsoft.ContainerRegistry", "Microsoft.DocumentDB"),
@@ -58,9 +70,12 @@ def preprovision(environment: Environment, azure: Azure) -> None:
     if faults:
         raise Refused("\n".join(faults))
     _register_providers(environment, azure)
+    if "acs-auth-token" in tags:
+        tell_whether_the_app_exists(environment, azure, f"ca-api-{tags['acs-auth-token']}")
     _find_the_budget(environment, azure, tags)
     _find_a_deleted_vault(environment, azure)
     _tell_of_a_trial(environment, azure)
+    _tell_of_missing_consent(environment, azure)
 
 
 def _ask_for_the_data_location(environment: Environment) -> None:
@@ -177,6 +192,22 @@ def _tell_of_a_trial(environment: Environment, azure: Azure) -> None:
             "This is a trial subscription, in which Azure builds no images (ACR Tasks): "
             "start Docker, so that azd can build it here."
         )
+
+
+def _tell_of_missing_consent(environment: Environment, azure: Azure) -> None:
+    """The first deployment makes the registration, so nobody can have consented yet: it is told, and stops nothing."""
+    if environment.get("STORAGE_BACKEND") != "graph":
+        return
+    api = environment.get("API_CLIENT_ID") or environment.get("DEPLOYED_API_CLIENT_ID")
+    try:
+        if api and GRAPH_PERMISSION in (azure.consents(api) or ()):
+            return
+    except Refused as error:
+        say(str(error))
+    say(
+        f"The Graph store takes an administrator's consent to {GRAPH_PERMISSION}, without which every caller gets 403 "
+        f"consent_required: az ad app permission admin-consent --id {api or 'with the id that is told at the end'}"
+    )
 
 
 if __name__ == "__main__":

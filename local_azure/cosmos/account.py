@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import copy
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from aiohttp import web
 from local_azure.clock import Clock
 from local_azure.control import add_fault_routes
 from local_azure.cosmos.authorization import Authorization
-from local_azure.cosmos.errors import CosmosError, bad_request, no_operation
+from local_azure.cosmos.errors import CosmosError, bad_request, no_operation, write_forbidden
 from local_azure.cosmos.queries import parse
 from local_azure.cosmos.storage import Container, Storage, StoredItem
 from local_azure.faults import Faults
@@ -36,12 +37,14 @@ _RANGES_ETAG = '"1"'
 # Request units of small items, roughly as the service charges them.
 _CHARGES = {"read_item": 1.0, "create_item": 6.29, "replace_item": 10.29, "delete_item": 6.29, "query_items": 2.83}
 
+_WRITES = ("create_item", "replace_item", "delete_item")
+
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Body = dict[str, Any]
 
 
 class Cosmos:
-    """One Cosmos DB account with one region, key and Entra ID authentication.
+    """One Cosmos DB account with key and Entra ID authentication, in one region unless `read_region` adds more.
 
     `verify` answers the claims of a valid Entra ID access token, or `None`. `consistency` is the account's default:
     Strong, BoundedStaleness, Session, ConsistentPrefix or Eventual. `partition_key_path` is that of the container that
@@ -63,6 +66,8 @@ class Cosmos:
         self._consistency = consistency
         self._multiple_write_regions = multiple_write_regions
         self._url = url
+        self._takes_writes = True
+        self._readable = [_location("Local", url)]
         self._host = urlsplit(url).hostname or ""
         self._storage = Storage(state, clock=clock, key_bytes=_KEY_BYTES)
         self._authorization = Authorization(self._storage.key, url, clock=clock, verify=verify)
@@ -90,6 +95,14 @@ class Cosmos:
         self._route(application, "POST", "/dbs", "create_database", self._create_database)
         application.router.add_get("/", self._get_account, name="get_account")
         return application
+
+    def read_region(self, name: str, url: str) -> "Cosmos":
+        """One more region, which is reached at `url`: the same items, its own faults and counts, and no writes."""
+        region = copy.copy(self)
+        region.faults = Faults()
+        region._takes_writes = False  # noqa: SLF001 (its own class)
+        self._readable.append(_location(name, url))
+        return region
 
     def service_environment(self) -> dict[str, str]:
         """The settings that point the service at this account."""
@@ -149,6 +162,8 @@ class Cosmos:
                 self._authorization.require_control_plane(principal, request.method, request.path)
             if request.match_info.http_exception is not None:
                 raise no_operation(request.match_info.http_exception)
+            if operation in _WRITES and not self._takes_writes:
+                raise write_forbidden()
             response = await handler(request)
         except CosmosError as error:
             activity = _activity(request)
@@ -164,7 +179,6 @@ class Cosmos:
 
     async def _get_account(self, _: web.Request) -> web.Response:
         # The SDK sends its requests to the locations that are advertised here, not to the endpoint it was given.
-        location = [{"name": "Local", "databaseAccountEndpoint": f"{self._url}/"}]
         body = {
             "_self": "",
             "id": self._host.partition(".")[0],
@@ -172,8 +186,8 @@ class Cosmos:
             "media": "//media/",
             "addresses": "//addresses/",
             "_dbs": "//dbs/",
-            "writableLocations": location,
-            "readableLocations": location,
+            "writableLocations": self._readable[:1],
+            "readableLocations": self._readable,
             "enableMultipleWriteLocations": self._multiple_write_regions,
             "userReplicationPolicy": {"asyncReplication": False, "minReplicaSetSize": 3, "maxReplicasetSize": 4},
             "userConsistencyPolicy": {"defaultConsistencyLevel": self._consistency},
@@ -356,6 +370,10 @@ def _is_query_plan(request: web.Request) -> bool:
 
 def _is_upsert(request: web.Request) -> bool:
     return request.headers.get("x-ms-documentdb-is-upsert", "").lower() == "true"
+
+
+def _location(name: str, url: str) -> dict[str, str]:
+    return {"name": name, "databaseAccountEndpoint": f"{url}/"}
 
 
 def _activity(request: web.Request) -> str:

@@ -44,6 +44,11 @@ def precondition_failed() -> CosmosError:
     )
 
 
+def write_forbidden() -> CosmosError:
+    """403 of a region that takes no writes: sub-status 3. The text is inferred."""
+    return CosmosError(403, "Forbidden", "The requested operation cannot be performed at this region", 3)
+
+
 def no_operation(refused: web.HTTPException) -> CosmosError:
     """404 or 405: there is nothing at this path, or not for this method. The texts are inferred."""
     if refused.status == 405:

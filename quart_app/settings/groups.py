@@ -33,6 +33,7 @@ from quart_app.settings.values import (
     check_within_90_days,
     looking_like,
     parse_date,
+    split_words,
 )
 
 ACS_TEAMS_AUDIENCES = (
@@ -254,6 +255,7 @@ class StorageSettings(Group):
     backend: StorageBackend
 
 
+Region = Annotated[str, looking_like(r"[a-z][a-z0-9]*", "must be a region by Azure's short name, such as northeurope")]
 CosmosName = Annotated[str, looking_like(r"[^/\\?#]{1,255}", "must be a name without /, \\, ? and #")]
 
 
@@ -265,6 +267,7 @@ class CosmosSettings(Group):
     key: Annotated[SecretStr, AfterValidator(check_base64)] | None = None
     database: CosmosName = "acs-auth"
     container: CosmosName = "identity-mappings"
+    preferred_regions: Annotated[tuple[Region, ...], BeforeValidator(split_words)] = ()
     create_if_missing: bool = False
 
 

@@ -21,6 +21,7 @@ FOUND = {
     "COSMOS_CONTAINER": "the container of cosmos.bicep",
     "COSMOS_DATABASE": "the database of cosmos.bicep",
     "COSMOS_ENDPOINT": "the Cosmos DB account",
+    "COSMOS_PREFERRED_REGIONS": "the app's own region, where COSMOS_READ_REGIONS adds regions to the account",
     "DOCS_CLIENT_ID": "BROWSER_CLIENT_ID, or the registration that is made",
     "ENTRA_AUTHORITY_HOST": "the cloud",
     "ENTRA_CLIENT_ID": "API_CLIENT_ID, or the registration that is made",

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ DOCUMENTS = [
 ]
 OF_EXTENSIONS = [["communication"], ["containerapp", "job", "logs"], ["monitor", "app-insights"]]
 """Commands that the Azure CLI installs an extension for when they are used first."""
+OF_THE_SHELL = (">", ">>", "<", "|", "&&", "||", ";")
+"""What follows one of them is no argument of the command."""
 PARSE = """
 import json, sys
 from azure.cli.core import get_default_cli
@@ -58,7 +61,8 @@ def commands(text: str) -> Iterator[list[str]]:
             )
             for each in (outer, *inner):
                 if each.startswith("az "):
-                    yield shlex.split(re.sub(r"\$\{?\w+(%%\.\*)?\}?", "VALUE", each.removeprefix("az ")))
+                    words = shlex.split(re.sub(r"\$\{?\w+(%%\.\*)?\}?", "VALUE", each.removeprefix("az ")))
+                    yield list(takewhile(lambda word: word not in OF_THE_SHELL, words))
 
 
 def whole_lines(block: str) -> Iterator[str]:
@@ -87,10 +91,14 @@ def test_a_comment_would_be_noticed() -> None:
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
-    text = "```sh\nname=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x\n```\n"
+    text = (
+        "```sh\nname=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x\n"
+        "az account show > file\n```\n"
+    )
     assert list(commands(text)) == [
         ["acr", "list", "--query", "[0].name"],
         ["lock", "create", "--name", "VALUE", "--resource", "x"],
+        ["account", "show"],
     ]
 
 

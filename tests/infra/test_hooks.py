@@ -71,6 +71,7 @@ class Subscription:
         self.may_register = True
         self.principals: set[str] = set()
         self.may_add = True
+        self.consented: set[str] | None = None
         for each in PROVIDERS:
             self.paths[f"/subscriptions/{SUBSCRIPTION}/providers/{each}"] = {"registrationState": "Registered"}
 
@@ -90,6 +91,9 @@ class Subscription:
     def add_principal(self, client_id: str) -> bool:
         self.principals |= {client_id} if self.may_add else set()
         return self.may_add
+
+    def consents(self, client_id: str) -> set[str] | None:
+        return self.consented
 
     def deployed(self, **tags: str) -> "Subscription":
         """The same after a deployment."""
@@ -112,6 +116,16 @@ class TestPreprovision:
     def test_a_later_one_may_too_however_values_are_written(self) -> None:
         values = Values(PRIVATE_NETWORK="0", ACS_DATA_LOCATION="europe", STORAGE_BACKEND="")
         preprovision(values, Subscription().deployed().with_acs())
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_an_environment_that_was_just_made_knows_whether_the_app_exists(self, exists: bool) -> None:
+        subscription = Subscription().deployed()
+        if exists:
+            subscription.paths[f"{GROUP}/providers/Microsoft.App/containerApps/ca-api-abc"] = {"name": "ca-api-abc"}
+        values = Values(CONTAINER_IMAGE="ghcr.io/owner/repository:1")
+        preprovision(values, subscription)
+        assert values.get("SERVICE_API_RESOURCE_EXISTS") == str(exists).lower()
+        assert "var name = 'ca-api-${checkedToken}'" in (ROOT / "infra/resources.bicep").read_text()
 
     def test_subscription_and_region_come_first(self) -> None:
         with pytest.raises(Refused, match="Choose a subscription and a region first"):
@@ -239,6 +253,26 @@ class TestPreprovision:
         }
         preprovision(Values(), subscription)
         assert "start Docker" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("consented", [None, set(), {"User.Read", "offline_access"}])
+    @pytest.mark.parametrize("given", [{}, {"API_CLIENT_ID": "an-id"}, {"DEPLOYED_API_CLIENT_ID": "an-id"}])
+    def test_a_graph_store_without_consent_is_told_before_anything_is_deployed(
+        self, given: dict[str, str], consented: set[str] | None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        subscription = Subscription()
+        subscription.consented = consented
+        preprovision(Values(STORAGE_BACKEND="graph", **given), subscription)
+        said = capsys.readouterr().err
+        assert said.startswith("The Graph store takes an administrator's consent to User.ReadWrite, without which")
+        assert ("--id an-id" in said) == bool(given)
+        assert len(said.splitlines()) == 1
+
+    def test_a_consent_that_is_there_is_not_asked_for(self, capsys: pytest.CaptureFixture[str]) -> None:
+        subscription = Subscription()
+        subscription.consented = {"User.ReadWrite"}
+        preprovision(Values(STORAGE_BACKEND="graph", API_CLIENT_ID="an-id"), subscription)
+        preprovision(Values(STORAGE_BACKEND="cosmos"), Subscription())
+        assert capsys.readouterr().err == ""
 
     def test_all_locations_are_offered_once(self) -> None:
         assert len(set(ACS_DATA_LOCATIONS)) == len(ACS_DATA_LOCATIONS)
@@ -478,6 +512,23 @@ class TestAzd:
         assert azure.add_principal(ACS_APPLICATION) is False
         answers["POST /v1.0/servicePrincipals"] = (201, {})
         assert azure.add_principal(ACS_APPLICATION) is True
+
+    def test_consents_for_everybody_are_read_and_others_are_not(
+        self, server: tuple[str, dict[str, tuple[int, Any]], list[str]]
+    ) -> None:
+        address, answers, _ = server
+        azure = AzdAzure("", address, address)
+        assert azure.consents("an-id") is None
+        answers["GET /v1.0/servicePrincipals(appId='an-id')/oauth2PermissionGrants"] = (
+            200,
+            {
+                "value": [
+                    {"consentType": "AllPrincipals", "scope": " User.ReadWrite openid"},
+                    {"consentType": "Principal", "scope": "Mail.Read"},
+                ]
+            },
+        )
+        assert azure.consents("an-id") == {"User.ReadWrite", "openid"}
 
     def test_a_value_is_kept_when_it_is_new(self) -> None:
         environment = AzdEnvironment({"AZURE_ENV_NAME": "prod", "A": " 1 "})

@@ -28,7 +28,7 @@ IN_TENANT = Tenant(TENANT, "https://login.microsoftonline.com", "api://AzureADTo
 AZ = """
 import json, os, sys
 from pathlib import Path
-from tests.infra.directory import Directory
+from directory import Directory  # not as tests.infra.directory, which takes pytest along, each time
 
 path = Path(os.environ["DIRECTORY"])
 arguments = sys.argv[1:]
@@ -235,7 +235,7 @@ class TestCommandLine:
     def _az(self, tmp_path: Path) -> None:
         self.directory = tmp_path
         az = tmp_path / "az"
-        az.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{AZ}")
+        az.write_text(f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(ROOT / 'tests/infra')!r})\n{AZ}")
         az.chmod(0o755)
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -249,7 +249,7 @@ class TestCommandLine:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
         return done.returncode, done.stdout, done.stderr

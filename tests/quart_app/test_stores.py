@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from local_azure.environment import LocalAzure
+from quart_app.settings import load_settings
+from quart_app.stores import open_mapping_store
+from storage.mapping import UserKey
+from tests.support.running_cosmos import running_cosmos, running_read_region
 from tests.support.service_process import environment_for, finished, python
+from upstream.retrying import RetryPolicy
 
 REPORT = """
 import asyncio, sys
@@ -30,3 +35,16 @@ async def test_the_service_imports_nothing_of_the_stores_that_are_not_chosen(
     status, out, _ = await finished(await python(environment_for(local_azure, tmp_path, storage), "-c", REPORT))
     assert status == 0
     assert set(out.split()) == NEEDED[storage]
+
+
+async def test_mappings_are_read_in_the_preferred_region(
+    local_azure: LocalAzure, state_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_cosmos(state_directory) as account, running_read_region(account, state_directory) as near:
+        given = environment_for(local_azure, tmp_path, "cosmos") | account.service_environment()
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("COSMOS_PREFERRED_REGIONS", "northeurope")
+        async with open_mapping_store(load_settings(None), RetryPolicy()) as store:
+            assert await store.get(UserKey("tenant", "user")) is None
+        assert (near.counts["read_item"], account.counts["read_item"]) == (1, 0)

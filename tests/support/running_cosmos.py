@@ -52,6 +52,22 @@ async def running_cosmos(
         state.close()
 
 
+@asynccontextmanager
+async def running_read_region(account: Cosmos, directory: Path, name: str = "North Europe") -> AsyncIterator[Cosmos]:
+    """One more region of a running account, with faults and counts of its own, on another port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    region = account.read_region(name, f"https://localhost:{listening.getsockname()[1]}")
+    runner = web.AppRunner(region.application(), access_log=None, shutdown_timeout=0.5)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listening, ssl_context=LocalAuthority(directory).server_context()).start()
+        yield region
+    finally:
+        region.faults.release()
+        await runner.cleanup()
+        listening.close()
+
+
 @contextmanager
 def cosmos_in_a_thread(directory: Path) -> Iterator[Cosmos]:
     """A stand-in with an event loop of its own, for tests that have several loops or none. Only `faults` is shared."""

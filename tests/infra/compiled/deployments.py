@@ -47,7 +47,7 @@ CONFIGURATION: dict[str, Any] = {
     "minReplicas": 2,
     "maxReplicas": 10,
     "concurrentRequests": 50,
-    "variables": {"STORAGE_BACKEND": "cosmos"},
+    "variables": {"STORAGE_BACKEND": "cosmos", "COSMOS_PREFERRED_REGIONS": "westeurope"},
     "secrets": {"LOG_HASH_KEY": "https://kv.vault.azure.net/secrets/log-hash-key"},
     "jobs": {"commands": "caj-commands", "reconcile": "caj-reconcile", "reconcileSchedule": "", "operatorsGroupId": ""},
 }

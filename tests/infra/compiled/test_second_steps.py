@@ -8,7 +8,7 @@ import pytest
 from tests.infra import azd
 from tests.infra.bicep import Bicep
 from tests.infra.compiled.contracts import ACS, COSMOS
-from tests.infra.compiled.deployments import FIRST, PRIVATE, Deployment
+from tests.infra.compiled.deployments import FIRST, OWN_IMAGE, PRIVATE, Deployment
 
 AUTOSCALE = {"COSMOS_CAPACITY": "autoscale"}
 BUDGET = {"MONTHLY_BUDGET": "100", "ALERT_EMAIL": "ops@example.com", "BUDGET_START_DATE": "2026-11-01"}
@@ -84,8 +84,27 @@ def test_a_second_region_shares_what_must_be_one_and_has_names_of_its_own(deploy
     assert second.app is not None
     assert (first.app["tags"]["azd-service-name"], second.app["tags"]["azd-service-name"]) == ("api", "none")
     assert first.app["identity"] == second.app["identity"]
-    assert [each["env"][2:] for each in first.containers] == [each["env"][2:] for each in second.containers]
+    told, there = ([_variables(each) for each in deployment.containers] for deployment in (first, second))
+    assert {each.pop("COSMOS_PREFERRED_REGIONS") for each in told} == {"westeurope"}
+    assert {each.pop("COSMOS_PREFERRED_REGIONS") for each in there} == {"northeurope"}, "it reads where it is"
+    assert told == there
     assert second.one("Microsoft.App/managedEnvironments")["properties"]["publicNetworkAccess"] == "Disabled"
+
+
+@pytest.mark.parametrize(
+    ("given", "region"),
+    [
+        ({}, ""),
+        (AUTOSCALE, ""),
+        (AUTOSCALE | {"COSMOS_READ_REGIONS": "North Europe"}, "westeurope"),
+        (AUTOSCALE | {"COSMOS_READ_REGIONS": "North Europe", "COSMOS_LOCATION": "France Central"}, ""),
+    ],
+)
+def test_reads_go_to_the_apps_own_region_where_the_account_is_there_and_elsewhere(
+    given: Mapping[str, str], region: str, bicep: Bicep
+) -> None:
+    deployment = deployed(bicep, {**given, **OWN_IMAGE})
+    assert {_variables(each).get("COSMOS_PREFERRED_REGIONS") for each in deployment.containers} == {region}
 
 
 def test_another_environment_has_another_one(bicep: Bicep) -> None:
@@ -132,3 +151,8 @@ def _alike(value: Any) -> Any:
     if isinstance(value, list):
         return [_alike(each) for each in value]
     return value.lower() if isinstance(value, str) and "/resourceGroups/" in value else value
+
+
+def _variables(container: dict[str, Any]) -> dict[str, Any]:
+    """What a container is told, but for its port and where telemetry goes."""
+    return {each["name"]: each.get("value", each.get("secretRef")) for each in container["env"][2:]}

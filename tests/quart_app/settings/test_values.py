@@ -186,6 +186,7 @@ def test_a_secret_may_hold_anything_inside(environment: pytest.MonkeyPatch, valu
         ("COSMOS_CREATE_IF_MISSING", "perhaps", "COSMOS_CREATE_IF_MISSING: must be true or false."),
         ("GRAPH_EXTENSION_NAME", "com contoso", "letters, digits, dots and underscores"),
         ("COSMOS_DATABASE", "a/b", "a name without /"),
+        ("COSMOS_PREFERRED_REGIONS", "WestEurope", "a region by Azure's short name, such as northeurope"),
         ("APPLICATIONINSIGHTS_CONNECTION_STRING", TENANT, "must look like InstrumentationKey="),
         (
             "APPLICATIONINSIGHTS_CONNECTION_STRING",
