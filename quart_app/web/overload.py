@@ -30,7 +30,7 @@ SMALLEST_ROOM = 8
 class Room:
     """How many requests may be served at once: fewer with each reading above `late_seconds`, else a few more each time.
 
-    Without bound at first. What is not late is soon without one again.
+    There is no bound until it is late for the first time; from then on it grows with each reading that is not.
     """
 
     def __init__(self, late_seconds: float) -> None:
