@@ -62,7 +62,7 @@ class Telemetry:
         return _ignore
 
     def refused(self, cause: str) -> None:
-        """A request was refused with 503 before anything was done for it; `cause` is `places` or `lateness`."""
+        """A request was refused with 503 before anything was done: `cause` is `places`, `lateness` or `flights`."""
 
     def minted(self) -> None:
         """An ACS identity was made."""
