@@ -15,6 +15,7 @@ logger = logging.getLogger("mkdocs.hooks.repository_links")
 
 _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 _BLOCK_OF_A_STEP = re.compile(r"^ {3}```.*?^ {3}```$", re.MULTILINE | re.DOTALL)
+_INCLUDE = re.compile(r"^<!-- include (\S+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 
 
@@ -38,10 +39,16 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
     MkDocs takes a block for a part of a numbered step only if it is indented by four blanks; GitHub needs three.
     """
+    markdown = _INCLUDE.sub(lambda include: included(include[1]), markdown)
     markdown = _BLOCK_OF_A_STEP.sub(
         lambda block: block[0].replace("   ", "    ", 1).replace("\n   ", "\n    "), markdown
     )
     return with_repository_links(markdown, Path(page.file.abs_src_path), config["repo_url"])
+
+
+def included(name: str) -> str:
+    """The file `name` of the repository without its title, for a page that GitHub shows with a link to it."""
+    return (ROOT / name).read_text().partition("\n")[2].strip()
 
 
 def with_repository_links(markdown: str, path: Path, repository: str) -> str:

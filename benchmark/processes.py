@@ -141,9 +141,14 @@ async def upstreams(directory: Path) -> AsyncIterator[Upstreams]:
 
 
 @asynccontextmanager
-async def service(settings: Mapping[str, str], cores: Cores, log: Path) -> AsyncIterator[Child]:
-    """Run `acs-auth serve` until it is ready. What it logs goes to the file `log`, as it would in production."""
-    async with _serving(SERVE, {**SETTINGS, **settings}, cores, log) as process:
+async def service(
+    settings: Mapping[str, str], cores: Cores, log: Path, arguments: Sequence[str] = SERVE
+) -> AsyncIterator[Child]:
+    """Run `acs-auth serve` until it is ready. What it logs goes to the file `log`, as it would in production.
+
+    `arguments` are those of Python, for another way to start the service.
+    """
+    async with _serving(arguments, {**SETTINGS, **settings}, cores, log) as process:
         yield await _ready(process, "/health/ready")
 
 

@@ -1,4 +1,4 @@
-"""Time as the stand-ins see it; tests pass one of their own."""
+"""Time as the stand-ins see it; tests pass their own."""
 
 from collections.abc import Callable
 

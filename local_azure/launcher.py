@@ -42,7 +42,7 @@ STOPPING_SIGNALS = tuple(
 
 
 class CannotRun(Exception):
-    """Something stands in the way; the message says what, in one sentence. `status` is the exit status."""
+    """Something prevents the run; the message says what, in one sentence. `status` is the exit status."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ async def run(options: Options, echo: Echo) -> None:
 
 @contextlib.contextmanager
 def _sentences(options: Options) -> Iterator[None]:
-    """Turn whatever stands in the way into `CannotRun`."""
+    """Turn whatever prevents the run into `CannotRun`."""
     try:
         yield
     except (AlreadyRunning, PortsBusy, ServiceNotReady, RoundTripFailed) as failed:
@@ -165,7 +165,7 @@ class _Run:
         }
 
     async def serve(self) -> None:
-        """Run the service, make one round trip, and wait. Raises when the service ends by itself."""
+        """Run the service, make one round trip, and wait. Raises if the service ends on its own."""
         variables = environment(os.environ, self.settings())
         try:
             async with ServiceProcess(variables, self.options.state_directory, self.log) as service:

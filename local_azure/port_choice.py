@@ -1,4 +1,4 @@
-"""Which ports a run listens on, and what stands in the way."""
+"""Which ports a run listens on, and what prevents it."""
 
 import contextlib
 import errno
@@ -60,7 +60,7 @@ def choose(asked: AskedPorts, *, with_service: bool) -> ChosenPorts:
 def free_port() -> int:
     """Some port that is free at the moment. Raises `PortsBusy`.
 
-    It is below those that systems give away by themselves, so that nobody gets it by chance before it is used.
+    It is below the range from which systems assign ports, so that nobody gets it by chance before it is used.
     """
     for port in random.Random().sample(_SELDOM_USED, _ATTEMPTS):  # noqa: S311 (any will do)
         if _obstacle(port) is None:
@@ -108,7 +108,7 @@ def _obstacle(port: int) -> str | None:
 
 
 def _answers(port: int) -> bool:
-    """Whether somebody listens: on all addresses, beside whom macOS lets us bind one, or on the other localhost."""
+    """Whether somebody listens: on all addresses, where macOS still lets us bind one, or on the other localhost."""
     for host in (LOOPBACK, "::1"):
         with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
             return True

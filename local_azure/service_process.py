@@ -63,7 +63,7 @@ else:
 
 
 class ServiceEnded(Exception):
-    """The service ended by itself. `status` is the exit status to pass on; never 0, because it should not have."""
+    """The service ended on its own. `status` is the exit status to pass on; never 0, because it should not have."""
 
     def __init__(self, code: int, when: str, log: Path) -> None:
         name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
@@ -80,7 +80,7 @@ class ServiceProcess:
 
     environment  all its variables (see `environment`), `PORT` among them: it listens there on 127.0.0.1
     directory    where it runs: away from the checkout, whose `.env` describes a real deployment
-    log          the file for all that it writes, which is begun anew
+    log          the file for all that it writes, emptied first
 
     As long as it runs, `process` is it.
     """
@@ -131,7 +131,7 @@ class ServiceProcess:
             ) from error
 
     async def end(self) -> None:
-        """Wait until it ends by itself; raises `ServiceEnded` then."""
+        """Wait until it ends on its own; raises `ServiceEnded` then."""
         raise ServiceEnded(await self.process.wait(), "unexpectedly", self.log)
 
     async def _is_ready(self, session: aiohttp.ClientSession, path: str) -> bool:

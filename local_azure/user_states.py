@@ -32,7 +32,7 @@ class UserKey(NamedTuple):
 
 
 class Mark(StrEnum):
-    """What a user may hold or lack; nobody has a mark unless it is given."""
+    """What a user may hold or lack; nobody has a mark without being given one."""
 
     DIRECTORY_ROLE = "directory_role"
     """Holds a role such as Global Administrator: no application may change this user.

@@ -92,7 +92,9 @@ async def create_app(
             acs,
             retry=retry,
             token_cache=_token_cache(settings.acs),
+            flight_limit=settings.server.max_concurrent_requests,
             on_lookup=telemetry.cache("mapping"),
+            on_refused=lambda: telemetry.refused("flights"),
         )
         stack.push_async_callback(identities.aclose)
         stop = stop or asyncio.Event()

@@ -146,8 +146,8 @@ _DOCUMENTATION = (
     "https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling"
 )
 _PASSING_ADVICE = (
-    "The platform's identity endpoint is not there yet, or in trouble, which passes. If it lasts, check that this "
-    "workload has the managed identity ENTRA_MANAGED_IDENTITY_CLIENT_ID."
+    "The platform's identity endpoint is not there yet, or in trouble, which usually passes. If it lasts, check that "
+    "this workload has the managed identity ENTRA_MANAGED_IDENTITY_CLIENT_ID."
 )
 _REFUSED_ADVICE = (
     "Check that ENTRA_MANAGED_IDENTITY_CLIENT_ID is the client id of a user-assigned managed identity, and that this "

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +15,19 @@ import psutil
 
 from benchmark.load import request_bytes
 from benchmark.processes import Child, Cores, service, upstreams
+from local_azure.service_process import SERVE
 
 ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `retry_after` and `seconds` are in seconds; a connection that broke has status 0."""
+    """What came back; times are in seconds. Without an answer `status` is 0, and `error` says what was instead."""
 
     status: int
     retry_after: float | None
     seconds: float
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ class Connections:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     connection, status, retry_after = await self._answered(request)
-            except (OSError, TimeoutError):
-                return Answer(0, None, time.perf_counter() - begun)
+            except (OSError, TimeoutError) as error:
+                return Answer(0, None, time.perf_counter() - begun, type(error).__name__)
             if connection.reusable:
                 self._idle.append(connection)
             return Answer(status, retry_after, time.perf_counter() - begun)
@@ -80,6 +82,8 @@ class Connections:
             connection = self._idle.pop()
             try:
                 return connection, *await connection.ask(request)
+            except TimeoutError:
+                raise
             except OSError:
                 pass  # the service let the idle connection go, as it may
         connection = await self._open()
@@ -107,7 +111,11 @@ class _Connection(asyncio.Protocol):
         if self._transport.is_closing():
             raise ConnectionResetError
         self._transport.write(request)
-        return await self._answered
+        try:
+            return await self._answered
+        except asyncio.CancelledError:
+            self._transport.abort()  # nobody waits for the answer any more
+            raise
 
     def close(self) -> None:
         self._transport.close()
@@ -139,8 +147,14 @@ def request(child: Child, method: str, path: str, token: str | None) -> bytes:
 
 
 @asynccontextmanager
-async def running(directory: Path, users: int) -> AsyncIterator[tuple[Child, list[str]]]:
-    """The service on SQLite and its stand-ins, each on a core of its own where there are two, and users' tokens."""
+async def running(
+    directory: Path, users: int, delays: Mapping[str, float] | None = None, arguments: Sequence[str] = SERVE
+) -> AsyncIterator[tuple[Child, list[str]]]:
+    """The service on SQLite and its stand-ins, each on a core of its own where there are two, and users' tokens.
+
+    `delays` are the seconds that the named stand-ins take for each answer, from when the service is ready. `arguments`
+    are those of Python that start the service.
+    """
     cores = Cores.of_machine()
     if cores.helpers:
         psutil.Process().cpu_affinity(list(cores.helpers))
@@ -151,7 +165,8 @@ async def running(directory: Path, users: int) -> AsyncIterator[tuple[Child, lis
             "STORAGE_BACKEND": "sqlite",
             "SQLITE_PATH": str(directory / "mappings.sqlite"),
         }
-        async with service(variables, cores, directory / "service.log") as child:
+        async with service(variables, cores, directory / "service.log", arguments) as child:
+            await azure.delay(delays or {})
             yield child, tokens
 
 

@@ -51,7 +51,7 @@ async def measure(child: Child, tokens: list[str], seconds: float, draw: random.
         every = max(1.0, seconds / 60)
         while True:
             samples.append(Sample.of(child))
-            print(f"{len(samples) * every:6.0f} s {samples[-1]}, {statuses.total()} calls", flush=True)
+            print(f"{(len(samples) - 1) * every:6.0f} s {samples[-1]}, {statuses.total()} calls", flush=True)
             await asyncio.sleep(every)
 
     sampling = asyncio.create_task(sampled())

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import uvloop
 
-from benchmark.processes import Child
-from quart_app.web.overload import Lateness
+from benchmark.processes import BenchmarkFailed, Child
+from local_azure.service_process import SERVE
 from soak._callers import Answer, Connections, Sample, percentile, request, running
 
 USERS = 100
 BUSY_CONNECTIONS = 64
 RETURNS_AT_MOST = 3
+CREATED_WITHIN = 10  # tries
+OWN_PERIOD_SECONDS = 0.02
 SERVED_AT_LEAST = 0.95
 GROWTH_AT_MOST = 64.0  # MiB
 EARLY_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
+UNBOUNDED = ("-m", "soak._unbounded")
 
 
 @dataclass(slots=True)
@@ -31,11 +34,32 @@ class Callers:
 
     name: str
     statuses: Counter[int] = field(default_factory=Counter)
+    unanswered: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     served: int = 0
     not_sent: int = 0
     refused: list[Answer] = field(default_factory=list)
     seconds: list[tuple[float, float, bool]] = field(default_factory=list)
+
+    def note(self, answer: Answer) -> None:
+        """Count the answer."""
+        self.statuses[answer.status] += 1
+        if answer.status == 503:
+            self.refused.append(answer)
+        elif answer.error is not None:
+            self.unanswered[answer.error] += 1
+
+
+class Usage:
+    """How much of a core the service has got since this was made."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._seconds, self._begun = child.cpu_seconds(), time.perf_counter()
+
+    def share(self) -> float:
+        """1 is a whole core."""
+        return (self._child.cpu_seconds() - self._seconds) / (time.perf_counter() - self._begun)
 
 
 async def sustainable_rate(child: Child, requests: list[bytes], seconds: float) -> float:
@@ -53,6 +77,21 @@ async def sustainable_rate(child: Child, requests: list[bytes], seconds: float) 
     await asyncio.gather(*(busy(number) for number in range(BUSY_CONNECTIONS)))
     connections.close()
     return counted / seconds
+
+
+async def _create_users(child: Child, tokens: list[str]) -> None:
+    connections = Connections(child.url, 8)
+
+    async def create(token: str) -> None:
+        for _ in range(CREATED_WITHIN):
+            answer = await connections.ask(request(child, "POST", "/api/user", token))
+            if answer.status in (200, 201):
+                return
+            await asyncio.sleep(answer.retry_after or 1.0)
+        raise BenchmarkFailed(f"A user could not be created; the last answer has status {answer.status}.")
+
+    await asyncio.gather(*(create(token) for token in tokens))
+    connections.close()
 
 
 async def paced(rate: Callable[[float], float], seconds: float, call: Callable[[], Awaitable[None]]) -> None:
@@ -76,20 +115,19 @@ async def _awaited(call: Callable[[], Awaitable[None]]) -> None:
 async def measure(child: Child, tokens: list[str], seconds: float, connections: int, draw: random.Random) -> bool:
     """Print the figures; whether all held."""
     good_requests = [request(child, "GET", "/api/token", token) for token in tokens]
-    create = Connections(child.url, 8)
-    await asyncio.gather(*(create.ask(request(child, "POST", "/api/user", token)) for token in tokens))
-    create.close()
+    await _create_users(child, tokens)
     forged = [token[:-8] + "AAAAAAAA" for token in tokens[:10]]
     anonymous_requests = [request(child, "GET", "/api/token", token) for token in (None, "nonsense", *forged)]
     await sustainable_rate(child, good_requests, 3)
+    usage = Usage(child)
     sustainable = await sustainable_rate(child, good_requests, 5)
     before = Sample.of(child)
-    print(f"sustainable {sustainable:.0f}/s, before: {before}", flush=True)
+    print(f"sustainable {sustainable:.0f}/s with {usage.share():.0%} of a core, before: {before}", flush=True)
 
     good, anonymous = Callers("good"), Callers("anonymous")
     good_connections = Connections(child.url, connections)
     anonymous_connections = Connections(child.url, connections)
-    begun, used = time.perf_counter(), child.cpu_seconds()
+    begun = time.perf_counter()
 
     async def good_call() -> None:
         started = time.perf_counter()
@@ -97,10 +135,9 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
         answer = await good_connections.ask(draw.choice(good_requests))
         at_once = answer.status == 201
         for _ in range(RETURNS_AT_MOST):
-            good.statuses[answer.status] += 1
+            good.note(answer)
             if answer.status != 503 or answer.retry_after is None:
                 break
-            good.refused.append(answer)
             await asyncio.sleep(answer.retry_after)
             answer = await good_connections.ask(draw.choice(good_requests))
         good.served += answer.status == 201
@@ -112,22 +149,24 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
             anonymous.not_sent += 1
             return
         answer = await anonymous_connections.ask(draw.choice(anonymous_requests))
-        anonymous.statuses[answer.status] += 1
-        if answer.status == 503:
-            anonymous.refused.append(answer)
+        anonymous.note(answer)
 
     samples: list[Sample] = []
     waits: list[float] = []
-    own = Lateness()
-    own.start()
 
     async def sampled() -> None:
         while True:
             samples.append(Sample.of(child))
-            waits.append(own.seconds)
             await asyncio.sleep(1)
 
+    async def watch_itself() -> None:
+        while True:
+            expected = time.perf_counter() + OWN_PERIOD_SECONDS
+            await asyncio.sleep(OWN_PERIOD_SECONDS)
+            waits.append(time.perf_counter() - expected)
+
     sampling = asyncio.create_task(sampled())
+    watching = asyncio.create_task(watch_itself())
     calm, after = 5.0, 10.0
 
     def rising(at: float) -> float:
@@ -135,17 +174,18 @@ async def measure(child: Child, tokens: list[str], seconds: float, connections: 
 
     async def flood() -> None:
         await asyncio.sleep(calm)
+        usage = Usage(child)
         await paced(rising, seconds, anonymous_call)
+        print(f"during the flood the service got {usage.share():.0%} of a core")
 
     flooding = asyncio.create_task(flood())
     await paced(lambda at: sustainable / 2, calm + seconds + after, good_call)
     await flooding
     sampling.cancel()
-    await own.aclose()
+    watching.cancel()
     good_connections.close()
     anonymous_connections.close()
-    used = (child.cpu_seconds() - used) / (time.perf_counter() - begun)
-    print(f"the service got {used:.0%} of a core; this command itself was late by {max(waits):.3f} s at most")
+    print(f"this command itself was late: p99 {percentile(waits, 0.99):.3f} s, at most {max(waits):.3f} s")
     return _report(good, anonymous, samples, before, calm, calm + seconds)
 
 
@@ -154,6 +194,8 @@ def _report(
 ) -> bool:
     for callers in (good, anonymous):
         print(f"{callers.name}: {callers.calls} calls, {dict(callers.statuses)}, {callers.not_sent} not sent")
+        if callers.unanswered:
+            print(f"{callers.name}, unanswered: {dict(callers.unanswered)}")
     for name, since, until in (("before", 0.0, begins), ("flood", begins, ends), ("after", ends, ends + 60)):
         taken = [took for at, took, _ in good.seconds if since <= at < until]
         print(f"good, {name}: p50 {percentile(taken, 0.5):.3f} s, p99 {percentile(taken, 0.99):.3f} s")
@@ -195,12 +237,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="soak overload", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long anonymous callers flood")
     parser.add_argument("--connections", type=int, default=600, help="of good callers, and as many of anonymous ones")
+    parser.add_argument(
+        "--unbounded", action="store_true", help="let the service refuse nobody for being late: this must fail"
+    )
     parser.add_argument("--seed", type=int, default=1, help="draws who sends what")
     given = parser.parse_args(arguments)
     print(f"seed {given.seed}")
 
     async def run(directory: Path) -> bool:
-        async with running(directory, USERS) as (child, tokens):
+        arguments = UNBOUNDED if given.unbounded else SERVE
+        async with running(directory, USERS, arguments=arguments) as (child, tokens):
             return await measure(child, tokens, given.seconds, given.connections, random.Random(given.seed))
 
     with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -266,7 +266,7 @@ class CosmosMappingStore:
         await self._resources.aclose()
 
     async def _write(self, operation: Callable[[], Awaitable[T]], *expected: type["_CosmosAnswer"]) -> T:
-        """As `_call`, for what changes something: whoever may only read can map nobody, so minting has to stop."""
+        """As `_call`, for a change: an identity that may only read can map nobody, so minting must stop."""
         try:
             return await self._call(operation, *expected)
         except StoreMisconfigured as error:
@@ -348,7 +348,7 @@ def _client_options(options: CosmosOptions, session: aiohttp.ClientSession) -> d
     one that a region refuses as none of the account's (403), every second: tests/storage/test_cosmos_regions.py.
 
     What is left: opening repeats a failed read of the account three times; every five minutes the SDK reads
-    the account in the background; a container that was made anew costs its first call two requests more.
+    the account in the background; a container that was created again costs its first call two more requests.
     """
     return {
         "transport": AioHttpTransport(session=session, session_owner=False, use_env_settings=False),
@@ -515,16 +515,16 @@ def _unknown_region(region: str, readable: Sequence[str]) -> str:
 
 
 def _item(answer: Any) -> dict[str, Any]:
-    """The item of an answer. What has no id is no item of Cosmos DB, so it says nothing about any mapping."""
+    """The item of an answer. What has no id is not a Cosmos DB item, so it says nothing about any mapping."""
     if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
-        raise _noted(StoreUnavailable(), "An answer held something that is no item of Cosmos DB.")
+        raise _noted(StoreUnavailable(), "An answer held something that is not a Cosmos DB item.")
     return answer
 
 
 def _readable(answer: Any, user: UserKey) -> IdentityMapping:
     item = _item(answer)
     if item["id"] != item_id(user):
-        raise _noted(StoreUnavailable(), "An answer held another item than was asked for.")
+        raise _noted(StoreUnavailable(), "An answer held an item that was not asked for.")
     found = mapping_of(item, user)
     if isinstance(found, UnreadableMapping):
         raise MappingUnreadable(found)

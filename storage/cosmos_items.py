@@ -10,7 +10,7 @@ from storage.mapping import IdentityMapping, Unreadable, UnreadableMapping, User
 
 
 def item_id(user: UserKey) -> str:
-    """The id of the user's item: `<issuer>:<subject>` where both are plain, as Entra ID's GUIDs are, else a hash.
+    """The id of the user's item: `<issuer>:<subject>` where both are plain, as Entra ID's GUIDs are, otherwise a hash.
 
     Different users have different ids (a colon and a tilde are in no plain part). Ids hold none of the characters that
     Cosmos DB refuses and at most 255 bytes: https://learn.microsoft.com/azure/cosmos-db/concepts-limits

@@ -12,13 +12,13 @@ class CosmosOptions:
     """Where the mappings are and how long a call may take; all times in seconds.
 
     endpoint            `https://<account>.documents.azure.com/`, another cloud's or an emulator's
-    key, credential     exactly one: an account key in base64, or what gets Entra ID tokens. A credential is closed by
-                        whoever made it.
+    key, credential     exactly one: an account key in base64, or what gets Entra ID tokens. The maker of a
+                        credential closes it.
     preferred_regions   where to read, nearest first, by Azure's short names such as `northeurope`; the account's others
                         come after them. Empty: from the write region, as everything else
     create_if_missing   make the database and the container; for development, and with a key only
     connection_timeout  for a connection to be made
-    read_timeout        for an answer to begin or to go on
+    read_timeout        for an answer to begin or to continue
     call_timeout        for a whole call, waiting for a free connection or a token included
     opening_timeout     for opening the store
     page_size           the most mappings that one request of a listing asks for

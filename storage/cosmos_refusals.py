@@ -1,7 +1,7 @@
 """What the statuses and sub-statuses of Azure Cosmos DB mean for a store of small items.
 
-What belongs to an operation (404 of an item, 409, 412) is decided by it (`storage.cosmos`). A status that stands
-nowhere is an unexpected answer; one without a header of Cosmos DB's own is passing trouble.
+What belongs to an operation (404 of an item, 409, 412) is decided by it (`storage.cosmos`). A status that is in no
+table is an unexpected answer; one without a header of Cosmos DB's own is passing trouble.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ _ROLES = "https://learn.microsoft.com/azure/cosmos-db/how-to-connect-role-based-
 _SDK = "https://github.com/Azure/azure-sdk-for-python/tree/main/sdk/cosmos/azure-cosmos"
 _SPREADING = "https://github.com/Azure/azure-cosmos-dotnet-v3/issues/3110"
 
-_PASSES = "Cosmos DB is busy or in trouble, which passes."
-_MOVES = "The account fails over to another region, which passes."
+_PASSES = "Cosmos DB is busy or in trouble, which usually passes."
+_MOVES = "The account is failing over to another region, which will pass."
 _REFUSED = (
     "With Entra ID: give this identity the role 'Cosmos DB Built-in Data Contributor' on the container (a data-plane "
     "role: az cosmosdb sql role assignment create). With a key: check that COSMOS_KEY belongs to this account and that "
@@ -31,14 +31,14 @@ REFUSALS: Mapping[str, Refusal] = {
     for row in (
         Refusal("403/3", Blame.PASSING, _MOVES, _STATUSES),
         Refusal("403/1008", Blame.PASSING, _MOVES, _SDK),
-        Refusal("404/1002", Blame.PASSING, "A replica lags behind, which passes.", _SDK),
-        Refusal("404/1013", Blame.PASSING, "The container is being made, which passes.", _SDK),
+        Refusal("404/1002", Blame.PASSING, "A replica lags behind, which will pass.", _SDK),
+        Refusal("404/1013", Blame.PASSING, "The container is being created, which will pass.", _SDK),
         Refusal("408", Blame.PASSING, _PASSES, _STATUSES),
-        Refusal("410", Blame.PASSING, "A partition moves, which passes.", _STATUSES),
-        Refusal("423", Blame.PASSING, "The throughput is being changed, which passes.", _STATUSES),
+        Refusal("410", Blame.PASSING, "A partition is moving, which will pass.", _STATUSES),
+        Refusal("423", Blame.PASSING, "The throughput is being changed, which will pass.", _STATUSES),
         Refusal("424", Blame.PASSING, _PASSES, _STATUSES),
-        Refusal("429", Blame.PASSING, "Too little throughput: raise the container's.", _STATUSES),
-        Refusal("449", Blame.PASSING, "Two writes ran into each other, which passes.", _STATUSES),
+        Refusal("429", Blame.PASSING, "The throughput is too low: raise the container's.", _STATUSES),
+        Refusal("449", Blame.PASSING, "Two writes collided, which will pass.", _STATUSES),
         Refusal("5xx", Blame.PASSING, _PASSES, _STATUSES),
         Refusal("400", Blame.SET_UP, _REQUEST, _STATUSES),
         Refusal("400/1001", Blame.SET_UP, _REQUEST, _SDK),
@@ -47,14 +47,14 @@ REFUSALS: Mapping[str, Refusal] = {
         Refusal(
             "403/1014",
             Blame.SET_UP,
-            "A logical partition is full, which mappings can't fill: give them a container of their own.",
+            "A logical partition is full, which mappings can't cause: give them a container of their own.",
             _FORBIDDEN,
         ),
         Refusal("403/5300", Blame.SET_UP, _REFUSED, _FORBIDDEN),
         Refusal(
             "403/5301",
             Blame.SET_UP,
-            f"{_REFUSED} A role that was given in the last ten minutes may still be spreading: wait for it.",
+            f"{_REFUSED} A role that was assigned in the last ten minutes may still be spreading: wait for it.",
             _SPREADING,
         ),
         Refusal("404/1003", Blame.SET_UP, "Create the container, or check COSMOS_DATABASE and COSMOS_CONTAINER.", _SDK),

@@ -1,10 +1,10 @@
-"""Mappings as open extensions on the user objects of Microsoft Graph, each beside its user.
+"""Mappings as open extensions on the user objects of Microsoft Graph, each next to its user.
 
 The extension is the one of Microsoft's Node.js and C# "authentication server" samples: a name (by default
 `com.contoso.identityMapping`) and a property `acsUserIdentity`. Both samples and this store read and write each other's
 mappings. More properties, which the samples ignore, are described in `storage.graph_extensions`.
 
-Requests go through azure-core's asynchronous pipeline, which the other Azure clients of the service stand on too:
+Requests go through azure-core's asynchronous pipeline, which the service's other Azure clients use too:
 pooled connections, proxies, time limits. Five plain requests need nothing of the Graph SDK (a generated model of all of
 Graph), whose pipeline would add a second retry layer and redirects that carry the caller's token along.
 
@@ -271,7 +271,7 @@ class GraphMappingStore:
         return url
 
     async def _replace(self, user: UserKey, content: dict[str, Any]) -> None:
-        # PATCH erases every property that it does not name, whoever wrote it.
+        # PATCH erases every property that it does not name, no matter who wrote it.
         async with self._owner(user) as owner:
             answer = await self._send("PATCH", self._one(owner), owner.token, self._extension(content))
             if answer.is_absence:
@@ -321,7 +321,7 @@ class GraphMappingStore:
             answer = await self._get(f"{self._root}{owner.path}?{_SELECTION}", owner.token)
             found = self._find(answer.body)
             if answer.body.get("id") != user.subject:
-                raise StoreMisconfigured("The Graph token belongs to another user than the mapping.")
+                raise StoreMisconfigured("The Graph token belongs to a user other than the mapping's.")
             if found is None and _may_be_cut_short(answer.body):
                 one = await self._send("GET", self._one(owner), owner.token)
                 if one.status == 200:
@@ -350,7 +350,7 @@ class GraphMappingStore:
         url = answer.body.get("@odata.nextLink")
         if url is None:
             return _Page(page.tenants[1:]) if len(page.tenants) > 1 else None
-        # The token is for Graph alone, and no directory has that many pages.
+        # The token is for Graph only, and no directory has that many pages.
         if not isinstance(url, str) or not url.startswith(f"{self._root}/") or page.number >= _PAGES_AT_MOST:
             raise StoreUnavailable
         return _Page(page.tenants, url, page.number + 1)
@@ -393,7 +393,7 @@ class GraphMappingStore:
             raise StoreUnavailable().because(Cause(code=type(error).__name__)) from None
 
     def _error(self, answer: "_GraphAnswer") -> StoreError:
-        """What an answer that was not hoped for means, by Graph's code (`storage.graph_refusals`)."""
+        """What an answer other than the expected one means, by Graph's code (`storage.graph_refusals`)."""
         row = None if answer.succeeded else graph_refusals.row_for(answer.status, answer.code)
         advice = row.advice if row else None if answer.succeeded else UNKNOWN_ADVICE
         cause = Cause(answer.status, answer.code, plain(answer.request_id), advice)
@@ -454,7 +454,7 @@ class _Owner:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """What a listing still has to read: the tenants left, and where in the first one to go on."""
+    """What a listing still has to read: the tenants left, and where in the first one to continue."""
 
     tenants: tuple[str, ...]
     url: str | None = None
@@ -488,7 +488,7 @@ class _GraphAnswer:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the status tells of success, whatever the answer holds."""
+        """Whether the status means success, whatever the answer holds."""
         return self.status in (200, 201, 204)
 
     @property
@@ -519,7 +519,7 @@ class _GraphAnswer:
 
 
 def _is_duplicate(answer: _GraphAnswer) -> bool:
-    # Graph names no code of its own for this; the message is the only mark.
+    # Graph has no code for this; the message is the only sign.
     if answer.code in (None, "Directory_ConcurrencyViolation"):
         return False
     return answer.status == 409 or (answer.status == 400 and "already exists" in answer.message.lower())

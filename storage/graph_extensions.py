@@ -1,7 +1,7 @@
 """The open extension that holds a mapping in Microsoft Graph: its properties, written and read.
 
-`acsUserIdentity` is that of Microsoft's samples, which ignore the others. Whoever signs in as the user may write all of
-them, so a mapping counts only with its seal.
+`acsUserIdentity` is that of Microsoft's samples, which ignore the others. Anyone who signs in as the user may write
+all of them, so a mapping counts only with its seal.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ def changed(properties: dict[str, Any], mapping: IdentityMapping) -> dict[str, A
 
 
 def mapping_of(stored: StoredExtension, seals: Seals, *, accept_unsealed: bool) -> IdentityMapping | UnreadableMapping:
-    """What an extension holds. The seal comes before all that is told of the mapping, for the user may write it all."""
+    """What an extension holds. The seal is checked before anything else, because the user may write all of it."""
     user, properties = stored.user, stored.properties
     proven: str | None = None
 

@@ -1,6 +1,6 @@
 """What Microsoft Graph's error codes mean for a store that acts on open extensions.
 
-A status with a code that stands nowhere is an unexpected answer; one without Graph's own form is passing trouble.
+A status with a code that is in no table is an unexpected answer; one without Graph's own form is passing trouble.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _PERMISSIONS = "https://learn.microsoft.com/graph/api/opentypeextension-post-ope
 _NEW_USER = "https://github.com/microsoftgraph/microsoft-graph-docs/issues/15839"
 _RESOURCE_ACCESS = "https://learn.microsoft.com/graph/resolve-auth-errors"
 
-_PASSES = "Microsoft Graph is busy or in trouble, which passes."
+_PASSES = "Microsoft Graph is busy or in trouble, which usually passes."
 _TOKEN = "The user's token for Microsoft Graph was refused; the next call gets a new one."  # noqa: S105
 _REQUEST = "Check GRAPH_EXTENSION_NAME and GRAPH_BASE_URL."
 _PERMISSION = (

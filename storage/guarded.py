@@ -33,7 +33,7 @@ class GuardedStore:
     remove         is bound to the version too, and already gone is success. A mapping that someone created in between
                    has another version and is not touched.
     page           changes nothing; it is a step of a listing, too.
-    mappings       each step is bounded and repeated by itself: a store's iteration goes on after a transient error,
+    mappings       each step is bounded and repeated on its own: a store's iteration goes on after a transient error,
                    where it stopped. What was yielded is never yielded again. Operators look at every step, so steps
                    are not measured.
 

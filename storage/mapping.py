@@ -40,7 +40,7 @@ UNKNOWN_CREATION = datetime.fromtimestamp(0, UTC)
 class IdentityMapping:
     """One user's ACS identity as a store holds it.
 
-    `deleting` marks a deletion that has begun and must be finished before the user can get a new identity.
+    `deleting` marks a deletion that has started and must be finished before the user can get a new identity.
     `signed_out_at` is when the user last signed out everywhere, or `None`. `version` is the store's own opaque change
     marker (an etag, a row version); it decides whether `change` and `remove` still speak of the same mapping. Times are
     in UTC.
@@ -71,11 +71,11 @@ def changed_mapping(mapping: IdentityMapping, deleting: bool | None, signed_out_
 
 
 class Unreadable(StrEnum):
-    """Why what a store holds is no mapping.
+    """Why what a store holds is not a valid mapping.
 
     damaged             a value is missing or is not of its form
     unsealed            Graph: it has no seal
-    foreign_seal        Graph: its seal is not of this user and this identity
+    foreign_seal        Graph: its seal is not for this user and this identity
     seal_key_not_held   Graph: it is sealed by a key that GRAPH_SEAL_KEYS does not hold, which is the operator's fault
     """
 
@@ -87,7 +87,7 @@ class Unreadable(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnreadableMapping:
-    """What stands in the place of a user's mapping and is none.
+    """What is stored in place of a user's mapping and is not one.
 
     user         whose it is; `None` where not even that can be read
     version      as that of a mapping: `remove` removes what was read and nothing else
@@ -150,7 +150,7 @@ class MappingChanged(StoreError):
 
 
 class MappingUnreadable(StoreError):
-    """Something stands in the place of the user's mapping that can't be read as one. It is never "no mapping"."""
+    """Something is stored in place of the user's mapping that can't be read as one. It is never "no mapping"."""
 
     outcome: ClassVar[str] = "refused"
 
@@ -188,7 +188,7 @@ class StoreUnexpectedAnswer(StoreError):
 
 
 class StoreUserNotFound(StoreError):
-    """The user whose mapping it is does not exist (any more) where the mapping is kept beside the user.
+    """The mapping's user does not exist, or no longer does, in a store that keeps the mapping with the user.
 
     Or does not exist yet: a directory learns of a new user everywhere only after a while, so it is worth repeating.
     """
@@ -201,7 +201,7 @@ class StoreUserNotFound(StoreError):
 
 
 class WritesRefused(StoreMisconfigured):
-    """The store takes no write from anybody until an operator changes something; this one was not carried out."""
+    """The store accepts no write at all until an operator changes something; this one was not carried out."""
 
 
 class StorageFull(WritesRefused):

@@ -22,7 +22,7 @@ MINIMUM_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class SealKey:
-    """A secret key; its `id`, which is none, is the first eight hexadecimal digits of its SHA-256."""
+    """A secret key; its `id`, which is not secret, is the first eight hexadecimal digits of its SHA-256."""
 
     secret: bytes = field(repr=False)
 

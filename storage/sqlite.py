@@ -77,8 +77,8 @@ async def open_sqlite_store(
 class SqliteMappingStore:
     """Fulfils `MappingStore`; made by `open_sqlite_store`.
 
-    Every statement is a transaction of its own (autocommit), so a cancelled call leaves none open: its statement is
-    carried out or not, as after any lost answer. Reads have a connection, and with it a thread, of their own and never
+    Every statement is a separate transaction (autocommit), so a cancelled call leaves none open: its statement is
+    carried out or not, as after any lost answer. Reads have their own connection and thread, and never
     wait for a write: with write-ahead logging they see the last commit of any process at once.
 
     A version is the row's number and its revision. Row numbers are never used again (AUTOINCREMENT), so a version can't
@@ -183,7 +183,7 @@ class SqliteMappingStore:
             self._files = {path: _identity(path) for path in (self._path, _beside(self._path, "-wal"))}
 
     async def aclose(self) -> None:
-        """See `MappingStore.aclose`. Calls under way are finished first."""
+        """See `MappingStore.aclose`. Calls in progress finish first."""
         self._closed = True
         try:
             await self._reader.close()
@@ -246,7 +246,7 @@ CREATE TABLE mappings (
 )
 """
 _MIGRATIONS = {1: "ALTER TABLE mappings ADD COLUMN signed_out_at TEXT"}
-"""How a file of an earlier release gets one version further. Processes of that release can go on beside this one."""
+"""How a file of an earlier release gets one version further. Processes of that release can go on next to this one."""
 _SELECT = (
     "SELECT number, CAST(revision AS TEXT), issuer, subject, acs_user_id, created_at, deleting, signed_out_at"
     " FROM mappings"
@@ -277,7 +277,7 @@ _REMEDIES = {
 
 
 async def _connect(path: Path, busy_timeout: float) -> aiosqlite.Connection:
-    # isolation_level=None is autocommit. mode=rw: a file that vanished after it was prepared is not made anew, empty.
+    # isolation_level=None is autocommit. mode=rw: a file that vanished after it was prepared is not created, empty.
     connection = await aiosqlite.connect(_uri(path), uri=True, timeout=busy_timeout, isolation_level=None)
     # What is no UTF-8 is one damaged value, not a listing that fails.
     connection.text_factory = lambda text: text.decode("utf-8", "backslashreplace")
@@ -375,7 +375,7 @@ def _size(path: Path) -> int:
 
 
 def _refuse_damage(path: Path, busy_timeout: float) -> None:
-    """Read the whole file, without writing: what stands in a -wal that belongs to another file must not get into it."""
+    """Read the whole file, without writing: what is in a -wal that belongs to another file must not get into it."""
     if not _size(path):
         return
     uri = path.absolute().as_uri() + "?mode=ro"

@@ -28,7 +28,7 @@ def acs_user_id(value: object) -> str:
 
 
 def deleting(value: object) -> bool:
-    """The mark of a deletion: absent (`False` is what stands for it) or a truth value. Raises `NoSuchValue`."""
+    """The mark of a deletion: absent (which means `False`) or a truth value. Raises `NoSuchValue`."""
     if not isinstance(value, bool):
         raise NoSuchValue("the mark of a deletion is not a truth value")
     return value
@@ -73,7 +73,7 @@ def _time(value: object) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(value)
-        # A time without an offset is no point in time, and one at the edge of the calendar is none in UTC.
+        # A time without an offset is not a point in time, and one at the edge of the calendar has none in UTC.
         return None if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

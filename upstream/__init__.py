@@ -1,1 +1,1 @@
-"""What every call to somebody else's service needs: deadline, retries, measuring, session. Imports nothing of ours."""
+"""What every call to another service needs: deadline, retries, measuring, session. Imports no other room."""

@@ -65,7 +65,7 @@ class UpstreamCalls:
         try:
             return await bounded(lambda: self.retry.call(operation, is_ours), self._too_late)
         except UpstreamError as error:
-            # An error of another upstream was told by the call of that one, which was made within this call.
+            # An error of another upstream was reported by that upstream's call, which was made within this call.
             if error.upstream == self.upstream and error.cause is not None:
                 _tell(self.upstream, name, error.cause)
             raise

@@ -16,7 +16,7 @@ T = TypeVar("T")
 def deadline(seconds: float) -> Iterator[None]:
     """Give everything inside `seconds` from now, or what an outer deadline leaves if that is less.
 
-    Needs a running event loop, whose `time()` is the clock. It does not interrupt anything by itself: callers ask
+    Needs a running event loop, whose `time()` is the clock. It does not interrupt anything: callers ask
     `remaining` or use `bounded`.
     """
     expires_at = asyncio.get_running_loop().time() + seconds

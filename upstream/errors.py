@@ -1,7 +1,7 @@
 """What can be said of a failed call without knowing whose service it was.
 
-Every upstream has errors of its own. Those that pass by themselves also derive from `Throttled` or `Unavailable`, so
-that what is transient is decided here, once.
+Every upstream has its own errors. Those that pass on their own also derive from `Throttled` or `Unavailable`, so
+what is transient is decided here, once.
 """
 
 import re

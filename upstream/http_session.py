@@ -90,7 +90,7 @@ def _close_unwanted(making: asyncio.Task[ResponseHandler]) -> None:
 
 
 def _end(protocol: ResponseHandler) -> None:
-    # At once, as aiohttp does when a session is closed: else each waits up to 30 s for the other side's end of TLS
+    # At once, as aiohttp does when a session is closed: otherwise each waits up to 30 s for the other side's end of TLS
     # (https://docs.python.org/3/library/asyncio-eventloop.html, ssl_shutdown_timeout), and the session's end does not.
     protocol.abort()
 
@@ -104,7 +104,7 @@ def drop_connections(session: aiohttp.ClientSession) -> None:
 def new_http_session(
     connections: int = 100, *, unpack: bool = False, local: bool = False, keep: bool = True
 ) -> aiohttp.ClientSession:
-    """A session of at most `connections` connections; whoever made it closes it.
+    """A session of at most `connections` connections; its maker closes it.
 
     Which certificates are trusted is settled by the environment (`upstream.certificate_authorities`). No cookies are
     kept. With `trust_env` aiohttp looks for proxies and a netrc file in a thread on every call, so it is used only
@@ -112,7 +112,7 @@ def new_http_session(
     is unpacked only if `unpack`: azure-core's pipeline does it itself.
 
     local  for what is on this machine: never asked through a proxy, and no netrc file is read
-    keep   whether a connection is used again, for `MAXIMUM_AGE_SECONDS`; else each request gets a fresh one, for
+    keep   whether a connection is used again, for `MAXIMUM_AGE_SECONDS`; otherwise each request gets a fresh one, for
            requests that can't be repeated when a kept connection turns out to be cut
     """
     trusted = TrustedAuthorities(os.environ)
@@ -144,9 +144,9 @@ def _in_turn(connections: int) -> aiohttp.ClientMiddlewareType:
 
 
 async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Hide what makes aiohttp repeat an idempotent request by itself: a connection that breaks before the answer.
+    """Hide what makes aiohttp repeat an idempotent request on its own: a connection that breaks before the answer.
 
-    Repeating is the business of `upstream.retrying` alone.
+    Only `upstream.retrying` repeats.
     """
     try:
         return await send(request)

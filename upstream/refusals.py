@@ -1,7 +1,7 @@
 """Whom a refusal blames: the form of the tables, one for each upstream, that say what its codes mean.
 
 The tables are data (`storage.cosmos_refusals`, `storage.graph_refusals`, `quart_app.acs.refusals`,
-`quart_app.auth.on_behalf_of.refusals`). A code that stands in none of them is `Blame.NOBODY`.
+`quart_app.auth.on_behalf_of.refusals`). A code that is in none of them is `Blame.NOBODY`.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from enum import StrEnum
 class Blame(StrEnum):
     """Whose business it is. Only what a new token cures is the token's.
 
-    PASSING    the upstream's: it passes by itself, so the call is repeated, then answered 503
+    PASSING    the upstream's: it passes without anybody acting, so the call is repeated, then answered 503
     TOKEN      the caller's token: a new one cures it
     SIGN_IN    the caller's sign-in: the user must prove more, interactively
     RIGHTS     the caller's rights or licence
     NO_USER    a caller who no longer exists there, or does not exist yet
-    CONSENT    whoever has to consent
+    CONSENT    the user or administrator who has to consent
     SET_UP     the operator's: something must be set up differently
-    NOBODY     not known: told as an unexpected answer
+    NOBODY     not known: reported as an unexpected answer
     """
 
     PASSING = "passing trouble"
@@ -42,4 +42,4 @@ class Refusal:
 
 
 UNKNOWN_ADVICE = "This service doesn't know the code. Look it up, and report it."
-"""What is said of a code that stands in no table."""
+"""The advice for a code that is in no table."""

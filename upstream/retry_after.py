@@ -7,13 +7,13 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST_SECONDS = 3600.0
-"""What is asked for beyond this is cut: no upstream of ours is throttled for longer, and the value reaches clients."""
+"""What is asked for beyond this is cut: no upstream here is throttled for longer, and the value reaches clients."""
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
     """Seconds to wait, from `x-ms-retry-after-ms` or `Retry-After` as seconds or as a date; `None` when neither says.
 
-    RFC 9110, section 10.2.3; Azure's data planes send the former beside or instead of it. `headers` finds names
+    RFC 9110, section 10.2.3; Azure's data planes send the former as well, or instead of it. `headers` finds names
     whatever their case; `now` returns seconds since the epoch.
     """
     milliseconds = _number(headers.get("x-ms-retry-after-ms"))

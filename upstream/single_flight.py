@@ -15,15 +15,15 @@ class SingleFlight(Generic[K, T]):
         self._flights: dict[K, asyncio.Task[T]] = {}
 
     def __len__(self) -> int:
-        """How many are under way."""
+        """How many are in progress."""
         return len(self._flights)
 
     def __contains__(self, key: object) -> bool:
-        """Whether one is under way for `key`."""
+        """Whether one is in progress for `key`."""
         return key in self._flights
 
     def __iter__(self) -> Iterator[K]:
-        """The keys of those that are under way."""
+        """The keys of those in progress."""
         return iter(tuple(self._flights))
 
     def join(self, key: K, work: Callable[[], Awaitable[T]]) -> tuple[asyncio.Task[T], bool]:
@@ -73,4 +73,4 @@ class SingleFlight(Generic[K, T]):
         if self._flights.get(key) is done:  # it was cancelled before its first step
             self._land(key)
         if not done.cancelled():
-            done.exception()  # seen, also when nobody waits any more
+            done.exception()  # seen, even if nobody waits any more

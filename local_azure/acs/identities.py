@@ -35,7 +35,7 @@ _REMEMBERED_SECONDS = 24 * 60 * 60
 
 
 class TokenStatus(StrEnum):
-    """What became of an access token. `UNKNOWN` was not issued here, or expired long ago."""
+    """What happened to an access token. `UNKNOWN` was not issued here, or expired long ago."""
 
     GOOD = "good"
     REVOKED = "revoked"
@@ -121,7 +121,7 @@ class Identities:
         )
 
     def token_status(self, token: str) -> TokenStatus:
-        """What became of a token."""
+        """What happened to a token."""
         digest = (_digest(token),)
         row = self._database.execute("SELECT expires_at FROM acs_revoked_tokens WHERE digest = ?", digest).fetchone()
         if row is not None:

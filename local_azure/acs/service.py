@@ -133,7 +133,7 @@ class Acs:
         return claims
 
     def token_status(self, token: str) -> TokenStatus:
-        """What became of an ACS access token."""
+        """What happened to an ACS access token."""
         return self._identities.token_status(token)
 
     async def _create(self, request: web.Request) -> web.Response:

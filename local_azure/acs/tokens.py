@@ -46,7 +46,7 @@ class TokenIssuer:
         }
 
     def for_identity(self, identity: str, scopes: list[str], now: float, minutes: int) -> IssuedToken:
-        """A token for an ACS identity, good for `minutes` from `now` (seconds since the epoch)."""
+        """A token for an ACS identity, valid for `minutes` from `now` (seconds since the epoch)."""
         claims = {
             "skypeid": identity.removeprefix("8:"),
             # Real tokens with the scopes chat and voip hold this number; no other combination has been published.

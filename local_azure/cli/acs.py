@@ -11,7 +11,7 @@ from local_azure.cli.stand_ins import call, find, port_option, state_directory
 @click.option("--status", type=click.IntRange(400, 599), default=404, show_default=True)
 @click.option("--code", default="IdentityNotFound", show_default=True)
 @click.option("--message", default="Provided identity doesn't exist.", show_default=True)
-@click.option("--reset", is_flag=True, help="The answer of the start again.")
+@click.option("--reset", is_flag=True, help="Answer as at the start again.")
 @state_directory
 @port_option("acs")
 def deleted_identity(status: int, code: str, message: str, reset: bool, state_dir: Path, acs_port: int | None) -> None:

@@ -24,15 +24,15 @@ _EITHER = "--status, --reset, --hang and --drop-answer"
 @click.argument("operation", required=False)
 @click.option("--status", type=click.IntRange(100, 599), help="Answer with this status instead.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="With --status; may be repeated.")
-@click.option("--body", help="With --status: the text to answer.")
-@click.option("--body-file", type=click.File("rb"), help="With --status: a file to answer, byte for byte.")
-@click.option("--content-type", help="With --status: the body's type; '' for an answer without any.")
+@click.option("--body", help="With --status: the text of the answer.")
+@click.option("--body-file", type=click.File("rb"), help="With --status: a file whose bytes are the answer.")
+@click.option("--content-type", help="With --status: the body's content type; '' for none.")
 @click.option("--delay", type=click.FloatRange(0), default=0.0, help="Wait this many seconds first.")
 @click.option("--reset", is_flag=True, help="Reset the connection before doing anything.")
 @click.option("--hang", is_flag=True, help="Never answer.")
 @click.option("--drop-answer", is_flag=True, help="Do it, then reset the connection instead of answering.")
 @click.option(
-    "--times", type=click.IntRange(0), default=1, show_default=True, help="For so many calls; 0: until --clear."
+    "--times", type=click.IntRange(0), default=1, show_default=True, help="For how many calls; 0 is until --clear."
 )
 @click.option("--clear", is_flag=True, help="Forget every scripted fault of the service.")
 @state_directory
@@ -62,18 +62,18 @@ def fault(
     graph   get_me create_extension get_extension update_extension delete_extension list_users get_by_ids
     entra   openid_configuration_v2 keys_v2 authorize token managed_identity_token
 
-    A name that is not known is answered with all that are.
+    For an unknown name, the error lists all that there are.
     """
     stand_in = find(service, ports[f"{service}_port"], state_dir)
     if clear:
         call(stand_in, "DELETE", "/local/faults")
         return
     if operation is None:
-        raise click.UsageError("Name the operation that shall fail, or use --clear.")
+        raise click.UsageError("Name the operation that should fail, or pass --clear.")
     if (status is not None) + reset + hang + drop_answer > 1:
         raise click.UsageError(f"{_EITHER} exclude each other.")
     if status is None and not (reset or hang or drop_answer or delay):
-        raise click.UsageError("Pass what shall happen: --status, --delay, --reset, --hang or --drop-answer.")
+        raise click.UsageError("Pass what should happen: --status, --delay, --reset, --hang or --drop-answer.")
     if body is not None and body_file is not None:
         raise click.UsageError("--body and --body-file exclude each other.")
     scripted: dict[str, Any] = {

@@ -8,7 +8,7 @@ from local_azure.cli.stand_ins import call, find, port_option, state_directory
 
 
 @click.command("rotate-keys")
-@click.option("--retire", is_flag=True, help="Withdraw the older keys as well: tokens signed with them end.")
+@click.option("--retire", is_flag=True, help="Withdraw the older keys as well: their tokens are no longer valid.")
 @state_directory
 @port_option("entra")
 def rotate_keys(retire: bool, state_dir: Path, entra_port: int | None) -> None:
@@ -24,8 +24,8 @@ def rotate_keys(retire: bool, state_dir: Path, entra_port: int | None) -> None:
 @state_directory
 @port_option("entra")
 def own_key(off: bool, state_dir: Path, entra_port: int | None) -> None:
-    """Let the API have a signing key of its own.
+    """Give the API its own signing key.
 
-    Applications with claims mapping have one. Only metadata asked for with ?appid=<client id of the API> leads to it.
+    Applications with claims mapping have one. Only metadata with ?appid=<client id of the API> names it.
     """
     call(find("entra", entra_port, state_dir), "DELETE" if off else "PUT", "/local/keys/own")

@@ -45,7 +45,7 @@ def _origin(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> t
 )
 @state_directory
 @click.option("--two-doors", is_flag=True, help="The users of another issuer call as well: token --door oidc.")
-@click.option("--no-service", is_flag=True, help="Only the stand-ins; print the settings that a service needs.")
+@click.option("--no-service", is_flag=True, help="Start only the stand-ins; print the settings that a service needs.")
 @click.option("--no-secrets", is_flag=True, help="The service has a managed identity instead of keys and secrets.")
 @click.option(
     "--deleted-identity",
@@ -81,7 +81,7 @@ def run(
 ) -> None:
     """Run the stand-ins and the service until Ctrl-C.
 
-    When they are ready, one round trip is made and shown.
+    When they are ready, it makes one round trip and shows it.
 
     Browser clients on the usual ports of development servers (3000, 4200, 5000, 5173, 8000, 8080) may call the
     service; --origin adds others.

@@ -1,4 +1,4 @@
-"""How the commands find the running stand-ins, and what they say when one does not answer as it should."""
+"""How the commands find the running stand-ins, and what they say if one does not answer as it should."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,12 +29,12 @@ def state_directory(command: Command) -> Command:
 
 def port_option(service: str) -> Callable[[Command], Command]:
     """The option that names the port of one stand-in."""
-    help_text = f"Port of the {STAND_IN_NAMES[service]} stand-in; else the state directory tells."
+    help_text = f"Port of the {STAND_IN_NAMES[service]} stand-in.  [default: that of the run on the state directory]"
     return click.option(f"--{service}-port", type=PORT, help=help_text)
 
 
 def find(service: str, port: int | None, directory: Path) -> StandInClient:
-    """The stand-in at the given port, else at that of the run on this directory, else at the usual one."""
+    """The stand-in at the given port, otherwise at that of the run on this directory, otherwise at the usual one."""
     record = read_record(directory)
     ports = Ports() if record is None else record.ports
     return StandInClient(STAND_IN_NAMES[service], port or getattr(ports, service), f"--{service}-port", directory)

@@ -1,4 +1,4 @@
-"""Tokens of the local users, and what becomes of the users."""
+"""Tokens of the local users, and what happens to the users."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _USER = click.argument("user")
 @click.command()
 @click.option("--user", help="Short name, see `acs-auth-local users`.  [default: alex]")
 @click.option("--teams", is_flag=True, help="A Teams user's token for ACS, for the header teams-user-aad-token.")
-@click.option("--graph", is_flag=True, help="A token for Microsoft Graph, as any program gets it by a sign-in.")
+@click.option("--graph", is_flag=True, help="A token for Microsoft Graph, as any program gets when the user signs in.")
 @click.option("--resolve", is_flag=True, help="Also with the scope to ask for the ACS identities of colleagues.")
 @click.option(
     "--door",
@@ -58,9 +58,9 @@ def users(state_dir: Path, entra_port: int | None) -> None:
 @state_directory
 @port_option("entra")
 def mark_user(user: str, directory_role: bool, without_teams: bool, state_dir: Path, entra_port: int | None) -> None:
-    """Give a user a role, or take Teams away.
+    """Give a user a directory role, or take Teams away.
 
-    The marks that are not named are cleared.
+    It clears the marks that you don't name.
     """
     body = {"directory_role": directory_role, "without_teams": without_teams}
     _about_user("PUT", f"/local/users/{user}", user, body, state_dir, entra_port)

@@ -56,7 +56,7 @@ class Cosmos:
 
     `verify` answers the claims of a valid Entra ID access token, or `None`. `consistency` is the account's default:
     Strong, BoundedStaleness, Session, ConsistentPrefix or Eventual. `partition_key_path` is that of the container that
-    is there from the start; `None` is an account without it. `multiple_write_regions` is only told, not simulated.
+    is there from the start; `None` is an account without it. `multiple_write_regions` is only reported, not simulated.
     """
 
     def __init__(

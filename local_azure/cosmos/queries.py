@@ -43,7 +43,7 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query: which items it keeps, how it orders them, and what it tells of each.
+    """A parsed query: which items it keeps, how it orders them, and what it returns of each.
 
     `properties` maps names to paths, and `value` is one path; without either it tells items whole. `counts` asks for
     their number only.
@@ -57,7 +57,7 @@ class Query:
     counts: bool = False
 
     def tell(self, items: Iterable[Item]) -> list[Any]:
-        """What the query tells of these items. Properties that an item lacks are left out, as the service does."""
+        """What the query returns of these items. Properties that an item lacks are left out, as the service does."""
         if self.counts:
             return [sum(1 for _ in items)]
         if self.value is not None:

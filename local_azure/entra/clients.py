@@ -151,7 +151,7 @@ class Clients:
 
 
 def _credentials(form: Mapping[str, str], authorization: str | None) -> tuple[str | None, str | None]:
-    """The client id and secret of the body, else of HTTP Basic (form-encoded first: RFC 6749, section 2.3.1)."""
+    """The client id and secret of the body, otherwise of HTTP Basic (form-encoded first: RFC 6749, section 2.3.1)."""
     if authorization is None or not authorization.startswith("Basic "):
         return form.get("client_id"), form.get("client_secret")
     try:

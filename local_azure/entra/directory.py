@@ -18,7 +18,7 @@ class Tenant:
 class User:
     """A user object of one tenant. `username` is the user principal name.
 
-    A guest has an object of its own in the inviting tenant (`tenant_id`, `object_id`) and signs in with the account of
+    A guest has a separate object in the inviting tenant (`tenant_id`, `object_id`) and signs in with the account of
     `account_tenant_id`.
     """
 

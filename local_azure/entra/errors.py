@@ -31,7 +31,7 @@ class EntraError(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status: 401 for a client that could not prove itself, else 400 (RFC 6749, section 5.2)."""
+        """The HTTP status: 401 for a client that could not prove itself, otherwise 400 (RFC 6749, section 5.2)."""
         return 401 if self.error == "invalid_client" else 400
 
     def body(self, url: str, trace_id: str, correlation_id: str, now: float) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def consent_required(client: Application) -> EntraError:
 
 
 def require_default(scope: str) -> None:
-    """Client credentials may ask for `/.default` alone. Raises `EntraError`."""
+    """Client credentials may ask only for `/.default`. Raises `EntraError`."""
     if len(scope.split()) != 1 or not scope.strip().endswith(f"/{DEFAULT}"):
         raise EntraError(
             1002012,

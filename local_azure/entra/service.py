@@ -122,7 +122,7 @@ class Entra:
         }
 
     def verify(self, token: str) -> dict[str, Any] | None:
-        """The claims of an unexpired token that a published key signed; else `None`."""
+        """The claims of an unexpired token that a published key signed; otherwise `None`."""
         claims = self.keys.verify(token)
         expires = claims.get("exp") if claims else None
         return claims if isinstance(expires, int | float) and expires > self._clock() else None
@@ -132,11 +132,11 @@ class Entra:
         self.keys.rotate()
 
     def retire(self) -> None:
-        """Publish the newest key alone."""
+        """Publish only the newest key."""
         self.keys.retire()
 
     def sign_with_own_key(self) -> str:
-        """Sign the tokens for the API with a key of its own, as after claims mapping; returns its `kid`.
+        """Sign the tokens for the API with its own key, as after claims mapping; returns its `kid`.
 
         Only metadata that is asked for with `?appid=<client id of the API>` leads to it.
         """
@@ -158,7 +158,7 @@ class Entra:
     ) -> str:
         """A user's access token for the API; `user` is an alias or any user, also one beyond the directory.
 
-        `scope` goes into `scp` as it is; `version` is the API's own unless told; `lifetime` is in seconds and may be
+        `scope` goes into `scp` as it is; `version` is the API's own by default; `lifetime` is in seconds and may be
         negative; a claim given as `None` is left out.
         """
         return self._tokens.user_access_token(

@@ -52,7 +52,7 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The published keys. The newest key of the organizations signs, unless an application has a key of its own."""
+    """The published keys. The newest key of the organizations signs, unless an application has its own key."""
 
     def __init__(self, state: State, clock: Clock, new_key: KeyFactory) -> None:
         self._database = state.database
@@ -103,11 +103,11 @@ class SigningKeys:
         )
 
     def own(self, client_id: str) -> SigningKey | None:
-        """The key that signs the tokens for this application alone, if it has one."""
+        """The key that signs only the tokens for this application, if it has one."""
         return self._own.get(client_id)
 
     def give_own(self, client_id: str) -> SigningKey:
-        """Sign the tokens for this application with a new key of its own.
+        """Sign the tokens for this application with a new key that only it has.
 
         Applications with claims mapping have one (Entra docs, "Customize claims with the claims mapping policy"). It
         is published to those only who ask for the metadata or the keys with `?appid=<client id>`.
@@ -144,7 +144,7 @@ class SigningKeys:
         return jwt.encode(dict(claims), key or named.private_key, algorithm="RS256", headers=kept)
 
     def verify(self, token: str) -> dict[str, Any] | None:
-        """The claims of a token that a published key signed, expired or not; else `None`."""
+        """The claims of a token that a published key signed, expired or not; otherwise `None`."""
         try:
             kid = jwt.get_unverified_header(token).get("kid")
             key = next((key for key in (*self._keys, *self._own.values()) if key.kid == kid), None)

@@ -39,7 +39,7 @@ DOCUMENTED_THROTTLE_LIMIT = 455
 class Graph:
     """Microsoft Graph, as far as identity mappings need it.
 
-    `verify` returns the claims of an access token whose signature and times are good, else `None`. `users` and
+    `verify` returns the claims of an access token whose signature and times are valid, otherwise `None`. `users` and
     `service_principals` list the directory. Set `extensions.lag_reads` for replication lag. Set `throttle_limit` to
     answer 429 to more extension requests than that in 10 s per app and tenant (Graph's own limit is
     `DOCUMENTED_THROTTLE_LIMIT`); `None` is off. `user_states` deletes users, and marks those who hold a directory role:

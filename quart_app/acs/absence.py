@@ -1,4 +1,4 @@
-"""Whether an answer of ACS proves that an identity is gone. Absence needs proof: what it allows can't be undone.
+"""Whether an answer of ACS proves that an identity is gone. Absence needs proof, because what follows can't be undone.
 
 What ACS answers for a deleted identity is on record only as a message. Any other refusal may come from the endpoint of
 a deleted resource, or from a gateway that knows nothing of identities. So what "gone" looks like is learned from the
@@ -133,11 +133,11 @@ class ProvingAcsClient:
         await self._delete(canary)
         gone = await self._refusal_of_token(canary)
         if gone is None:
-            raise AbsenceUnproven("ACS gives a token to an identity that was deleted a moment ago.")
+            raise AbsenceUnproven("ACS issues a token for an identity that was deleted a moment ago.")
         again = await self._refusal_of_deletion(canary)
         foreign = await self._refusal_of_token(FOREIGN_IDENTITY)
         if foreign is not None and foreign in (gone, again):
-            raise AbsenceUnproven("ACS answers the same for a deleted identity and for one of another resource.")
+            raise AbsenceUnproven("ACS gives the same answer for a deleted identity and for one of another resource.")
         return frozenset(answer for answer in (gone, again) if isinstance(answer, Answered))
 
     async def _living_canary(self) -> str:
@@ -165,7 +165,7 @@ class ProvingAcsClient:
             await self._client.delete_identity(canary)
         except (IdentityNotOwned, IdentityRefused):
             self._may_be_deleted = False
-            raise AbsenceUnproven("ACS does not delete an identity that was made a moment ago.") from None
+            raise AbsenceUnproven("ACS does not delete an identity that was created a moment ago.") from None
         self._canary = None
 
     async def _refusal_of_token(self, acs_user_id: str) -> "Answered | type[AcsError] | None":
@@ -188,4 +188,4 @@ class ProvingAcsClient:
         return None
 
 
-_USELESS = "ACS gives no token to an identity that was made a moment ago."
+_USELESS = "ACS issues no token for an identity that was created a moment ago."

@@ -58,10 +58,10 @@ class AcsOptions:
     token_lifetime_minutes  60 to 1440 (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)
     connect_seconds         for a connection, TLS included
     read_seconds            between two pieces of an answer
-    mint_seconds            for an identity to be made: longer, because whoever gives up does not learn its id
+    mint_seconds            for the creation of an identity: longer, because a caller who gives up does not learn its id
     connections             the most connections at once
 
-    The credential stays the caller's own: whoever made it closes it. Raises `ValueError`.
+    The credential stays the caller's: its maker closes it. Raises `ValueError`.
     """
 
     token_scopes: tuple[str, ...]
@@ -78,9 +78,9 @@ class AcsOptions:
         by_key = self.connection_string is not None
         by_credential = self.endpoint is not None and self.credential is not None
         if by_key == by_credential:
-            raise ValueError("Give either a connection string or an endpoint with a credential.")
+            raise ValueError("Pass either a connection string, or an endpoint with a credential.")
         if not self.token_scopes:
-            raise ValueError("Give at least one token scope.")
+            raise ValueError("Pass at least one token scope.")
         if not 60 <= self.token_lifetime_minutes <= 1440:
             raise ValueError("The token lifetime must be 60 to 1440 minutes.")
 
@@ -206,9 +206,9 @@ class _AcsAnswer:
 class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
     """Reads what ACS answers. With signing it is all that a request passes through.
 
-    The SDK's other twelve policies take longer than sending the request (docs/performance.md), and do what is done here
-    elsewhere, or not at all: they would send a failed create up to four times, follow redirects with the request's
-    signature, and log request URLs, which hold ACS ids.
+    The SDK's other twelve policies take longer than sending the request (docs/contribute/performance-lab.md), and do
+    what is done here elsewhere, or not at all: they would send a failed create up to four times, follow redirects with
+    the request's signature, and log request URLs, which hold ACS ids.
     """
 
     async def send(self, request: PipelineRequest[HttpRequest]) -> PipelineResponse[HttpRequest, AsyncHttpResponse]:

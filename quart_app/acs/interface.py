@@ -32,7 +32,7 @@ class AcsError(UpstreamError):
 
 
 class IdentityGone(AcsError):
-    """ACS knows no such identity (any more)."""
+    """This identity does not exist in ACS, or no longer does."""
 
     outcome: ClassVar[str] = "refused"
 
@@ -45,7 +45,7 @@ class IdentityNotOwned(AcsError):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """By what an answer of ACS is recognised again: its HTTP status and the code in its body."""
+    """What identifies an answer of ACS: its HTTP status and the code in its body."""
 
     status: int
     code: str
@@ -54,7 +54,7 @@ class Answered:
 class IdentityRefused(AcsError):
     """ACS refused a call about an identity in its own form, which proves nothing by itself (`acs.absence`).
 
-    `answered` is the answer; `otherwise` is what it means unless it is proven that the identity is gone.
+    `answered` is the answer; `otherwise` is what it means unless there is proof that the identity is gone.
     """
 
     outcome: ClassVar[str] = "refused"

@@ -30,9 +30,9 @@ async def open_acs_client(
 ) -> AsyncIterator[ProvingAcsClient]:
     """The client of the configured ACS resource, closed at the end.
 
-    `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
-    With `probing`, tokens that it issues have the least scope and the shortest life: whoever asks only wants to know
-    whether an identity lives. Without `canaries` no identity is minted to learn what a deleted one looks like.
+    `credential` is the managed identity, if it is open already and is shared; otherwise one is opened if needed.
+    With `probing`, tokens that it issues have the least scope and the shortest life: the caller only wants to know
+    whether an identity exists. Without `canaries` no identity is minted to learn what a deleted one looks like.
     """
     async with AsyncExitStack() as stack:
         if acs.connection_string is None and credential is None:

@@ -1,7 +1,7 @@
 """What the answers of Azure Communication Services mean, other than those about one identity (`acs.client`).
 
 Its specification names no codes beyond the form `{"error": {"code", "message", "target"}}`; the codes here are recorded
-ones. A code that stands nowhere is an unexpected answer.
+ones. A code that is in no table is an unexpected answer.
 """
 
 from quart_app.acs.interface import (
@@ -32,8 +32,9 @@ KEY_ADVICE = (
     "this machine's clock."
 )
 IDENTITY_ADVICE = (
-    "Give the managed identity (or whoever is signed in, for a command elsewhere) the role 'Communication and Email "
-    "Service Owner' on the ACS resource; a role that was given in the last ten minutes may still be spreading."
+    "Give the managed identity (or whoever is signed in, for a command that runs elsewhere) the role 'Communication "
+    "and Email Service Owner' on the ACS resource; a role that was assigned in the last ten minutes may still be "
+    "spreading."
 )
 CREDENTIAL_REFUSED = "Denied"
 """The code of ACS's data planes for a credential that they do not take: it says nothing about what was asked for."""
@@ -42,8 +43,8 @@ _CREDENTIAL = f"With a key: {KEY_ADVICE} Without: {IDENTITY_ADVICE}"
 
 REFUSALS: tuple[Refusal, ...] = (
     Refusal("429", Blame.PASSING, "ACS is throttling; ask for a higher limit if it lasts.", _LIMITS),
-    Refusal("408", Blame.PASSING, "ACS is in trouble, which passes.", _SPECIFICATION),
-    Refusal("5xx", Blame.PASSING, "ACS is in trouble, which passes.", _SPECIFICATION),
+    Refusal("408", Blame.PASSING, "ACS is in trouble, which usually passes.", _SPECIFICATION),
+    Refusal("5xx", Blame.PASSING, "ACS is in trouble, which usually passes.", _SPECIFICATION),
     Refusal("401", Blame.SET_UP, _CREDENTIAL, _AUTHENTICATION),
     Refusal("403", Blame.SET_UP, _CREDENTIAL, _AUTHENTICATION),
     Refusal(
@@ -56,15 +57,15 @@ REFUSALS: tuple[Refusal, ...] = (
 """Of every operation: by status and code, or by status for all the codes that come with it."""
 
 TEAMS_REFUSALS: tuple[Refusal, ...] = (
-    Refusal("401 InvalidAccessToken", Blame.TOKEN, "The Teams token is not valid any more.", _RECORDINGS),
+    Refusal("401 InvalidAccessToken", Blame.TOKEN, "The Teams token is no longer valid.", _RECORDINGS),
     Refusal(
         "403",
         Blame.RIGHTS,
         "The user may not use Teams: guests may not, nor may users without a Teams licence.",
         _TEAMS,
     ),
-    Refusal("400 ValidationError appId", Blame.TOKEN, "The Teams token is of another application.", _RECORDINGS),
-    Refusal("400 ValidationError userId", Blame.RIGHTS, "The Teams token is of another user.", _RECORDINGS),
+    Refusal("400 ValidationError appId", Blame.TOKEN, "The Teams token belongs to another application.", _RECORDINGS),
+    Refusal("400 ValidationError userId", Blame.RIGHTS, "The Teams token belongs to another user.", _RECORDINGS),
     Refusal("400 ValidationError token", Blame.TOKEN, "The Teams token is missing.", _RECORDINGS),
 )
 """Of the Teams exchange only; they come before those of every operation."""
@@ -75,7 +76,7 @@ _TEAMS_PARTS = {"appid": "client", "userid": "user", "token": "token"}
 def row_for(status: int, code: str | None, target: str, *, teams: bool = False) -> Refusal | None:
     """What an answer means, by the most exact row; `None` if that is not known.
 
-    Without a code it is not in ACS's own form (a gateway's page, say), and so it is passing trouble.
+    Without a code it is not in ACS's own form (a gateway's page, for example), and so it is passing trouble.
     """
     if code is None and status not in (408, 429) and status < 500:
         return NOT_ITS_OWN

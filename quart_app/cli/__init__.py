@@ -62,8 +62,8 @@ def serve() -> None:
 def check_config(*, as_json: bool) -> None:
     """Print what is in effect, without secrets, or every fault.
 
-    That are the settings that count, each with its source, whose access tokens are taken, and which credentials are
-    used.
+    It prints the settings that count, each with its source, whose access tokens the service accepts, and which
+    credentials it uses.
 
     Exit status: 0, or 2 for bad settings.
     """

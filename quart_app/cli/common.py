@@ -62,10 +62,10 @@ def fail(message: str) -> NoReturn:
 
 
 def run(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
-    """Do `work` in an event loop; what stands in its way ends the process with status 1 and a sentence.
+    """Do `work` in an event loop; if something prevents it, the process ends with status 1 and a sentence.
 
-    With `as_json` a document that says the same, and of which upstream, goes to standard output as well. What the
-    libraries log is left out: it would repeat, in their words, what the command says itself.
+    With `as_json`, a document that says the same and names the upstream goes to standard output as well. What the
+    libraries log is left out, because it would repeat what the command says itself.
     """
     silence = logging.NullHandler()
     logging.getLogger().addHandler(silence)
@@ -88,8 +88,8 @@ def echo_json(content: Any) -> None:
 class Report:
     """The file that `--report` names: a JSON file that only its owner may read, because it names users.
 
-    A file beside it is opened at once, so that a run whose report can't be written doesn't begin. `write` puts it in
-    the place of the other in one step; `discard` removes it if that didn't happen. Links are not followed.
+    A file next to it is opened at once, so that a run whose report can't be written does not start. `write` lets it
+    replace the other in one step; `discard` removes it if that did not happen. Links are not followed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,7 +119,7 @@ class Report:
 
 
 def described(user: UserKey | None, key: str = "") -> dict[str, str]:
-    """A user for a report or an export, never for a log; where nobody is known, `key`, as the store calls it."""
+    """A user for a report or an export, never for a log; if no user is known, `key`, as the store calls it."""
     return {"stored_as": key} if user is None else {"issuer": user.issuer, "subject": user.subject}
 
 
@@ -129,12 +129,12 @@ def json_option(command: Command) -> Command:
 
 
 def report_option(command: Command) -> Command:
-    """`--report`: who is concerned, which is nobody's business on a screen or in a log."""
+    """`--report`: which users are affected, which must not stand on a screen or in a log."""
     return click.option(
         "--report",
         type=click.Path(path_type=Path),
         callback=_report,
-        help="Also write who is concerned, and why, to this file (JSON, mode 0600). It holds user ids.",
+        help="Also write which users are affected, and why, to this file (JSON, mode 0600). It holds user ids.",
     )(command)
 
 
@@ -155,7 +155,7 @@ def user_option(*, required: bool) -> Callable[[Command], Command]:
 
 
 def missing_for_directory(settings: Settings) -> Iterable[str]:
-    """What is missing for asking Entra ID who exists: one sentence for each thing."""
+    """What is missing to ask Entra ID who exists: one sentence for each thing."""
     if not settings.entra.tenant_id:
         yield "Only users of Microsoft Entra ID can be looked up there: set the ENTRA_ settings."
     elif len(settings.entra.client_credentials) != 1:

@@ -15,23 +15,23 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": 
 
 
 @click.command()
-@click.option("--write", is_flag=True, help="Also make and delete a throw-away ACS identity and mapping.")
+@click.option("--write", is_flag=True, help="Also create and delete a temporary ACS identity and mapping.")
 @click.option(
     "--user-token",
     type=click.File(),
     metavar="FILE",
-    help="A file with a user's access token for this API, or - for standard input: it is judged as acs-auth "
-    "explain-token does; with the Graph store, what only a user's sign-in shows is checked, too (consent).",
+    help="A file with a user's access token for this API, or - for standard input. It is judged as by acs-auth "
+    "explain-token; with the Graph store, the user's consent is checked as well.",
 )
 @json_option
 def doctor(*, write: bool, user_token: IO[str] | None, as_json: bool) -> None:
     """Ask every upstream, and say what is wrong and what to do.
 
-    Checked are: names, certificates and clocks of Entra ID, ACS and the store; the signing keys of every tenant; the
-    API's credential at Entra ID; that ACS takes the service's key or managed identity; that the store can be read.
-    Nothing is written without --write.
+    It checks the names, certificates and clocks of Entra ID, ACS and the store, the signing keys of every tenant, and
+    the API's credential at Entra ID, that ACS accepts the service's key or managed identity, and that the store can be
+    read. It writes nothing without --write.
 
-    Exit status: 0 if nothing is wrong (warnings are not), 1 if something is, 2 for bad settings.
+    Exit status: 0 if nothing is wrong (warnings don't count), 1 if something is, 2 for bad settings.
     """
     settings = loaded_settings()
     from quart_app.operations.diagnosis import DiagnosisOptions, diagnose

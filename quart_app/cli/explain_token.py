@@ -1,4 +1,4 @@
-"""`acs-auth explain-token`: what the service says to an access token, claim by claim."""
+"""`acs-auth explain-token`: what the service makes of an access token, claim by claim."""
 
 import sys
 from dataclasses import asdict
@@ -23,13 +23,14 @@ def explain_token(*, as_json: bool) -> None:
 
     acs-auth token | acs-auth explain-token
 
-    The token is judged by the rules that the service goes by with these settings: what each member is, what it must be,
-    and what to do. Only the issuer's keys are fetched. Neither the token nor who its user is gets printed.
+    The command judges the token by the rules that the service applies with these settings, and prints what each member
+    is, what it must be, and what to do. It fetches the issuer's keys and nothing else. It prints neither the token nor
+    its user.
 
     Exit status: 0 if the service accepts the token, 1 if it does not or can't tell, 2 for bad usage or settings.
     """
     if sys.stdin.isatty():  # a terminal cuts a line at 4096 characters, and shows it
-        raise click.UsageError("Pipe the token in, such as: acs-auth explain-token < FILE")
+        raise click.UsageError("Pipe the token in, for example: acs-auth explain-token < FILE")
     settings = loaded_settings()
     token = sys.stdin.buffer.read().decode(errors="replace")
 

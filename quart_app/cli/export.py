@@ -39,18 +39,20 @@ FORMATS = ("csv", "jsonl", "graph-chat")
 @user_option(required=False)
 @store_option
 @click.option("--all", "everything", is_flag=True, help="Write every mapping instead of one user's.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="With --all: how. [default: jsonl]")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="With --all: the format. [default: jsonl]")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="With --all: write to this file (mode 0600) instead of printing; the same command goes on after a stop.",
+    help="With --all: write to this file (mode 0600) instead of printing; after a stop, the same command continues.",
 )
 @click.option(
     "--look-up",
     is_flag=True,
     help="With --format graph-chat: look every user up in Entra ID, by the application permission Directory.Read.All.",
 )
-@click.option("--decision-owner", metavar="TEXT", help="With --format graph-chat: what the column decision_owner says.")
+@click.option(
+    "--decision-owner", metavar="TEXT", help="With --format graph-chat: the value of the column decision_owner."
+)
 @json_option
 def export(
     *,
@@ -65,23 +67,22 @@ def export(
 ) -> None:
     """Print what the service stores about a user, or about all.
 
-    With --json or without.
+    About a user it prints JSON, with --json or without. That is the mapping and nothing else: ACS holds the identity
+    itself and what was done with it (chats, calls). For Microsoft Graph, the command needs the application permission
+    User.Read.All.
 
-    That is the mapping and nothing else. ACS holds the identity itself and what was done with it (chats, calls).
-    Microsoft Graph is used by the application permission User.Read.All.
-
-    With --all every mapping is written, page by page. The format graph-chat is the file of identities that Microsoft's
+    With --all it writes every mapping, page by page. The format graph-chat is the file of identities that Microsoft's
     migration from ACS chat to Microsoft Graph asks for.
 
-    Exit status: 0, also if nothing is stored; 3 if something that is stored can't be read as a mapping, 1 if the store
+    Exit status: 0, even if nothing is stored; 3 if something in the store can't be read as a mapping, 1 if the store
     can't be read, 2 for bad usage or settings.
     """
     if everything is (user is not None):
         raise click.UsageError("Pass either --user or --all.")
     if not everything and (form or output or look_up or decision_owner):
-        raise click.UsageError("--format, --output, --look-up and --decision-owner go with --all.")
+        raise click.UsageError("--format, --output, --look-up and --decision-owner need --all.")
     if form != "graph-chat" and (look_up or decision_owner is not None):
-        raise click.UsageError("--look-up and --decision-owner go with --format graph-chat.")
+        raise click.UsageError("--look-up and --decision-owner need --format graph-chat.")
     settings, backend = _chosen(store)
     if user is None:
         _export_all(settings, backend, form or "jsonl", output, decision_owner or "", look_up=look_up)
@@ -110,19 +111,19 @@ def _export_all(
         about: dict[str, str | bool] = {"store": backend.value, "format": form, "decision_owner": decision_owner}
         destination = _Printed() if output is None else ExportFile(output, about | {"look_up": look_up})
     except NotResumable as error:
-        refuse("The export can't go on:", [str(error)])
+        refuse("The export can't continue:", [str(error)])
     except OSError as error:
         raise click.BadParameter(f"{output} can't be written ({error.strerror}).", param_hint="--output") from error
     if destination.progress.following is not None:
-        click.echo(f"Going on after {destination.progress.counts.mappings} mappings.", err=True)
+        click.echo(f"Continuing after {destination.progress.counts.mappings} mappings.", err=True)
     try:
         counts = run(_write_all(settings, backend, destination, options, look_up=look_up))
     except OSError as error:
         if output is None:
             raise
-        fail(f"{output} can't be written ({error.strerror}). What was written stays: the same command goes on.")
+        fail(f"{output} can't be written ({error.strerror}). What was written stays: run the same command to continue.")
     except ValueError:
-        fail(f"The store does not know the page that {output}.position names. Remove that file to begin anew.")
+        fail(f"The store does not know the page that {output}.position names. Remove that file to start afresh.")
     finally:
         destination.close()
     told = [f"{counts.mappings} mappings"]
@@ -160,7 +161,7 @@ async def _all(users: Sequence[UserKey]) -> frozenset[UserKey]:
 
 
 class _Printed:
-    """Standard output as a `Destination`; it can't be gone on with."""
+    """Standard output as a `Destination`; it can't be continued."""
 
     def __init__(self) -> None:
         from quart_app.operations.exporting import ExportProgress
@@ -189,12 +190,12 @@ class _Printed:
 def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> None:
     """Delete a user's ACS identity, its tokens and the mapping.
 
-    It is the same as the user's own DELETE /api/user.
+    It does the same as the user's own DELETE /api/user.
 
-    What is interrupted half way is finished by the same command, by `acs-auth reconcile` or by the user's next request.
-    Microsoft Graph is used by the application permission User.ReadWrite.All.
+    If it is interrupted, the same command, `acs-auth reconcile` or the user's next request finishes the deletion. For
+    Microsoft Graph, the command needs the application permission User.ReadWrite.All.
 
-    Exit status: 0, also if there was nothing; 1 if something failed, 2 for bad usage or settings.
+    Exit status: 0, even if there was nothing; 1 if something failed, 2 for bad usage or settings.
     """
     settings, backend = _chosen(store)
     _confirm("Delete the user's ACS identity for good?", yes=yes)
@@ -214,13 +215,13 @@ def delete(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> Non
 def revoke(*, user: UserKey, store: str | None, yes: bool, as_json: bool) -> None:
     """Sign a user out on every device.
 
-    Their ACS access tokens are revoked; the identity stays.
+    It revokes their ACS access tokens; the identity stays.
 
-    It is the same as the user's own DELETE /api/token. The user can get a new token at once: to prevent that, block
-    their sign-in at the identity provider first. Microsoft Graph is used by the application permission
+    It does the same as the user's own DELETE /api/token. The user can get a new token at once. To prevent that, block
+    their sign-in at the identity provider first. For Microsoft Graph, the command needs the application permission
     User.ReadWrite.All.
 
-    Exit status: 0, also if the user has no identity; 1 if something failed, 2 for bad usage or settings.
+    Exit status: 0, even if the user has no identity; 1 if something failed, 2 for bad usage or settings.
     """
     settings, backend = _chosen(store)
     _confirm("Revoke all of the user's ACS access tokens?", yes=yes)
@@ -236,7 +237,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        click.echo("Nobody is there to be asked; pass --yes.", err=True)
+        click.echo("There is no terminal to ask on: pass --yes.", err=True)
         sys.exit(USAGE)
     click.confirm(question, abort=True, err=True)
 

@@ -30,28 +30,28 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--from", "source", type=click.Choice(BACKENDS), required=True, help="The store to read.")
 @click.option("--to", "target", type=click.Choice(BACKENDS), required=True, help="The store to fill.")
-@click.option("--dry-run", is_flag=True, help="Only read, and say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; print what would be done.")
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 256),
     default=16,
     show_default=True,
-    help="How many mappings are on their way at once.",
+    help="How many mappings to process at once.",
 )
 @report_option
 @json_option
 def migrate(*, source: str, target: str, dry_run: bool, concurrency: int, report: Report | None, as_json: bool) -> None:
     """Copy every mapping of one store into another.
 
-    Both stores are configured by their own settings (COSMOS_…, GRAPH_…, SQLITE_…) at the same time. Microsoft Graph is
-    used by application permission: User.Read.All to read, User.ReadWrite.All to write.
+    Both stores are configured at the same time, by their own settings (COSMOS_…, GRAPH_…, SQLITE_…). For Microsoft
+    Graph, the command needs an application permission: User.Read.All to read, User.ReadWrite.All to write.
 
-    Nothing is deleted or changed in the source, and no mapping of the target is replaced. A run that was interrupted,
-    or met trouble, is repeated as it is: it reads everything again and creates what is missing.
+    It deletes and changes nothing in the source, and replaces no mapping in the target. If a run was interrupted or
+    met trouble, run the same command again: it reads everything again and creates what is missing.
 
-    Before anything is written, both stores are listed: identities that stand at two users are told, and not copied.
+    Before it writes anything, it lists both stores. It reports identities that two users have, and does not copy them.
 
-    Exit status: 0 if the target holds every mapping now, 3 if some are conflicting, shared, unreadable or failed or the
+    Exit status: 0 if the target now holds every mapping, 3 if some are conflicting, shared, unreadable or failed or the
     run stopped, 1 if a store can't be opened, 2 for bad usage or settings.
     """
     if source == target:
@@ -135,4 +135,4 @@ def _show(done: "MigrationReport", summary: dict[str, Any], report: Report | Non
         click.echo(f"Stopped early. {done.stopped}", err=True)
     if not done.complete:
         where = f"{report.path} says which and why." if report else "--report FILE says which and why."
-        click.echo(f"Not complete: {where} Run the same command again to go on.", err=True)
+        click.echo(f"Not complete: {where} Run the same command again to continue.", err=True)

@@ -1,4 +1,4 @@
-"""How far a long command is, on standard error: a bar on a terminal, else a line now and then."""
+"""How far a long command is, on standard error: a bar on a terminal, otherwise a line now and then."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ class Bar(Protocol):
 
 
 class Progress:
-    """Counts what is done and the waits in between; `waits` is how often an upstream had to be waited for.
+    """Counts what is done and the waits in between; `waits` is how often the command had to wait for an upstream.
 
     `step` names what is being done, such as `looked at`.
     """
@@ -27,7 +27,7 @@ class Progress:
         self.waits = 0
 
     def waited(self, error: Exception, attempt: int, seconds: float) -> None:
-        """Note a wait: see `RetryPolicy.on_retry`. Each hundredth is told, with why, where there is no bar."""
+        """Note a wait: see `RetryPolicy.on_retry`. Without a bar, each hundredth is printed with its cause."""
         self.waits += 1
         if self._bar is not None:
             self._show(f"waiting: {told(error)}")
@@ -49,7 +49,7 @@ class Progress:
 
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
-    """What to tell how far it is; cleared from a terminal at the end."""
+    """What shows the progress; it disappears from a terminal at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars

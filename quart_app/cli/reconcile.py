@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @store_option
-@click.option("--repair", is_flag=True, help="Also delete mappings whose identity is gone or another ACS resource's.")
+@click.option(
+    "--repair", is_flag=True, help="Also delete mappings whose identity is gone or belongs to another ACS resource."
+)
 @click.option(
     "--departed",
     is_flag=True,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Repair even if more than ten and more than a tenth of the mappings would be removed, but no more than N.",
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing, not even finish deletions.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; don't even finish deletions.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=8, show_default=True)
 @report_option
 @json_option
@@ -63,17 +65,17 @@ def reconcile(
 ) -> None:
     """Finish interrupted deletions, and find unusable mappings.
 
-    For each mapping ACS is asked for an access token of the least scope that nobody keeps: it is the only call that
-    tells whether an identity lives, and it changes nothing for the user. With --repair, a mapping whose identity is
-    gone or belongs to another ACS resource is deleted: the user's next request makes a new identity.
+    For each mapping it asks ACS for an access token with the least scope, which nobody keeps. No other call shows
+    whether an identity exists, and this one changes nothing for the user. With --repair it deletes a mapping whose
+    identity is gone or belongs to another ACS resource; the user's next request then creates a new identity.
 
-    With --departed Entra ID is asked, by the application permission Directory.Read.All, which users exist. Those who
-    were deleted less than 30 days ago are kept, and where no answer comes nothing is decided.
+    With --departed it asks Entra ID which users exist, for which it needs the application permission
+    Directory.Read.All. It keeps users who were deleted less than 30 days ago, and decides nothing without an answer.
 
-    Before anything is changed, all mappings are listed: identities that stand at two users are told, and left alone.
+    Before it changes anything, it lists all mappings. It reports identities that two users have, and leaves them alone.
 
     Exit status: 0 if every mapping is in order now, 1 if some are not (repair them), 3 if some could not be read,
-    looked at or repaired, or share an identity (--report says which), 2 for bad usage or settings.
+    checked or repaired, or share an identity (--report says which), 2 for bad usage or settings.
     """
     if dry_run and (repair or remove_up_to):
         raise click.UsageError("--dry-run changes nothing, so it can't go with --repair.")
@@ -154,19 +156,19 @@ def _summary(done: "ReconciliationReport", backend: StorageBackend) -> dict[str,
 
 def _show(done: "ReconciliationReport", summary: dict[str, Any], report: Report | None, *, departed: bool) -> None:
     of_users = {
-        "departed": "whose user does not exist in Entra ID any more",
+        "departed": "whose user no longer exists in Entra ID",
         "restorable": "whose user was deleted and can be restored, kept",
     }
     words = {
         "mappings": "mappings",
         "live": "in order",
         "in_deletion": "with an interrupted deletion",
-        "gone": "whose identity ACS does not know any more",
+        "gone": "whose identity no longer exists in ACS",
         "other_resource": "whose identity belongs to another ACS resource",
         **(of_users if departed else {}),
         "shared": "whose identity another user has, too",
-        "unreadable": "more that can't be read as mappings",
-        "unknown": "could not be looked at",
+        "unreadable": "others that can't be read as mappings",
+        "unknown": "could not be checked",
         "removable": "can be removed by --repair",
     }
     for name, meaning in words.items():

@@ -35,8 +35,8 @@ def _issuer(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 @click.command()
-@click.option("--from-issuer", required=True, callback=_issuer, help="Whose users the mappings have now.")
-@click.option("--to-issuer", required=True, callback=_issuer, help="Whose users they shall have.")
+@click.option("--from-issuer", required=True, callback=_issuer, help="The issuer whose users have the mappings now.")
+@click.option("--to-issuer", required=True, callback=_issuer, help="The issuer whose users get the mappings.")
 @click.option(
     "--subjects",
     required=True,
@@ -44,7 +44,7 @@ def _issuer(_: click.Context, __: click.Parameter, value: str) -> str:
     help="A CSV file with the header old_subject,new_subject.",
 )
 @store_option
-@click.option("--dry-run", is_flag=True, help="Only read, and say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; print what would be done.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=16, show_default=True)
 @report_option
 @json_option
@@ -61,13 +61,12 @@ def rekey(
 ) -> None:
     """Move mappings to users of another issuer.
 
-    For example from Azure AD B2C to Entra External ID. Each user keeps the ACS identity, and the mapping its time
-    of creation. Stop the service first, or let it serve the new issuer only: the old issuer must not be one that
-    the settings name.
+    For example from Azure AD B2C to Entra External ID. Each user keeps the ACS identity, and each mapping its time of
+    creation. Stop the service first, or let it serve only the new issuer: the settings must not name the old one.
 
-    Nobody's mapping is replaced. A run that was interrupted is repeated as it is, and ends with the same result.
+    It replaces nobody's mapping. If a run was interrupted, run the same command again: it ends with the same result.
 
-    Exit status: 0 if every pair is moved or has no mapping, 3 if some could not be moved (--report says which), 1 if
+    Exit status: 0 if every pair was moved or has no mapping, 3 if some could not be moved (--report says which), 1 if
     the store can't be opened, 2 for bad usage, settings or pairs.
     """
     if from_issuer == to_issuer:
@@ -92,7 +91,8 @@ def rekey(
             guids = GUID.fullmatch(to_issuer) is not None
             pairs = read_pairs(lines, _subject)
         if guids and not all(GUID.fullmatch(new) for new in pairs.values()):
-            refuse("The pairs can't be used:", ["A new subject is no object id, though --to-issuer is a tenant id."])
+            fault = "A new subject is not an object id, although --to-issuer is a tenant id."
+            refuse("The pairs can't be used:", [fault])
     except UnusablePairs as error:
         refuse("The pairs can't be used:", error.faults[:_TOLD])
     except (OSError, UnicodeDecodeError):
@@ -152,7 +152,7 @@ def _show(done: "RekeyReport", summary: dict[str, Any]) -> None:
         "absent": "without a mapping",
         "conflicting": "not moved: the new user has another identity",
         "in_deletion": "not moved: in deletion",
-        "shared": "not moved: somebody else has the same identity",
+        "shared": "not moved: another user has the same identity",
         "unreadable": "not moved: can't be read as mappings",
         "changed": "changed meanwhile, left alone",
         "failed": "failed",
@@ -162,4 +162,4 @@ def _show(done: "RekeyReport", summary: dict[str, Any]) -> None:
     if done.stopped:
         click.echo(f"Stopped early. {done.stopped}", err=True)
     if not done.complete:
-        click.echo("Not complete: --report FILE says which and why. Run the same command again to go on.", err=True)
+        click.echo("Not complete: --report FILE says which and why. Run the same command again to continue.", err=True)

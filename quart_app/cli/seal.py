@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 @click.option(
     "--user",
     metavar="OBJECTID",
-    help="Only this user's mapping, because you know that the identity is this user's. TENANT/OBJECTID for another "
+    help="Only this user's mapping, because you know that the identity is theirs. TENANT/OBJECTID for another "
     "tenant than ENTRA_TENANT_ID.",
 )
-@click.option("--renew", is_flag=True, help="Also seal anew, by the first key, what an older key has sealed.")
-@click.option("--dry-run", is_flag=True, help="Only look, and say what would be done.")
+@click.option("--renew", is_flag=True, help="Also seal again, with the first key, what an older key has sealed.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; print what would be done.")
 @report_option
 @json_option
 def seal(*, user: str | None, renew: bool, dry_run: bool, report: Report | None, as_json: bool) -> None:
     """Seal the mappings in Microsoft Graph that have no seal.
 
-    Everything is listed before anything is sealed. An identity that stands at two users is sealed for neither: find out
-    whose it is, and seal that one with --user. Microsoft Graph is used by the application permission
-    User.ReadWrite.All. No application may change users with a directory role: for each of these, the request is printed
-    that the user sends.
+    It lists everything before it seals anything. If two users have the same identity, it seals neither mapping: find
+    out whose the identity is, and seal that mapping with --user. It needs the application permission
+    User.ReadWrite.All of Microsoft Graph. No application may change users with a directory role: for each of them, it
+    prints the request that the user must send.
 
-    To change the key: append the new one to GRAPH_SEAL_KEYS everywhere, put it first, run this with --renew until no
-    seal of the old key is left, and drop the old one.
+    To change the key, append the new one to GRAPH_SEAL_KEYS everywhere, put it first, run this with --renew until no
+    seal of the old key is left, and remove the old key.
 
     Exit status: 0 if every mapping is sealed now, 3 if some are not (--report says which), 1 if Microsoft Graph can't
     be used or the user has no mapping, 2 for bad usage or settings.
@@ -122,7 +122,7 @@ def _show(done: "SealingReport", summary: dict[str, Any], requests: list[dict[st
         "renewed": f"{would}sealed anew, by the first key",
         "already": "sealed already",
         "shared": "not sealed: another user has the same identity",
-        "foreign_seal": "whose seal is not of this user and this identity",
+        "foreign_seal": "whose seal is not for this user and this identity",
         "key_not_held": "sealed by a key that is not in GRAPH_SEAL_KEYS",
         "damaged": "without an ACS user id",
         "refused": "that no application may change: the users must seal them",
@@ -137,7 +137,7 @@ def _show(done: "SealingReport", summary: dict[str, Any], requests: list[dict[st
         click.echo(f"{count:>9}  by the key {key}, which is not in GRAPH_SEAL_KEYS")
     for each in requests:
         request = each["request"]
-        click.echo(f"\nThe user {each['subject']} sends (in Graph Explorer, say):")
+        click.echo(f"\nThe user {each['subject']} sends (in Graph Explorer, for example):")
         click.echo(f"{request['method']} {request['url']}\n{json.dumps(request['body'], indent=2)}")
     if done.stopped:
         click.echo(f"Nothing was sealed. {done.stopped}", err=True)

@@ -10,7 +10,7 @@ _MODES = (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)
 
 
 def repair_standard_streams() -> None:
-    """Replace closed ones by /dev/null, and let no character that a terminal lacks stop a command.
+    """Replace closed ones with /dev/null, and let no character that a terminal lacks stop a command.
 
     libuv, and with it uvloop, takes descriptors 0 to 2 for the standard streams without looking.
     """
@@ -32,7 +32,7 @@ def repair_standard_streams() -> None:
 
 
 def end_unwritten(error: OSError) -> NoReturn:
-    """End with status 1 and a sentence, if anybody can read it: what was to be printed could not be."""
+    """End with status 1 and, if anybody can read it, a sentence: the output could not be printed."""
     _abandon(sys.stdout)
     try:
         print(f"The output can't be written ({error.strerror}).", file=sys.stderr, flush=True)
@@ -47,7 +47,7 @@ def is_about_output(error: OSError) -> bool:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Let what is still in its buffer go to nowhere, instead of failing once more at the exit."""
+    """Discard what is still in its buffer, instead of failing once more at the exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

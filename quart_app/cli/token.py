@@ -13,13 +13,13 @@ _SECONDS = 10
 
 _REMEDIES = {
     9002327: "The registration is a single-page application only: add the platform 'Mobile and desktop applications' "
-    "with the redirect URI http://localhost to it, or give another --client-id.",
+    "with the redirect URI http://localhost to it, or pass another --client-id.",
     7000218: "Allow public client flows in the registration of --client-id (Authentication, advanced settings).",
     50011: "Add the platform 'Mobile and desktop applications' with the redirect URI http://localhost to the "
     "registration of --client-id.",
-    65001: "Nobody consented: sign in with an account that may consent, or let an administrator do it.",
-    700016: "--client-id is no application of this tenant.",
-    90002: "--tenant-id is no tenant of this cloud.",
+    65001: "Nobody has consented: sign in with an account that may consent, or let an administrator consent.",
+    700016: "--client-id is not an application of this tenant.",
+    90002: "--tenant-id is not a tenant of this cloud.",
 }
 
 
@@ -62,15 +62,15 @@ def token(
 ) -> None:
     """Sign a user in and print an access token for the API.
 
-    Nothing else is printed to standard output.
+    It prints nothing else to standard output.
 
     TOKEN=$(acs-auth token) and then: curl -H "Authorization: Bearer $TOKEN" http://localhost:5000/api/user
 
-    With --client-id, --tenant-id and --scope no settings are needed. Where users of Microsoft Entra ID and those of
-    OIDC_ISSUER call, --door oidc signs one of the latter in, with the client that --client-id names, by the endpoints
+    With --client-id, --tenant-id and --scope it needs no settings. If users of Microsoft Entra ID and those of
+    OIDC_ISSUER call, --door oidc signs one of the latter in, with the client that --client-id names, at the endpoints
     that the issuer's discovery document names. The client application must be registered for 'Mobile and desktop
     applications' with the redirect URI http://localhost; for --device-code it must allow public client flows. The token
-    is kept nowhere.
+    is stored nowhere.
 
     Exit status: 0, 1 if the sign-in failed, 2 for bad usage or settings.
     """
@@ -91,7 +91,7 @@ def token(
             oidc = settings.oidc
             scopes = scopes or list(docs.scopes) or [oidc.required_scope or "openid"]
     if not client_id:
-        raise click.UsageError("Say --client-id; of the first door, DOCS_CLIENT_ID is the default.")
+        raise click.UsageError("Pass --client-id; for the first door, DOCS_CLIENT_ID is the default.")
     if oidc and tenant_id:
         raise click.UsageError("--tenant-id is for Microsoft Entra ID, and OIDC_ISSUER is set.")
     issuer = _OtherIssuer(client_id, oidc) if oidc else _Entra(client_id, authority_host, tenant_id)
@@ -200,7 +200,7 @@ def _sign_in(
     except msal.BrowserInteractionTimeoutError:
         fail("Nobody signed in in time.")
     except requests.JSONDecodeError:
-        fail(f"{issuer.address} is no discovery document: check {issuer.check}.")
+        fail(f"{issuer.address} is not a discovery document: check {issuer.check}.")
     except requests.RequestException as error:
         fail(f"{issuer.called} can't be reached ({type(error).__name__}): check {issuer.check}, and the network.")
     except (KeyError, TypeError, ValueError):
@@ -222,7 +222,7 @@ def _open_by_hand(address: str) -> None:
 
 
 def _explained(answer: dict[str, Any]) -> str:
-    """What Entra ID's refusal means; its own text names the account, so only its codes are told."""
+    """What Entra ID's refusal means; its own text names the account, so only its codes are printed."""
     codes = [code for code in answer.get("error_codes") or () if isinstance(code, int)]
     description = str(answer.get("error_description", ""))
     codes += [int(code) for code in [description.partition(":")[0].removeprefix("AADSTS")] if code.isdecimal()]

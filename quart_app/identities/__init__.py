@@ -1,6 +1,12 @@
 """The 1:1 rule: one live ACS identity for one user, whatever races and faults there are. Knows no HTTP."""
 
-from quart_app.identities.errors import IdentityError, IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.errors import (
+    IdentityError,
+    IdentityNotFound,
+    MappedIdentityGone,
+    MappedIdentityNotOwned,
+    TooManyFlights,
+)
 from quart_app.identities.service import Identity, IdentityService, IssuedToken
 from quart_app.identities.token_cache import TokenCache
 from quart_app.identities.token_policy import TokenPolicy
@@ -15,4 +21,5 @@ __all__ = [
     "MappedIdentityNotOwned",
     "TokenCache",
     "TokenPolicy",
+    "TooManyFlights",
 ]

@@ -24,3 +24,10 @@ class MappedIdentityNotOwned(IdentityError):
 
     def __init__(self) -> None:
         super().__init__("The mapped ACS identity belongs to another ACS resource.")
+
+
+class TooManyFlights(IdentityError):
+    """So many creations, deletions and sign-outs are under way that no other is begun."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many creations, deletions and sign-outs are under way.")

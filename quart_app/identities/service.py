@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 
 from quart_app.acs.interface import AcsClient, AcsToken, IdentityGone, IdentityNotOwned, TokenRequest
-from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
+from quart_app.identities.errors import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned, TooManyFlights
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
 from quart_app.identities.refused_writes import RefusedWrites
 from quart_app.identities.token_cache import TokenCache
@@ -35,6 +36,9 @@ from upstream.deadline import deadline, own_deadline, remaining
 from upstream.errors import UpstreamError
 from upstream.retrying import RetryPolicy
 from upstream.single_flight import SingleFlight
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +99,9 @@ class IdentityService:
                      asked whether the identity still lives
     pending_limit    so many identities may be on their way at once, pending ones included; more are not minted
     flight_seconds   how long a creation or a deletion may take, whatever deadline its callers have
+    flight_limit     so many creations, deletions and sign-outs may be under way at once, those whose callers have left
+                     included; more are not begun
+    on_refused       called each time one is not begun
     reconcile_seconds  the deadline of each thing that is done in the background
     now              the time of a sign-out, in UTC
     on_lookup        called each time `issue_token` looks for a mapping in memory: whether it was there
@@ -113,10 +120,12 @@ class IdentityService:
         retry: RetryPolicy | None = None,
         pending_limit: int = 10_000,
         flight_seconds: float = 40.0,
+        flight_limit: int = 500,
         reconcile_seconds: float = 10.0,
         close_seconds: float = 5.0,
         reconciler: ReconcilerOptions | None = None,
         on_lookup: Callable[[bool], None] = lambda hit: None,
+        on_refused: Callable[[], None] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -129,6 +138,8 @@ class IdentityService:
         self._refused_writes = RefusedWrites(timer)
         self._pending_limit = pending_limit
         self._flight_seconds = flight_seconds
+        self._flight_limit = flight_limit
+        self._on_refused = on_refused
         self._reconcile_seconds = reconcile_seconds
         self._close_seconds = close_seconds
         self._flights: SingleFlight[UserKey, Identity] = SingleFlight()
@@ -207,9 +218,9 @@ class IdentityService:
         """The user's identity, minted if there is none.
 
         Simultaneous calls for one user share the work and its outcome, errors included; it runs on when callers are
-        cancelled. Raises `StoreError`, `AcsError`; after either, repeating the call is safe.
+        cancelled. Raises `TooManyFlights`, `StoreError`, `AcsError`; after each, repeating the call is safe.
         """
-        flight, leads = self._flights.join(user, lambda: self._create(user))
+        flight, leads = self._begin(self._flights, user, lambda: self._create(user))
         await asyncio.wait({flight}, timeout=remaining())
         if not flight.done() or flight.cancelled():
             raise StoreUnavailable
@@ -223,10 +234,11 @@ class IdentityService:
         the next `delete` or `get_or_create`. What can't be read as a mapping is removed, too, except that a mapping
         that is sealed by a key that is not held is left to an operator (`as_operator`): then, and only then,
         `MappingUnreadable` is raised. Simultaneous calls for one user share the work and its outcome; it runs on when
-        callers are cancelled. Raises `StoreError`, `AcsError`; after either the deletion may have begun, and then goes
-        on in the background.
+        callers are cancelled. Raises `TooManyFlights`, before anything is done, `StoreError`, `AcsError`; after these
+        the deletion may have begun, and then goes on in the background.
         """
-        flight, _ = self._deletions.join((user, as_operator), lambda: self._run_deletion(user, as_operator=as_operator))
+        key = user, as_operator
+        flight, _ = self._begin(self._deletions, key, lambda: self._run_deletion(user, as_operator=as_operator))
         try:
             await asyncio.wait({flight}, timeout=remaining())
         finally:
@@ -242,10 +254,11 @@ class IdentityService:
         issued at the same time is either revoked or not, as if it had been asked for before or after. It runs on when
         the caller is cancelled. A deletion that was interrupted is finished, which ends the tokens as well. Raises
         `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`, `MappingUnreadable` (also for a mapping
-        that its user may have written), `StoreError`, `AcsError`; after an error, repeating the call is safe.
+        that its user may have written), `TooManyFlights`, `StoreError`, `AcsError`; after an error, repeating the call
+        is safe.
         """
         # Each call is a flight of its own: whoever joined one that has revoked already would keep newer tokens.
-        flight, _ = self._sign_outs.join(object(), lambda: self._run_sign_out(user))
+        flight, _ = self._begin(self._sign_outs, object(), lambda: self._run_sign_out(user))
         await asyncio.wait({flight}, timeout=remaining())
         if not flight.done() or flight.cancelled():
             raise StoreUnavailable
@@ -346,6 +359,16 @@ class IdentityService:
             "unfinished_deletions": len(self._unfinished),
         }
         logger.log(logging.ERROR if any(counts.values()) else logging.INFO, "closed", extra=counts)
+
+    def _begin(
+        self, flights: SingleFlight[K, T], key: K, work: Callable[[], Awaitable[T]]
+    ) -> tuple[asyncio.Task[T], bool]:
+        """See `SingleFlight.join`. A caller who left leaves the flight behind, and no place of a request counts it."""
+        under_way = len(self._flights) + len(self._deletions) + len(self._sign_outs)
+        if under_way >= self._flight_limit and key not in flights:
+            self._on_refused()
+            raise TooManyFlights
+        return flights.join(key, work)
 
     async def _read(self, user: UserKey) -> IdentityMapping | None:
         """The user's mapping as the store holds it. Raises `StoreError`."""

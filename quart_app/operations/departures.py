@@ -1,8 +1,8 @@
-"""Finds mappings whose users no longer exist in Entra ID, from what Entra ID says, and from nothing else.
+"""Finds mappings whose users no longer exist in Entra ID, relying only on what Entra ID says.
 
-A user has departed who is missing from an answer that is certainly whole, is not among the deleted users who can still
-be restored (30 days), and is missing once more after that, for a user may be restored between the two questions. A
-question without an answer decides nothing.
+A user has departed who is missing from an answer that is certainly complete, is not among the deleted users who can
+still be restored (30 days), and is missing again after that, because a user may be restored between the two questions.
+A question without an answer decides nothing.
 """
 
 from collections import defaultdict
@@ -16,11 +16,11 @@ from upstream.errors import UpstreamError
 
 
 class Standing(StrEnum):
-    """What Entra ID says of a user.
+    """What Entra ID says about a user.
 
     restorable  was deleted, and can be restored
-    departed    does not exist any more, for good
-    undecided   it was not answered
+    departed    no longer exists, for good
+    undecided   Entra ID did not answer
     """
 
     RESTORABLE = "restorable"
@@ -31,8 +31,8 @@ class Standing(StrEnum):
 class Departures:
     """Collects users and asks for them in batches. Users who exist, and those of other issuers, have no standing.
 
-    A mapping that is younger than a day is not asked for: the directory learns of a new user everywhere only after a
-    while. `now` is in UTC.
+    It does not ask about a mapping that is younger than a day, because the directory takes a while to spread a
+    new user. `now` is in UTC.
     """
 
     def __init__(self, directory: Directory, now: Callable[[], datetime]) -> None:
@@ -47,7 +47,7 @@ class Departures:
         return self._standings.get(user)
 
     async def add(self, mapping: IdentityMapping) -> None:
-        """Note the user of a mapping; a full batch is asked for at once."""
+        """Note the user of a mapping, and ask as soon as a batch is full."""
         user = mapping.user
         if "://" in user.issuer or mapping.deleting or self._now() - mapping.created_at < _SETTLED_AFTER:
             return
@@ -68,7 +68,7 @@ class Departures:
     async def _ask(self, tenant: str) -> None:
         subjects = self._waiting.pop(tenant, [])
         if self._unanswered[tenant] >= _GIVE_UP_AFTER:
-            self._undecided([UserKey(tenant, each) for each in subjects], "Entra ID gave no answer before")
+            self._undecided([UserKey(tenant, each) for each in subjects], "Entra ID gave no answer earlier")
             return
         try:
             missing = await self._missing(tenant, subjects)
@@ -82,7 +82,7 @@ class Departures:
         for subject in kept:
             self._standings[UserKey(tenant, subject)] = Standing.RESTORABLE, "its user was deleted, and can be restored"
         for subject in gone:
-            self._standings[UserKey(tenant, subject)] = Standing.DEPARTED, "its user does not exist any more"
+            self._standings[UserKey(tenant, subject)] = Standing.DEPARTED, "its user no longer exists"
 
     async def _missing(self, tenant: str, subjects: Sequence[str]) -> list[str]:
         if not subjects:
@@ -101,7 +101,7 @@ class Departures:
 
     def _undecided(self, users: Sequence[UserKey], reason: str) -> None:
         for user in users:
-            self._standings[user] = Standing.UNDECIDED, f"whether its user exists is not known: {reason}"
+            self._standings[user] = Standing.UNDECIDED, f"it is not known whether its user exists: {reason}"
 
 
 _SETTLED_AFTER = timedelta(days=1)

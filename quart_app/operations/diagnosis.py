@@ -86,10 +86,10 @@ class Finding:
 class DiagnosisOptions:
     """What to do.
 
-    write       also make and delete a throw-away identity and mapping
-    user_token  a user's access token for this API, to be judged; with the Graph store it is tried there, too
+    write       also create and delete a temporary identity and mapping
+    user_token  a user's access token for this API, to be judged; with the Graph store it is tried there as well
     clock       seconds since the epoch
-    patience    seconds after which a check is given up
+    patience    seconds after which a check ends unfinished
     """
 
     write: bool = False
@@ -181,14 +181,15 @@ class _Diagnosis:
         try:
             theirs = parsedate_to_datetime(date).timestamp()
         except ValueError:
-            return [Finding("", FindingState.OK, "Reachable, certificate trusted; it tells no time.")]
+            return [Finding("", FindingState.OK, "Reachable, certificate trusted; its answer has no date.")]
         skew = (before + clock()) / 2 - theirs
         if abs(skew) <= NOTICED_SKEW:
             return [Finding("", FindingState.OK, "Reachable, certificate trusted, clocks agree.")]
         word = "ahead" if skew > 0 else "behind"
         message = f"This machine's clock is {abs(skew):.0f} s {word} of it."
         state = FindingState.FAILED if abs(skew) > REFUSED_SKEW else FindingState.WARNING
-        return [Finding("", state, message, "Synchronise this machine's clock (NTP): tokens and signatures carry it.")]
+        remedy = "Synchronise this machine's clock (NTP): tokens and signatures depend on it."
+        return [Finding("", state, message, remedy)]
 
     async def _signing_keys(self, urls: tuple[str, ...], door: Door) -> list[Finding]:
         found = []
@@ -213,9 +214,9 @@ class _Diagnosis:
                 f"The issuer can't be reached ({type(error).__name__}).", f"Check {setting} and the network."
             )
         if status == 429 or status >= 500:
-            return _failed(f"The issuer answers {status}: it is busy or in trouble, which passes.", _AGAIN)
+            return _failed(f"The issuer answers {status}: it is busy or in trouble, which usually passes.", _AGAIN)
         if is_entra and status == 400:
-            return _failed("Entra ID knows no such tenant.", CODES[90002].advice)
+            return _failed("Entra ID does not know this tenant.", CODES[90002].advice)
         return _failed(
             f"The issuer's metadata or keys can't be used (status {status}). {fault}",
             f"Check {setting}: the document must name the issuer exactly, and keys of RS256.",
@@ -240,10 +241,10 @@ class _Diagnosis:
     async def _credential(self) -> list[Finding]:
         """Ask for a token of the application itself: it needs no permission, so only the credential is judged."""
         entra, graph = self._settings.entra, self._settings.graph
-        # A managed identity may be there for ACS or Cosmos DB alone; only with the Graph store is it a credential here.
+        # A managed identity may be there only for ACS or Cosmos DB; it is a credential here only with the Graph store.
         by_identity = self._settings.storage.backend is StorageBackend.GRAPH
         if not (entra.client_secret or entra.client_certificate_path or by_identity):
-            return [_skipped("None is set, and this store needs none.")]
+            return [_skipped("None is set, and this store does not need one.")]
         certificate = _certificate(entra.client_certificate, self._options.clock)
         from quart_app.auth.on_behalf_of.credentials import client_credential
         from quart_app.auth.on_behalf_of.tokens import OnBehalfOf, OnBehalfOfOptions
@@ -271,17 +272,17 @@ class _Diagnosis:
         return _once(found) or [certificate or Finding("", FindingState.OK, "Entra ID accepts it.")]
 
     async def _identity(self) -> list[Finding]:
-        """The identity that the service has; elsewhere than in its container the operator's own sign-in stands in."""
+        """The service's identity; outside its container, the operator's own sign-in takes its place."""
         if self._no_sign_in is not None:
             return [_told(self._no_sign_in)]
         if self._sign_in is OperatorSignIn.MANAGED_IDENTITY:
-            return await self._tokens("The platform gives its tokens.")
+            return await self._tokens("The platform issues its tokens.")
         return [
             Finding(
                 "",
                 FindingState.SKIPPED,
-                f"It was not asked: this run uses {self._who()}. Whether the service's own roles suffice shows only "
-                "where it runs.",
+                f"It was not asked: this run uses {self._who()}. Only a run in its container "
+                "shows whether the service's own roles suffice.",
                 RUN_THERE,
             )
         ]
@@ -290,7 +291,7 @@ class _Diagnosis:
         return await self._tokens(f"Tokens come from {self._who()}.")
 
     async def _tokens(self, message: str) -> list[Finding]:
-        """Ask for a token for each of the services that the identity is used for, as their clients would."""
+        """Ask for a token for each service that the identity is used for, as their clients would."""
         try:
             async with open_sign_in(self._settings, _RETRY) as credential:
                 for scope in self._scopes_of_identity():
@@ -329,12 +330,12 @@ class _Diagnosis:
                 else:
                     return [_failed("It issued a token for an identity of no resource.", "Is this really ACS?")]
                 if not self._options.write:
-                    message = "Reachable, credential accepted. With --write an identity is made, too."
+                    message = "Reachable, credential accepted. With --write, an identity is created as well."
                     return [Finding("", FindingState.OK, message)]
                 await acs.prove()
         except UpstreamError as error:
             return [self._acs_fault(error)]
-        return [Finding("", FindingState.OK, "Reachable, credential accepted; an identity was made and deleted.")]
+        return [Finding("", FindingState.OK, "Reachable, credential accepted; an identity was created and deleted.")]
 
     async def _retirement(self) -> list[Finding]:
         return [Finding("", FindingState.WARNING, CHAT_RETIRES, WHAT_TO_DO)]
@@ -357,11 +358,11 @@ class _Diagnosis:
         if backend is StorageBackend.GRAPH:
             return Finding("", FindingState.OK, "Reachable.")
         if not self._options.write:
-            return Finding("", FindingState.OK, "It answers reads. With --write a mapping is made, too.")
+            return Finding("", FindingState.OK, "It answers reads. With --write, a mapping is created as well.")
         user = UserKey("acs-auth-doctor", str(uuid.uuid4()))
         mapping = await store.create(user, FOREIGN_IDENTITY)
         await store.remove(await store.change(mapping, deleting=True))
-        return Finding("", FindingState.OK, "It answers reads; a mapping was made, changed and deleted.")
+        return Finding("", FindingState.OK, "It answers reads; a mapping was created, changed and deleted.")
 
     async def _graph_application(self) -> list[Finding]:
         """List one page of users: what `migrate`, `export`, `delete` and `reconcile` need and the service does not."""
@@ -377,7 +378,8 @@ class _Diagnosis:
     async def _graph_user(self) -> list[Finding]:
         token = self._options.user_token
         if token is None:
-            return [_skipped("Consent shows only with a user's token: acs-auth token | acs-auth doctor --user-token -")]
+            advice = "Only a user's token shows consent: acs-auth token | acs-auth doctor --user-token -"
+            return [_skipped(advice)]
         caller = (await explain(self._settings, token, self._session)).caller
         if caller is None:
             return [_skipped("The service does not accept the token: see the finding about it.")]
@@ -386,7 +388,7 @@ class _Diagnosis:
                 async with open_mapping_store(self._settings, _RETRY) as store:
                     await store.get(caller.user)
         except ConsentRequired:
-            return [_failed("Nobody consented that the service acts for this user.", _CONSENT_REMEDY)]
+            return [_failed("Nobody has consented to the service acting for this user.", _CONSENT_REMEDY)]
         except AssertionRefused as error:
             return [_failed(str(error), _TOKEN_REMEDY)]
         except UpstreamError as error:
@@ -418,9 +420,9 @@ class _Diagnosis:
 
 
 _NOT_ACS = "Check that the endpoint in ACS_CONNECTION_STRING or ACS_ENDPOINT is an ACS resource."
-_NO_IDENTITY = "There is no token to ask it with; see the finding about the managed identity or your own sign-in."
+_NO_IDENTITY = "There is no token to ask it with: see the finding about the managed identity or your own sign-in."
 RUN_THERE = "Run acs-auth doctor in the service's container, too (docs/run-a-command.md)."
-_SPREADING = "A role that was given in the last ten minutes may still be spreading."
+_SPREADING = "A role that was assigned in the last ten minutes may still be spreading."
 _AGAIN = "Wait a minute and run this again."
 _THROTTLED = f"{_AGAIN} If it lasts, ask Azure's support for a higher limit."
 _CERTIFICATE_REMEDY = (
@@ -510,7 +512,7 @@ def _missing_file(path: Path) -> Finding | None:
         return None
     directory = path.absolute().parent
     if directory.is_dir() and os.access(directory, os.W_OK | os.X_OK):
-        return Finding("", FindingState.OK, "The file does not exist yet; the service makes it.")
+        return Finding("", FindingState.OK, "The file does not exist yet; the service creates it.")
     return _failed(
         f"The SQLite file {path} can't be made.",
         "Create its directory and let this process write there, or set SQLITE_PATH.",
@@ -525,8 +527,8 @@ def _certificate(certificate: ClientCertificate | None, clock: Callable[[], floa
         "",
         FindingState.WARNING,
         f"Accepted, but the client certificate expires on {certificate.ends:%Y-%m-%d}.",
-        "Make a new certificate, upload its public part under 'Certificates & secrets' of the API's app registration, "
-        "and name it in ENTRA_CLIENT_CERTIFICATE_PATH.",
+        "Create a new certificate, upload its public part under 'Certificates & secrets' of the API's app "
+        "registration, and name it in ENTRA_CLIENT_CERTIFICATE_PATH.",
     )
 
 

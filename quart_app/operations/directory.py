@@ -1,7 +1,7 @@
 """Asks Entra ID, by Microsoft Graph and as the application, which users exist.
 
-Being told of a user is proof; not being told is not. So every question carries an object that certainly exists, the
-API's own service principal, and an answer without it decides nothing.
+If the answer holds a user, that is proof; if it does not, that is not. So every question includes an object that
+certainly exists, the API's own service principal, and an answer without it decides nothing.
 
 Sources: https://learn.microsoft.com/graph/api/directoryobject-getbyids (1,000 ids at most; Directory.Read.All),
 https://learn.microsoft.com/graph/api/directory-deleteditems-get and
@@ -57,7 +57,7 @@ class DirectoryUnsure(DirectoryError):
     """An answer that can't be whole: it lacks what certainly exists."""
 
     def __init__(self) -> None:
-        super().__init__("Entra ID's answer lacks the API's own service principal, so it tells nothing about users.")
+        super().__init__("Entra ID's answer lacks the API's own service principal, so it says nothing about users.")
 
 
 class Directory(Protocol):
@@ -229,7 +229,7 @@ class _DirectoryAnswer:
         )
 
     def error(self) -> DirectoryError:
-        """What an answer that was not hoped for means."""
+        """What an answer other than the expected one means."""
         if self.status < 400:
             return _unavailable(self.retry_after)
         row = graph_refusals.row_for(self.status, self.code)

@@ -1,7 +1,7 @@
-"""The file that an export is written to: whole in one step at the end, and gone on with after an interruption.
+"""The file that an export writes: it appears in one step at the end, and a run can continue after an interruption.
 
 Until then the rows are in FILE.partial, and FILE.position says how many bytes of it count and which page follows. A run
-that is killed at any moment leaves both so that the next one cuts off what was written since, and goes on.
+that is killed at any moment leaves both, so that the next one cuts off what was written since, and continues.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 
 
 class NotResumable(Exception):
-    """What an earlier run left can't be gone on with; the message says what to do."""
+    """What an earlier run left can't be continued; the message says what to do."""
 
 
 class ExportFile:
@@ -93,7 +93,7 @@ class ExportFile:
             raise NotResumable(f"{self._position} can't be read. {self._begin_anew}") from None
         if options != self._options:
             raise NotResumable(
-                f"Another export was begun in {self._partial}: run it again with its options. {self._begin_anew}"
+                f"Another export was started in {self._partial}: run it again with its options. {self._begin_anew}"
             )
         if self._partial.stat().st_size < size:
             raise NotResumable(f"{self._partial} is shorter than {self._position} says. {self._begin_anew}")
@@ -101,4 +101,4 @@ class ExportFile:
 
     @property
     def _begin_anew(self) -> str:
-        return f"To begin anew, remove {self._position}."
+        return f"To start afresh, remove {self._position}."

@@ -22,7 +22,7 @@ class ExportFormat(StrEnum):
     """How mappings are written.
 
     csv         a header and one line for each, in the columns of `CSV_COLUMNS`
-    jsonl       one JSON object for each, on a line of its own
+    jsonl       one JSON object for each, on a separate line
     graph-chat  the file of identities that Microsoft's chat migration asks for
     """
 
@@ -93,7 +93,7 @@ class Destination(Protocol):
         ...
 
     async def reached(self, progress: ExportProgress) -> None:
-        """Everything up to here was written: another run may go on here."""
+        """Everything up to here was written: another run may continue here."""
         ...
 
     async def finish(self) -> None:

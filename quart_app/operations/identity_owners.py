@@ -1,4 +1,4 @@
-"""Finds ACS identities that a store names for two users, which no work of the service ever makes."""
+"""Finds ACS identities that a store names for two users, which the service never does."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from storage.mapping import IdentityMapping, UnreadableMapping, UserKey
 
 
 class IdentityOwners:
-    """Whose each identity is, by what a store lists. Holds digests, so that millions of mappings fit into memory."""
+    """Who has each identity, by what a store lists. Holds digests, so that millions of mappings fit into memory."""
 
     def __init__(self) -> None:
         self._owners: dict[bytes, bytes] = {}
@@ -19,7 +19,7 @@ class IdentityOwners:
         self.add_identity(stored.acs_user_id, stored.user)
 
     def add_identity(self, acs_user_id: str, user: UserKey) -> None:
-        """Note that this identity stands at this user."""
+        """Note that this user has this identity."""
         identity, owner = _digest_of_id(acs_user_id), _digest_of_user(user)
         if self._owners.setdefault(identity, owner) != owner:
             self._shared.add(identity)

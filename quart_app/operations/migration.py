@@ -1,9 +1,9 @@
 """Copies every mapping of one store into another: repeatable, never destructive, exact when it ends.
 
-Every run reads both stores first, to find identities that stand at two users, and then the source again, to create
-what the target lacks. Nothing is remembered between runs, so a run that was killed at any moment is resumed by the next
-one, and no note of where it stopped can be wrong. What that costs: a second run reads all pages again, and looks into
-the target once more for each mapping.
+Every run reads both stores first, to find identities that two users have, and then the source again, to create
+what the target lacks. It remembers nothing between runs, so the next run resumes one that was killed at any moment, and
+no note of where it stopped can be wrong. The price: a second run reads all pages again, and asks the target once more
+for each mapping.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from upstream.retrying import RetryPolicy
 
 
 class MigrationOutcome(StrEnum):
-    """What became of one mapping of the source.
+    """What happened to one mapping of the source.
 
     created        it is in the target now, and was not before (in a dry run: it would be)
     already_there  the target held it
     conflicting    the target maps the user to another identity, which stays
     in_deletion    it is being deleted, in the source or in the target, and is not copied
     shared         the source or the target maps another user to the same identity; it is not copied
-    unreadable     what the source or the target holds is no mapping, and is not copied
+    unreadable     what the source or the target holds is not a valid mapping, and is not copied
     failed         the target did not take it; another run tries again
     """
 
@@ -51,7 +51,7 @@ class MigrationOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MigrationTrouble:
-    """A mapping that an operator has to look at. `user` and `key` are personal data: for the report file alone.
+    """A mapping that an operator has to look at. `user` and `key` are personal data: for the report file only.
 
     `key` is what the source calls something whose user can't be read.
     """
@@ -64,7 +64,7 @@ class MigrationTrouble:
 
 @dataclass(slots=True)
 class MigrationReport:
-    """`read` mappings of the source, by what became of them. `stopped` says why not all were read, if so."""
+    """`read` mappings of the source, by what happened to them. `stopped` says why not all were read, if so."""
 
     read: int = 0
     outcomes: Counter[MigrationOutcome] = field(default_factory=Counter)
@@ -101,7 +101,7 @@ async def migrate(
     options: MigrationOptions,
     progress: Callable[[MigrationReport], None] = lambda _: None,
 ) -> MigrationReport:
-    """Copy; `progress` is told after every mapping. The stores repeat what may be repeated."""
+    """Copy; `progress` is called after every mapping. The stores repeat what may be repeated."""
     return await _Migration(source, target, options, progress).run()
 
 
@@ -164,7 +164,7 @@ class _Migration:
                 outcome, reason = MigrationOutcome.FAILED, told(error)
             self._note(mapping, outcome, reason)
             if self._failures_in_a_row >= self._options.give_up_after:
-                raise _Stop(f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}")
+                raise _Stop(f"{self._failures_in_a_row} mappings in a row failed, the last one like this: {reason}")
 
     async def _next(self) -> IdentityMapping | UnreadableMapping | None:
         async with self._reading:
@@ -210,7 +210,7 @@ class _Migration:
     async def _create(self, mapping: IdentityMapping) -> IdentityMapping | None:
         """Create the mapping in the target; what was there instead, if anything.
 
-        Looking comes first: only so can a mapping that was there be told from one that was written by a call whose
+        Looking comes first: only then can a mapping that was there be distinguished from one written by a call whose
         answer was lost.
         """
         if (existing := await self._target.get(mapping.user)) is not None:

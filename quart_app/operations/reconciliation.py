@@ -1,8 +1,8 @@
 """Compares every mapping with what ACS knows: finishes interrupted deletions, finds identities that can't be used.
 
-ACS has no call that reads an identity. What tells whether one lives, and whose it is, is issuing an access token: it
-changes nothing for the user, whose other tokens stay good. Here the token is asked for with the least scope and the
-shortest life, is kept by nobody and is not revoked, because revoking would end the user's own tokens as well.
+ACS has no call that reads an identity. Only issuing an access token shows whether one exists, and whose it is. It
+changes nothing for the user, whose other tokens stay valid. This module asks for the token with the least scope and the
+shortest life, keeps it nowhere, and does not revoke it, because that would end the user's own tokens as well.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from upstream.errors import UpstreamError, told
 class MappingState(StrEnum):
     """What a mapping was found to be.
 
-    live             its identity lives in this ACS resource
-    in_deletion      a deletion was begun and not finished
-    gone             ACS does not know its identity any more
+    live             its identity exists in this ACS resource
+    in_deletion      a deletion was started and not finished
+    gone             its identity no longer exists in ACS
     other_resource   its identity belongs to another ACS resource
-    departed         its user does not exist in Entra ID any more
+    departed         its user no longer exists in Entra ID
     restorable       its user was deleted in Entra ID less than 30 days ago and can be restored: it is kept
-    shared           the store names its identity for another user, too: an operator must decide, nothing is done
-    unreadable       what is stored is no mapping: damaged, unsealed, or sealed for someone else
-    unknown          it could not be looked at; another run tries again
+    shared           the store names its identity for another user as well: an operator must decide, nothing is done
+    unreadable       what is stored is not a valid mapping: damaged, unsealed, or sealed for someone else
+    unknown          it could not be checked; another run tries again
     """
 
     LIVE = "live"
@@ -60,7 +60,7 @@ class Repair(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReconciliationEntry:
-    """A mapping that an operator may have to look at. `user` and `key` are personal data: for the report file alone.
+    """A mapping that an operator may have to look at. `user` and `key` are personal data: for the report file only.
 
     `key` is what the store calls something whose user can't be read.
     """
@@ -102,14 +102,14 @@ class ReconciliationReport:
 
     @property
     def undecided(self) -> int:
-        """About how many of the listed mappings nothing is known, because they could not be looked at."""
+        """About how many of the listed mappings nothing is known, because they could not be checked."""
         return self.mappings - (
             self.states.total() - self.states[MappingState.UNREADABLE] - self.states[MappingState.UNKNOWN]
         )
 
     @property
     def removable(self) -> int:
-        """How many mappings a repair would remove, or has removed, for what became of identities or users."""
+        """How many mappings a repair would remove, or has removed, because of their identities or users."""
         return sum(self.states[state] for state in _REMOVABLE)
 
     @property
@@ -130,7 +130,7 @@ class ReconciliationReport:
 
     @property
     def partial(self) -> bool:
-        """Whether something could not be looked at or done."""
+        """Whether something could not be checked or done."""
         left = self.undecided + self.states[MappingState.UNREADABLE] + self.states[MappingState.SHARED]
         return self.stopped is not None or left > 0 or self.repairs[Repair.FAILED] > 0
 
@@ -144,11 +144,11 @@ class ReconciliationReport:
 class ReconciliationOptions:
     """What to do.
 
-    dry_run        change nothing, not even finish what was begun
+    dry_run        change nothing; don't even finish what was started
     repair         also delete mappings whose identity is gone or another resource's, and those of departed users
     remove_up_to   remove as many, even if that is more than ten and more than a tenth of what was looked at
     concurrency    how many mappings are looked at or repaired at once
-    give_up_after  so many failures in a row end the run: an upstream is out rather than a mapping unlucky
+    give_up_after  so many failures in a row end the run, because then an upstream is at fault and not a mapping
     """
 
     dry_run: bool = False
@@ -168,8 +168,8 @@ async def reconcile(
 ) -> ReconciliationReport:
     """Look at every mapping first, then act; `progress` is called after each mapping and each repair.
 
-    A run that is stopped by failures acts on nothing more: what it did not look at stays undecided, and what it found
-    the next run finds again.
+    A run that failures stop changes nothing more: what it did not check stays undecided, and what it found, the next
+    run finds again.
 
     `prove_absence` is called before the first removal and raises `AcsError` where ACS does not show what a deleted
     identity looks like (`ProvingAcsClient.prove`): then nothing is removed.
@@ -257,7 +257,7 @@ class _Reconciliation:
             return await anext(listing, None)
         except UpstreamError as error:
             self._report.trouble[ReconciliationTrouble(error.upstream, told(error))] += 0
-            self._report.stopped = f"The store can't be read to its end: {told(error)}"
+            self._report.stopped = f"The store can't be read to the end: {told(error)}"
             return None
 
     def _note_unreadable(self, stored: UnreadableMapping) -> None:
@@ -276,7 +276,7 @@ class _Reconciliation:
 
     async def _state(self, mapping: IdentityMapping) -> tuple[MappingState, str | None]:
         if self._owners.is_shared(mapping.acs_user_id):
-            return MappingState.SHARED, "the store names its identity for another user, too"
+            return MappingState.SHARED, "the store names its identity for another user as well"
         if mapping.deleting:
             return MappingState.IN_DELETION, None
         standing, why = (self._departures and self._departures.standing(mapping.user)) or (None, None)
@@ -303,14 +303,15 @@ class _Reconciliation:
         return MappingState.LIVE, None
 
     def _failed(self, error: UpstreamError) -> None:
-        """Count it, and end the run when nothing else came for a while."""
+        """Count it, and end the run after nothing but failures for a while."""
         reason = told(error)
         self._report.trouble[ReconciliationTrouble(error.upstream, reason)] += 1
         if isinstance(error, UnexpectedAnswer):
             return  # it may be about this one identity, whereas the others say that an upstream is out
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= self._options.give_up_after and self._report.stopped is None:
-            self._report.stopped = f"{self._failures_in_a_row} mappings in a row failed, the last one so: {reason}"
+            failures = self._failures_in_a_row
+            self._report.stopped = f"{failures} mappings in a row failed, the last one like this: {reason}"
 
     async def _chosen(self) -> frozenset[MappingState]:
         if self._options.dry_run or self._report.stopped is not None:
@@ -321,8 +322,8 @@ class _Reconciliation:
         looked_at, allowed = self._report.states.total(), self._options.remove_up_to
         if removable > max(_FEW, looked_at * _SHARE) and (allowed is None or removable > allowed):
             self._report.refused = (
-                f"{removable} of {looked_at} mappings would be removed. That many point to wrong settings (another ACS "
-                "resource, another tenant) rather than to lost identities and users, so nothing was repaired. If it is "
+                f"{removable} of {looked_at} mappings would be removed. So many suggest wrong settings (another ACS "
+                "resource, another tenant) rather than lost identities and users, so nothing was repaired. If it is "
                 f"right, pass --remove-up-to {removable}."
             )
             return frozenset()

@@ -1,9 +1,9 @@
 """Moves mappings to users of another issuer, for those who change their identity provider: repeatable, 1:1 kept.
 
-Each move is create, then remove: the identity is first at both keys of one person, and then at the new one only. So no
-moment loses an identity, and a run that was killed is finished by the next: a mapping that stands at both keys of a
-pair is a move half done. The service must not answer callers of the old issuer meanwhile. Whose old mapping goes away
-during the move was moved by another run, or deleted: ACS knows which.
+Each move is create, then remove: both keys of one person have the identity first, and then only the new one. So no
+moment loses an identity, and the next run finishes one that was killed: if both keys of a pair have a mapping, the move
+is half done. The service must not answer callers of the old issuer meanwhile. If an old mapping goes away during the
+move, another run moved it, or it was deleted: ACS knows which.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ COLUMNS = ("old_subject", "new_subject")
 
 
 class Move(StrEnum):
-    """What became of one pair.
+    """What happened to one pair.
 
     moved        the new user has the mapping now, and the old one none (in a dry run: it would be so)
     moved_before  an earlier run did that, or another one just now
     absent       neither user has a mapping
     conflicting  the new user has another identity, and both stay as they are
     in_deletion  one of the two mappings is being deleted: `acs-auth reconcile` finishes that
-    shared       somebody else has the same identity, too
-    unreadable   what is stored for one of the two is no mapping
+    shared       somebody else has the same identity as well
+    unreadable   what is stored for one of the two is not a valid mapping
     changed      somebody else changed the mapping meanwhile
     failed       the store did not take it; another run tries again
     """
@@ -59,7 +59,7 @@ DONE = frozenset({Move.MOVED, Move.MOVED_BEFORE, Move.ABSENT})
 
 
 class UnusablePairs(Exception):
-    """The file is no list of old and new subjects; `faults` are sentences, without subjects."""
+    """The file is not a list of old and new subjects; `faults` are sentences, without subjects."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("The pairs can't be used.")
@@ -69,8 +69,8 @@ class UnusablePairs(Exception):
 def read_pairs(lines: Iterable[str], normal: Callable[[str], str] = str) -> dict[str, str]:
     """The new subject of each old one, of a CSV file with the header `old_subject,new_subject`.
 
-    `normal` gives a subject the form in which it is stored; it raises `ValueError` for what is none. Raises
-    `UnusablePairs`: each subject must stand in its column once, for one user has one identity.
+    `normal` gives a subject the form in which it is stored; it raises `ValueError` for what is not one. Raises
+    `UnusablePairs`: each subject must occur once in its column, because one user has one identity.
     """
     rows = csv.reader(lines)
     if tuple(next(rows, ())) != COLUMNS:
@@ -106,7 +106,7 @@ class MoveTrouble:
 
 @dataclass(slots=True)
 class RekeyReport:
-    """What became of the pairs. `stopped` says why not all were looked at, if so."""
+    """What happened to the pairs. `stopped` says why not all were checked, if so."""
 
     moves: Counter[Move] = field(default_factory=Counter)
     trouble: list[MoveTrouble] = field(default_factory=list)
@@ -125,7 +125,7 @@ class RekeyOptions:
     from_issuer, to_issuer  as mappings name them; they differ
     pairs                   the new subject of each old one
     dry_run                 only read
-    concurrency             how many pairs are on their way at once
+    concurrency             how many pairs are processed at once
     give_up_after           so many failures in a row end the run
     """
 
@@ -201,7 +201,7 @@ class _Rekeying:
             self._report.trouble.append(MoveTrouble(old, move, reason or _REASONS[move]))
         self._failures_in_a_row = self._failures_in_a_row + 1 if move is Move.FAILED else 0
         if self._failures_in_a_row >= self._options.give_up_after:
-            self._report.stopped = f"{self._failures_in_a_row} pairs in a row failed, the last one so: {reason}"
+            self._report.stopped = f"{self._failures_in_a_row} pairs in a row failed, the last one like this: {reason}"
         self._progress(self._report)
 
     async def _move(self, old: UserKey, new: UserKey) -> Move:
@@ -259,7 +259,7 @@ class _Rekeying:
 
 _REASONS = {
     Move.CONFLICTING: "the new user has another identity",
-    Move.IN_DELETION: "a deletion was begun and not finished",
-    Move.SHARED: "the store names the identity for somebody else, too",
+    Move.IN_DELETION: "a deletion was started and not finished",
+    Move.SHARED: "the store names the identity for another user as well",
     Move.CHANGED: "somebody else changed the mapping meanwhile",
 }

@@ -1,7 +1,7 @@
 """Seals the mappings that Microsoft Graph holds: those of Microsoft's samples, and those sealed by an older key.
 
 A seal says that an identity is this user's, and nothing proves that of a mapping without one. So everything is listed
-before anything is sealed, and an identity that stands at two users is sealed for neither: an operator decides.
+before anything is sealed. If two users have the same identity, neither mapping is sealed: an operator decides.
 """
 
 from collections import Counter
@@ -21,13 +21,13 @@ from upstream.retrying import RetryPolicy
 
 
 class SealingOutcome(StrEnum):
-    """What became of one extension.
+    """What happened to one extension.
 
     sealed        it had no seal and has one now (in a dry run: it would have)
     renewed       it was sealed by an older key and is sealed by the first one now
     already       it was sealed, and stays so
-    shared        it has no seal, and its identity stands at another user, too: an operator decides (`--user`)
-    foreign_seal  its seal is not of this user and this identity
+    shared        it has no seal, and another user has its identity as well: an operator decides (`--user`)
+    foreign_seal  its seal is not for this user and this identity
     key_not_held  it is sealed by a key that is not among the keys
     damaged       it holds no ACS user id
     refused       no application may change this user: the user sends the request in `SealingEntry.request`
@@ -62,7 +62,7 @@ class SealingEntry:
 
 @dataclass(slots=True)
 class SealingReport:
-    """What was done. `keys` counts good seals by key id, as they are afterwards; `stopped` says why none was made."""
+    """What was done. `keys` counts valid seals by key id, as they are afterwards; `stopped` says why none was made."""
 
     outcomes: Counter[SealingOutcome] = field(default_factory=Counter)
     keys: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ class SealingReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every mapping bears a good seal now."""
+        """Whether every mapping has a valid seal now."""
         return self.stopped is None and not self.entries
 
 
@@ -80,8 +80,8 @@ class SealingReport:
 class SealingOptions:
     """What to do.
 
-    renew    also seal anew, by the first key, what bears a good seal of an older one
-    dry_run  only look
+    renew    also seal again, with the first key, what has a valid seal of an older one
+    dry_run  change nothing
     """
 
     renew: bool = False
@@ -158,7 +158,7 @@ class _Sealing:
                 if outcome is not None:
                     chosen.append((stored, outcome))
         except (StoreError, OnBehalfOfError) as error:
-            # Without the whole list it is not known which identities stand at two users.
+            # Without the whole list it is not known which identities two users have.
             self._report.stopped = f"Microsoft Graph can't be read: {error}"
             return self._report
         for stored, outcome in chosen:
@@ -193,7 +193,7 @@ class _Sealing:
         key = str(key_id_of(seal))
         match self._seals.verify(seal, stored.user, identity):
             case SealVerdict.FOREIGN:
-                self._note(stored, SealingOutcome.FOREIGN_SEAL, "its seal is not of this user and this identity")
+                self._note(stored, SealingOutcome.FOREIGN_SEAL, "its seal is not for this user and this identity")
                 return None
             case SealVerdict.KEY_NOT_HELD:
                 self._report.keys_not_held[key] += 1

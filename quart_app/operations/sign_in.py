@@ -1,8 +1,8 @@
-"""By whom a command asks Azure for tokens: the managed identity, or the operator's own sign-in. Chosen here only.
+"""As whom a command asks Azure for tokens: the managed identity, or the operator's own sign-in. Chosen only here.
 
-The service itself has the managed identity and nothing else. A command that is run elsewhere than in the service's
-container has no such identity, so it may act for whoever runs it, with that person's or pipeline's own roles. Nothing
-here ever asks a person: what is not signed in is an error that says how to.
+The service itself has only the managed identity. A command that runs outside the service's container has no such
+identity, so it may act for the person or pipeline that runs it, with their own roles. Nothing here ever asks a person:
+if nobody is signed in, the error says how to sign in.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SIGN_IN = "sign_in"
 """The name of an operator's own sign-in among the upstreams."""
 
 CHOICE = "AZURE_TOKEN_CREDENTIALS"
-"""The variable by which Microsoft's libraries are told which credential to take; the commands obey it, too.
+"""The variable that tells Microsoft's libraries which credential to use; the commands obey it, too.
 
 https://learn.microsoft.com/azure/developer/python/sdk/authentication/credential-chains
 """
@@ -71,9 +71,9 @@ def chosen(environment: Mapping[str, str]) -> OperatorSignIn:
     a workload identity    `AZURE_FEDERATED_TOKEN_FILE`, `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`
     the environment        `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`, and a secret or a certificate
     the Azure CLI          `az` is installed
-    the managed identity   else: of a virtual machine
+    the managed identity   otherwise: that of a virtual machine
 
-    What is chosen is never given up for another one: whose roles count must not depend on what happens to fail.
+    The choice is final: whose roles count must not depend on what happens to fail.
     Raises `SignInRefused` for a value of `AZURE_TOKEN_CREDENTIALS` that names none of them.
     """
     named = environment.get(CHOICE, "").strip().lower()
@@ -124,7 +124,7 @@ def graph_refusal(sign_in: OperatorSignIn) -> SignInRefused | None:
 
 
 class _Remembering:
-    """Keeps tokens until shortly before they expire: the Azure CLI takes a second for each, the same one again too."""
+    """Keeps tokens until shortly before they expire, because the Azure CLI takes a second for each call."""
 
     def __init__(self, credential: GivesTokens, clock: Callable[[], float] = time.time) -> None:
         self._credential = credential
@@ -141,7 +141,7 @@ class _Remembering:
 
 
 class _FarAway:
-    """The managed identity where no platform says that there is one, on a laptop say. Its silence is no outage."""
+    """The managed identity where no platform promises one, as on a laptop. Its silence is not an outage."""
 
     def __init__(self, identity: AzureCredential, settings: Settings) -> None:
         self._identity = identity
@@ -184,26 +184,26 @@ def _all(environment: Mapping[str, str], *names: str) -> bool:
 
 
 def _calls(retry: RetryPolicy) -> UpstreamCalls:
-    return UpstreamCalls(SIGN_IN, lambda begun: SignInUnavailable("Your own sign-in gave no token in time."), retry)
+    return UpstreamCalls(SIGN_IN, lambda begun: SignInUnavailable("Your own sign-in issued no token in time."), retry)
 
 
 def _not_here(error: Exception, name: str | None = "") -> SignInError:
-    return SignInRefused(f"The managed identity {name} gives no token here.").because(
+    return SignInRefused(f"The managed identity {name} issues no tokens here.").because(
         Cause(code=type(error).__name__, advice=SIGN_IN_REMEDY)
     )
 
 
 def _of_cli(error: Exception) -> SignInError:
-    text = str(error)  # read, never told: it quotes what the Azure CLI wrote
+    text = str(error)  # read, never repeated: it quotes what the Azure CLI wrote
     if "Timed out" in text:
-        return SignInUnavailable("The Azure CLI gave no token in time.").because(
+        return SignInUnavailable("The Azure CLI issued no token in time.").because(
             Cause(code=type(error).__name__, advice="Try az account get-access-token by hand.")
         )
     if "not found on path" in text:
         return SignInRefused("The Azure CLI is not installed here.").because(
             Cause(code=type(error).__name__, advice=SIGN_IN_REMEDY)
         )
-    return SignInRefused("The Azure CLI gives no token.").because(
+    return SignInRefused("The Azure CLI issued no token.").because(
         Cause(code=_entra_code(text) or type(error).__name__, advice=_CLI_REMEDY)
     )
 

@@ -40,7 +40,7 @@ async def open_operator_store(
 async def open_operator_store_with_warnings(
     settings: Settings, backend: StorageBackend, retry: RetryPolicy = PATIENT
 ) -> AsyncIterator[tuple[GuardedStore, tuple[str, ...]]]:
-    """As `open_operator_store`, with what opening found out about the set-up: a fault and its remedy each."""
+    """As `open_operator_store`, with what opening found out about the set-up: each a fault and its remedy."""
     async with (
         _store_credential(settings, backend, retry) as credential,
         open_with_warnings(

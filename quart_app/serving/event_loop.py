@@ -7,7 +7,9 @@ from collections.abc import Callable
 def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     """What makes the loop, for `asyncio.Runner`."""
     try:
-        import uvloop
+        import uvloop  # noqa: F401
     except ImportError:
         return asyncio.new_event_loop
-    return uvloop.new_event_loop
+    from quart_app.serving.accepting import AcceptingLoop
+
+    return AcceptingLoop

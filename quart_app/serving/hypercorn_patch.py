@@ -4,6 +4,10 @@ Connections end when their client ends them. Hypercorn holds each connection's k
 group, and stops it only after that group has ended. So a connection that its client closed stays, with three tasks and
 12 KiB, until an idle one would be closed: whoever opens and closes connections fast enough takes all memory.
 
+That timer is one of the event loop's. Hypercorn's is two tasks, made after each answer and ended before the next
+request is looked at. That takes several turns of the event loop, which are what a request waits for while the process
+is busy (`quart_app.web.overload`); so does the task in which Python 3.11's `wait_for` reads.
+
 Requests that can't be read are answered in the service's own form. Hypercorn answers them with a status only.
 
 Clients that stop reading are let go after `STALLED_SECONDS` without progress. Hypercorn waits for them without end.
@@ -14,11 +18,13 @@ There is no HTTP/2 without TLS: no client needs it, and Hypercorn has no limit o
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, cast
 
 import h11
 import hypercorn.protocol
 from hypercorn.asyncio import run
-from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 
@@ -30,8 +36,62 @@ STALLED_SECONDS = 5.0
 _PIECE_BYTES = 64 * 1024
 
 
+class Termination(EventWrapper):
+    """Set when the server stops; calls each of `on_set` then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_set: set[Callable[[], None]] = set()
+
+    async def set(self) -> None:
+        """Say that the server stops."""
+        await super().set()
+        for call in tuple(self.on_set):
+            call()
+
+
+class TellingContext(WorkerContext):
+    """What the connections of a server know of it."""
+
+    def __init__(self, max_requests: int | None) -> None:
+        super().__init__(max_requests)
+        self.terminated = Termination()
+
+
+class IdleTimer:
+    """Calls `expire` when the connection has been idle for `seconds`, or the server stops while it is idle."""
+
+    def __init__(self, seconds: float, termination: Termination, expire: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._termination = termination
+        self._expire = expire
+        self._timer: asyncio.Handle | None = None
+
+    async def restart(self, *_: object) -> None:
+        """The connection is idle from now on. (Hypercorn says how to wait; that is not needed.)"""
+        await self.stop()
+        loop = asyncio.get_running_loop()
+        if self._termination.is_set():
+            self._timer = loop.call_soon(self._expire)
+        else:
+            self._timer = loop.call_later(self._seconds, self._expire)
+            self._termination.on_set.add(self._expire)
+
+    async def stop(self) -> None:
+        """It is not idle any more."""
+        self._termination.on_set.discard(self._expire)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 class PromptTCPServer(TCPServer):
     """Stops the keep-alive timer when its client ends the connection."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        termination = cast("Termination", self.context.terminated)
+        self.idle_task = IdleTimer(self.config.keep_alive_timeout, termination, self._end_idle)  # type: ignore[assignment]
 
     async def protocol_send(self, event: Event) -> None:
         """Carry out what the protocol wants; no timer is started for a client that has gone."""
@@ -62,8 +122,18 @@ class PromptTCPServer(TCPServer):
             await super()._close()
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        while not self.reader.at_eof():
+            try:
+                async with asyncio.timeout(self.config.read_timeout):
+                    data = await self.reader.read(MAX_RECV)
+            except (OSError, TimeoutError):
+                break
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()
+
+    def _end_idle(self) -> None:
+        self._task_group.spawn(self._initiate_server_close)
 
 
 def patch_hypercorn(refusal: Callable[[int], tuple[Headers, bytes]]) -> None:
@@ -83,5 +153,6 @@ def patch_hypercorn(refusal: Callable[[int], tuple[Headers, bytes]]) -> None:
             await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
 
-    run.TCPServer = PromptTCPServer  # type: ignore[attr-defined]
+    run.TCPServer = PromptTCPServer  # type: ignore[attr-defined,assignment]
+    run.WorkerContext = TellingContext  # type: ignore[attr-defined]
     hypercorn.protocol.H11Protocol = RefusingH11Protocol  # type: ignore[attr-defined]

@@ -175,11 +175,13 @@ async def _drained(serving: asyncio.Task[None], seconds: float) -> None:
 def _spare_the_garbage_collector() -> None:
     """Exclude from garbage collection what the start made and the process keeps, hundreds of thousands of objects.
 
-    A full collection would stop all requests for as long as it looks at them (docs/performance.md). A request makes
-    thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many.
+    A full collection would stop all requests for as long as it looks at them (docs/contribute/performance-lab.md). A
+    request makes thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many. But one whose client
+    leaves makes many, and lives long enough to grow old with them: so the old are looked at soon, too. What they are
+    beside the frozen ones is what is being served, and that is little.
     """
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(_NEW_OBJECTS, _YOUNGER_PASSES, _YOUNGER_PASSES)
     gc.enable()
 
 
@@ -254,3 +256,6 @@ class _Once(logging.Filter):
 
 _CANCEL_SECONDS = 1.0
 _NEW_OBJECTS = 10_000
+_YOUNGER_PASSES = 2
+"""So many passes over a generation of objects, and with the next the older one is looked at, too. Python's usual ten
+would let a million objects of requests whose clients left pile up, 150 MiB (`python -m soak leaving`)."""

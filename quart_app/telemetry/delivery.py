@@ -1,4 +1,4 @@
-"""Whether telemetry arrives where it is sent, told in one line when that changes.
+"""Whether telemetry arrives where it is sent, reported in one line when that changes.
 
 The exporters' own lines are off: they hold instrumentation keys, what was to be sent, and what the other end answered.
 """

@@ -1,4 +1,4 @@
-"""What happens while requests are served, reported to operators; by itself this only counts for the access line.
+"""What happens while requests are served, reported to operators; this class only counts for the access line.
 
 `quart_app.telemetry.opentelemetry` makes traces and metrics of the same calls. Nothing of OpenTelemetry is imported
 here.
@@ -58,11 +58,11 @@ class Telemetry:
             request.door = door.value
 
     def cache(self, name: str) -> Callable[[bool], None]:
-        """Gives what is told of each look-up in the named cache: whether it was a hit."""
+        """Gives what to call for each look-up in the named cache, with whether it was a hit."""
         return _ignore
 
     def refused(self, cause: str) -> None:
-        """A request was refused with 503 before anything was done for it; `cause` is `places` or `lateness`."""
+        """A request was refused with 503 before anything was done: `cause` is `places`, `lateness` or `flights`."""
 
     def minted(self) -> None:
         """An ACS identity was made."""

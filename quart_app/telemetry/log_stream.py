@@ -1,4 +1,4 @@
-"""Standard error for logs: whoever reads them may stop reading, and nobody waits for that."""
+"""Standard error for logs: its reader may stop reading, and nobody waits for it."""
 
 import os
 import select
@@ -14,8 +14,8 @@ class LogStream:
     """A stream whose `write` never blocks. Make one for each process.
 
     While the reader keeps up, a line goes out at once. When it doesn't, and on Windows always, lines are queued and
-    written in the background, in order; beyond `longest_queue` they are dropped and counted, and told of once the
-    reader goes on.
+    written in the background, in order; beyond `longest_queue` they are dropped and counted, and reported once the
+    reader continues.
     """
 
     def __init__(self, descriptor: int, longest_queue: int = LONGEST_QUEUE) -> None:

@@ -62,7 +62,7 @@ def configure_logging(environment: Environment, handler: logging.Handler | None 
 
 
 def _standard_error() -> TextIO:
-    """Standard error, without waiting for whoever reads it."""
+    """Standard error, without waiting for its reader."""
     try:
         descriptor = sys.stderr.fileno()
     except OSError:  # it is something in memory

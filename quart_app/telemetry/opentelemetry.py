@@ -5,7 +5,7 @@ token or an id of a user. For that reason no library is instrumented automatical
 the whole process: the URLs that azure-core and aiohttp would write into spans hold ACS ids. Names of spans, metrics and
 attributes follow https://opentelemetry.io/docs/specs/semconv/ where they exist; all others begin with `acs_auth.`.
 
-Application Insights drops what it knows by another name. What an operator asks for therefore has a name of ours beside
+Application Insights drops what it knows by another name. What an operator asks for therefore has our own name next to
 the conventional one: `acs_auth.request.duration` and `acs_auth.requests.active`, `acs_auth.route` and `acs_auth.error`.
 """
 

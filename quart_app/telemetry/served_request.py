@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class MeasuredCall:
-    """One call of an upstream, its repetitions included, for whoever is told how a request went.
+    """One call of an upstream, its repetitions included, for those who are told how a request went.
 
-    seconds  how long it took; `None` while it goes on
+    seconds  how long it took; `None` while it runs
     outcome  `ok`, or how it failed: see `upstream.measuring.outcome_of`
     status   the HTTP status of a refusal, where the upstream's error tells it
     """
@@ -34,7 +34,7 @@ class ServedRequest:
     error           the stable name of the error it was answered with
     reason          why its token was refused, if it was: one of a closed list
     trace_id        of its trace, if it is recorded
-    calls           its upstream calls one by one, where its client is told of them; else `None`
+    calls           its upstream calls one by one, if its client is told about them; otherwise `None`
     """
 
     method: str

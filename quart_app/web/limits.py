@@ -131,7 +131,11 @@ class ConcurrencyLimit:
             group = _Group.UNKNOWN if scope["path"].startswith(self._guarded) else _Group.PUBLIC
             if self._serving[group] >= self._maximum[group]:
                 return await self._refused("places", application, scope, receive, send)
-            if not self._lateness.admits(lambda: group is _Group.UNKNOWN and self._is_known(_bearer_token(scope))):
+            if not self._lateness.admits(
+                lambda: group is _Group.UNKNOWN and self._is_known(_bearer_token(scope)),
+                strangers=self._serving[_Group.UNKNOWN] + self._serving[_Group.PUBLIC],
+                everybody=self.serving,
+            ):
                 return await self._refused("lateness", application, scope, receive, send)
             place = _Place(group)
             self._serving[group] += 1

@@ -2,9 +2,14 @@
 
 Places (`quart_app.web.limits`) never fill while the CPU is what lacks: tokens are judged without waiting for anybody,
 so a flood only makes every request wait for its turns in the event loop. That wait is measured and bounded here.
+
+The measure comes late: a wait is known when it was waited. To refuse by it alone lets hundreds in together each time
+that it is short, who then wait for each other. So it also says how many may be served at once (`Room`), as TCP does for
+packets (RFC 5681, section 3.1).
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +21,35 @@ TURNS = 10
 READINGS = 3
 STRANGERS_SECONDS = 0.25
 KNOWN_SECONDS = 1.0
+
+SHRINKS_TO = 0.7
+GROWS_BY = 2
+SMALLEST_ROOM = 8
+
+
+class Room:
+    """How many requests may be served at once: fewer with each reading above `late_seconds`, else a few more each time.
+
+    There is no bound until it is late for the first time; from then on it grows with each reading that is not.
+    """
+
+    def __init__(self, late_seconds: float) -> None:
+        self._late_seconds = late_seconds
+        self._size = math.inf
+        self._most = 0
+
+    def holds(self, serving: int) -> bool:
+        """Whether there is a place for one more than `serving`."""
+        self._most = max(self._most, serving)
+        return serving < self._size
+
+    def adapt(self, seconds: float) -> None:
+        """The process was found late by so many seconds."""
+        if seconds <= self._late_seconds:
+            self._size += GROWS_BY
+        elif self._most:
+            self._size = max(SMALLEST_ROOM, SHRINKS_TO * min(self._size, self._most))
+        self._most = 0
 
 
 class Lateness:
@@ -29,6 +63,10 @@ class Lateness:
         self._clock = clock
         self._readings = deque([0.0] * READINGS, maxlen=READINGS)
         self._measuring: asyncio.Task[None] | None = None
+        # Each shrinks at half of the wait at which nobody is let in any more. That of strangers is then so small that
+        # known callers hardly wait, and theirs stays as it is.
+        self._strangers = Room(STRANGERS_SECONDS / 2)
+        self._everybody = Room(KNOWN_SECONDS / 2)
         self.seconds = 0.0
 
     def start(self) -> None:
@@ -41,17 +79,23 @@ class Lateness:
             self._measuring.cancel()
             await asyncio.wait({self._measuring})
 
-    def admits(self, is_known: Callable[[], bool]) -> bool:
+    def admits(self, is_known: Callable[[], bool], *, strangers: int = 0, everybody: int = 0) -> bool:
         """Whether a request is served now: up to `STRANGERS_SECONDS` each is, up to `KNOWN_SECONDS` a known caller's.
 
-        `is_known` is asked only when that decides.
+        `strangers` are those being served of whom it is not known, or not yet, who they are; `everybody` is all of
+        them. Each must have room for one more. `is_known` is asked only when that decides.
         """
-        return self.seconds <= STRANGERS_SECONDS or (self.seconds <= KNOWN_SECONDS and is_known())
+        for_strangers, for_everybody = self._strangers.holds(strangers), self._everybody.holds(everybody)
+        if not for_everybody or self.seconds > KNOWN_SECONDS:
+            return False
+        return (for_strangers and self.seconds <= STRANGERS_SECONDS) or is_known()
 
     def note(self, seconds: float) -> None:
         """A request that came just now would have waited for so long."""
         self._readings.append(seconds)
         self.seconds = min(self._readings)
+        self._strangers.adapt(self.seconds)
+        self._everybody.adapt(self.seconds)
 
     async def measure(self) -> None:
         """Take `TURNS` turns and note how long that took."""

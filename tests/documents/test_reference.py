@@ -36,3 +36,17 @@ def test_every_metric_is_documented() -> None:
     metrics = {name for file in (ROOT / "quart_app").rglob("*.py") for name in made.findall(file.read_text())}
     assert len(metrics) > 10
     assert metrics - set(documented) == set()
+
+
+def counted(text: str) -> set[str]:
+    """What transcripts of commands count, such as `already there`; a dry run says `would be` before some of it."""
+    lines = re.findall(r"^ {2,}[\d.]+ {2}(\S.*)$", text, re.MULTILINE)
+    return {line.removeprefix("would be ") for line in lines if not line.startswith("by the key")}
+
+
+def test_transcripts_count_in_the_words_of_the_commands() -> None:
+    code = "".join(path.read_text() for path in sorted((ROOT / "quart_app/cli").glob("*.py")))
+    found = {phrase for block in page(ROOT / "docs/commands.md").blocks("console") for phrase in counted(block)}
+    assert len(found) > 20
+    assert sorted(phrase for phrase in found if phrase not in code) == []
+    assert counted("        1  nonsense\n") == {"nonsense"}

@@ -52,7 +52,10 @@ def blocks(text: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each `az` command, also of those inside `$(…)`, whose place is taken by a word."""
+    """The words of each `az` command in a block or a sentence; what stands in `$(…)` comes after, and leaves a word."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for inline in re.findall(r"`(az [a-z][^`…]* --[^`…]*)`", prose):
+        yield shlex.split(inline.removeprefix("az "))
     for block in blocks(text):
         for line in whole_lines(block):
             outer, inner = (
@@ -91,11 +94,13 @@ def test_a_comment_would_be_noticed() -> None:
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
-    text = (
-        "```sh\nname=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x\n"
-        "az account show > file\n```\n"
+    block = (
+        "name=$(az acr list --query '[0].name')\naz lock create --name \"$name\" \\\n  --resource x\n"
+        "az account show > file\n"
     )
+    text = f"```sh\n{block}```\nor `az login --tenant x`.\n"
     assert list(commands(text)) == [
+        ["login", "--tenant", "x"],
         ["acr", "list", "--query", "[0].name"],
         ["lock", "create", "--name", "VALUE", "--resource", "x"],
         ["account", "show"],

@@ -62,6 +62,8 @@ async def test_settings_are_checked(environment: dict[str, str]) -> None:
 
 
 def test_the_loop_is_uvloop_where_it_exists_else_asyncios_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert event_loop_factory() is uvloop.new_event_loop
+    made = event_loop_factory()
+    assert isinstance(made, type)
+    assert issubclass(made, uvloop.Loop)
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert event_loop_factory() is asyncio.new_event_loop

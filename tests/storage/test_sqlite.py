@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -506,14 +507,14 @@ class TestUnusableFiles:
     async def test_the_documented_commands_back_up_and_restore(self, path: Path, tmp_path: Path) -> None:
         if shutil.which("sqlite3") is None:
             pytest.skip("sqlite3 is not installed")
-        page = _text(_PROJECT / "docs" / "backup.md").partition("## SQLite")[2]
-        back_up, *restore = page.partition("```sh\n")[2].partition("```")[0].splitlines()
+        section = _text(_PROJECT / "docs" / "backup.md").partition("## SQLite")[2].partition("\n## ")[0]
+        back_up, restore = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
         async with aclosing(await open_sqlite_store(path)) as store:
             await store.create(ALICE, acs_id("one"))
             await _shell(back_up, tmp_path)
             await store.create(BOB, acs_id("two"))
         await _killed_after_a_backup(path, before=0, after=500)
-        await _shell("\n".join(restore), tmp_path)
+        await _shell(restore, tmp_path)
         async with aclosing(await open_sqlite_store(path)) as store:
             assert [mapping.user async for mapping in store.mappings()] == [ALICE]
             assert store.warnings == ()

@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
-_LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)")
+_TARGET = r"\(([^()\s]+(?:\([^()\s]*\)[^()\s]*)*)\)"
+_LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]" + _TARGET)
+_LINKED_IMAGE = re.compile(r"\[!\[[^\]]*\]" + _TARGET + r"\]\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,11 @@ class Page:
                 yield re.sub(f"^{fence['indent']}", "", fence["body"], flags=re.MULTILINE)
 
     def links(self) -> Iterator[str]:
-        """Where its links lead."""
-        yield from _LINK.findall(re.sub(r"`[^`\n]*`", "code", self.prose))
+        """Where its links lead, and those of images within a link."""
+        text = re.sub(r"`[^`\n]*`", "code", self.prose)
+        yield from _LINKED_IMAGE.findall(text)
+        # An image within a link is no text that _LINK understands.
+        yield from _LINK.findall(_LINKED_IMAGE.sub("[image](", text))
 
     def anchors(self) -> set[str]:
         """What can be linked to within the page, as GitHub names it: a repeated heading gets a number."""

@@ -35,7 +35,11 @@ CREATE TABLE IF NOT EXISTS identity_mappings (
 )
 """
 _SELECT = "SELECT issuer, subject, acs_user_id, created_at, deleting, signed_out_at, version FROM identity_mappings"
-_SAME = "WHERE issuer = $1 AND subject = $2 AND version = $3"
+_UPDATE = (
+    "UPDATE identity_mappings SET deleting = $4, signed_out_at = $5, version = $6"
+    " WHERE issuer = $1 AND subject = $2 AND version = $3 RETURNING version"
+)
+_DELETE = "DELETE FROM identity_mappings WHERE issuer = $1 AND subject = $2 AND version = $3 RETURNING version"
 _PAGE_SIZE = 500
 _CREATE_ATTEMPTS = 10
 
@@ -108,7 +112,7 @@ class PostgresMappingStore:
             return current
         version = self._new_version()
         if not await self._database.fetch(
-            f"UPDATE identity_mappings SET deleting = $4, signed_out_at = $5, version = $6 {_SAME} RETURNING version",
+            _UPDATE,
             *_key(mapping),
             changed.deleting,
             changed.signed_out_at and changed.signed_out_at.isoformat(),
@@ -120,7 +124,7 @@ class PostgresMappingStore:
     async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         """See `MappingStore.remove`."""
         key = _key(stored)
-        if await self._database.fetch(f"DELETE FROM identity_mappings {_SAME} RETURNING version", *key):
+        if await self._database.fetch(_DELETE, *key):
             return
         if await self._database.fetch(f"{_SELECT} WHERE issuer = $1 AND subject = $2", *key[:2]):
             raise MappingChanged
@@ -159,7 +163,8 @@ class PostgresMappingStore:
 
 
 def _key(stored: IdentityMapping | UnreadableMapping) -> tuple[str, str, str]:
-    assert stored.user is not None  # the schema sees to it
+    if stored.user is None:
+        raise ValueError("The schema has no row without a user.")
     return stored.user.issuer, stored.user.subject, stored.version
 
 

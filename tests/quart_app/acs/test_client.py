@@ -579,7 +579,7 @@ class TestOptions:
             "connection_string": AcsConnectionString("https://x", "a2V5"),
         }
         AcsOptions(**good)
-        with pytest.raises(ValueError, match=r"Give|lifetime"):
+        with pytest.raises(ValueError, match=r"Pass|lifetime"):
             AcsOptions(**(good | wrong))
 
     async def test_a_proxy_is_used_only_if_one_was_set_at_the_start(

@@ -337,8 +337,8 @@ async def test_with_write_an_identity_and_a_mapping_are_made_and_deleted(
     environment["STORAGE_BACKEND"] = store
     result = await acs_auth("doctor", "--write")
     assert result.exit_code == 0
-    assert "an identity was made and deleted" in result.stdout
-    assert "a mapping was made, changed and deleted" in result.stdout
+    assert "an identity was created and deleted" in result.stdout
+    assert "a mapping was created, changed and deleted" in result.stdout
     assert len(local_azure.acs.all_identities()) == 1
     assert local_azure.acs.live_identities() == []
     assert local_azure.cosmos.items() == []

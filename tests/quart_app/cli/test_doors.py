@@ -98,7 +98,7 @@ async def test_token_signs_in_at_the_issuer_of_the_door_that_is_named(
 @pytest.mark.parametrize(
     ("changes", "options", "sentence"),
     [
-        ({}, ("--door", "oidc"), "Say --client-id; of the first door, DOCS_CLIENT_ID is the default."),
+        ({}, ("--door", "oidc"), "Pass --client-id; for the first door, DOCS_CLIENT_ID is the default."),
         (
             {"OIDC_ISSUER": None, "OIDC_AUDIENCE": None, "OIDC_REQUIRED_SCOPE": None},
             ("--door", "oidc"),

@@ -160,7 +160,7 @@ async def test_killed_twice_the_file_holds_every_mapping_once(local_azure: Local
     _, err = await process.communicate()
     assert process.returncode == 0, err
     assert kept == [500, 1_000]
-    assert b"Going on after 1000 mappings." in err
+    assert b"Continuing after 1000 mappings." in err
     subjects = [json.loads(line)["subject"] for line in output.read_text().splitlines()]
     assert (len(subjects), set(subjects)) == (count, {str(number) for number in range(count)})
     assert output.stat().st_mode & 0o777 == 0o600

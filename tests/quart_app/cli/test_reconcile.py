@@ -237,7 +237,7 @@ async def test_a_store_that_can_not_be_read_to_the_end_is_told() -> None:
             return none()
 
     report = await reconcile(Breaking(), MemoryAcsClient(), ReconciliationOptions(), proven)
-    assert report.stopped == "The store can't be read to its end: The mapping store is unavailable."
+    assert report.stopped == "The store can't be read to the end: The mapping store is unavailable."
     assert (report.clean, report.partial, report.unlisted) == (False, True, True)
     assert [(each.upstream, count) for each, count in report.trouble.items()] == [("store", 0)]
 
@@ -344,7 +344,7 @@ async def test_an_outage_stops_the_run_early_and_nothing_is_acted_on() -> None:
     for number in range(200):
         await store.create(UserKey("tenant", str(number)), await acs.create_identity())
     report = await reconcile(store, acs, ReconciliationOptions(repair=True), proven)
-    assert report.stopped == "10 mappings in a row failed, the last one so: ACS is unavailable. It passes."
+    assert report.stopped == "10 mappings in a row failed, the last one like this: ACS is unavailable. It passes."
     assert 30 <= acs.asked < 30 + ReconciliationOptions().concurrency
     assert (report.mappings, report.undecided) == (210, 180)
     assert [(each.upstream, each.reason) for each in report.trouble] == [("acs", "ACS is unavailable. It passes.")]
@@ -417,8 +417,8 @@ async def test_an_outage_is_told_with_its_upstream_and_no_advice_to_repair(
     local_azure.acs.faults.script("issue_access_token", Fault(status=401, body=denied, times=None))
     result = await acs_auth("reconcile")
     assert result.exit_code == 3
-    assert "       30  could not be looked at" in result.stdout
-    assert "Stopped early. 10 mappings in a row failed, the last one so: ACS refused" in result.stderr
+    assert "       30  could not be checked" in result.stdout
+    assert "Stopped early. 10 mappings in a row failed, the last one like this: ACS refused" in result.stderr
     assert "Nothing was decided about 30 mappings, because of Azure Communication Services." in result.stderr
     assert "--repair" not in result.stderr
     assert "--report" not in result.stderr

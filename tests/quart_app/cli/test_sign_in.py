@@ -220,10 +220,14 @@ def graph(environment: Environment, directory: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence", "remedy"),
     [
-        (nobody, f"The managed identity {MANAGED_IDENTITY.client_id} gives no token here.", "or sign in yourself: az"),
-        (not_signed_in, "The Azure CLI gives no token.", "Sign in with az login"),
-        (expired, "The Azure CLI gives no token.", "Sign in with az login"),
-        (odd_answer, "The Azure CLI gives no token.", "Sign in with az login"),
+        (
+            nobody,
+            f"The managed identity {MANAGED_IDENTITY.client_id} issues no tokens here.",
+            "or sign in yourself: az",
+        ),
+        (not_signed_in, "The Azure CLI issued no token.", "Sign in with az login"),
+        (expired, "The Azure CLI issued no token.", "Sign in with az login"),
+        (odd_answer, "The Azure CLI issued no token.", "Sign in with az login"),
         (wrong_secret, "The registration that AZURE_CLIENT_ID names gets no token (AADSTS", "Check AZURE_TENANT_ID"),
         (no_token_file, "The registration that AZURE_CLIENT_ID names gets no token.", "AZURE_FEDERATED_TOKEN_FILE"),
         (no_certificate, "The registration that AZURE_CLIENT_ID names gets no token.", "AZURE_CLIENT_CERTIFICATE_PATH"),

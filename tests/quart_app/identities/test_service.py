@@ -19,6 +19,7 @@ from quart_app.identities import (
     IdentityService,
     MappedIdentityGone,
     MappedIdentityNotOwned,
+    TooManyFlights,
 )
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
 from quart_app.identities.service import _Minted
@@ -47,6 +48,7 @@ from upstream.retrying import RetryPolicy
 
 ALICE = UserKey("11111111-1111-1111-1111-111111111111", "alice")
 BOB = UserKey("11111111-1111-1111-1111-111111111111", "bob")
+CAROL = UserKey("11111111-1111-1111-1111-111111111111", "carol")
 FOREIGN = acs_id("foreign_1")
 
 
@@ -418,6 +420,28 @@ class TestUnknownOutcomes:
         with pytest.raises(StoreUnavailable):
             await service.get_or_create(UserKey("tenant", "carol"))
         assert len(world.acs.minted) == 2
+
+    async def test_callers_who_leave_leave_no_more_behind_than_may_be_under_way(self, world: World) -> None:
+        refused: list[None] = []
+        service = world.process(flight_limit=2, on_refused=lambda: refused.append(None))
+        gates = [Gate(), Gate()]
+        for gate in gates:
+            world.acs.script("create_identity", gate)
+        for user, gate in zip((ALICE, BOB), gates, strict=True):
+            caller = asyncio.create_task(service.get_or_create(user))
+            await gate.reached.wait()
+            caller.cancel()
+            await asyncio.wait({caller})
+        for call in (service.get_or_create, service.delete, service.sign_out):
+            with pytest.raises(TooManyFlights):
+                await call(CAROL)
+        assert len(refused) == 3
+        repeated = asyncio.create_task(service.get_or_create(ALICE))
+        for gate in gates:
+            gate.opened.set()
+        assert (await repeated).acs_user_id in world.acs.minted
+        assert (await service.get_or_create(CAROL)).created
+        assert len(world.acs.minted) == 3
 
     async def test_no_representation_holds_an_id(self, world: World, service: IdentityService) -> None:
         identity = await service.get_or_create(ALICE)

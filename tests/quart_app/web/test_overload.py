@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from copy import copy
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,17 @@ from quart import Quart
 
 from quart_app.app import create_app
 from quart_app.settings import load_settings
-from quart_app.web.overload import KNOWN_SECONDS, PERIOD_SECONDS, READINGS, STRANGERS_SECONDS, TURNS, Lateness
+from quart_app.web.overload import (
+    GROWS_BY,
+    KNOWN_SECONDS,
+    PERIOD_SECONDS,
+    READINGS,
+    SMALLEST_ROOM,
+    STRANGERS_SECONDS,
+    TURNS,
+    Lateness,
+    Room,
+)
 from tests.conftest import FakeClock, NeverLate
 from tests.quart_app.conftest import Bearer
 from tests.support import virtual_time
@@ -63,7 +74,61 @@ class TestLateness:
         await Lateness().aclose()
 
 
+class TestRoom:
+    @given(st.lists(st.tuples(WAITS, st.integers(0, 1000))))
+    def test_it_is_never_too_small_for_a_few_and_grows_while_nobody_is_late(
+        self, readings: list[tuple[float, int]]
+    ) -> None:
+        room = Room(1.0)
+        for seconds, serving in readings:
+            before = place_in(room)
+            assert before >= SMALLEST_ROOM
+            room.holds(serving)
+            room.adapt(seconds)
+            assert seconds > 1.0 or place_in(room) >= before
+
+    @pytest.mark.parametrize("each", [0.001, 0.005, 0.02])
+    def test_a_flood_is_let_in_so_far_that_it_waits_about_as_long_as_is_late(self, each: float) -> None:
+        room, waits = Room(0.5), []
+        for _ in range(200):
+            serving = 0
+            while serving < 1000 and room.holds(serving):
+                serving += 1
+            waits.append(serving * each)
+            room.adapt(waits[-1])
+        assert min(waits[50:]) > 0.3
+        assert max(waits[50:]) <= 0.5 + GROWS_BY * each
+
+    def test_what_was_late_while_nobody_came_is_not_the_callers_doing(self) -> None:
+        room = Room(1.0)
+        room.adapt(10.0)
+        assert room.holds(100_000)
+
+
+def place_in(room: Room) -> int:
+    """How many it holds, a thousand at most; it takes no note of the question."""
+    copied = copy(room)
+    return next((serving for serving in range(1000) if not copied.holds(serving)), 1000)
+
+
 class TestWhoIsAdmitted:
+    def test_a_flood_of_strangers_leaves_room_for_known_callers(self) -> None:
+        lateness = Lateness()
+        for _ in range(2 * READINGS):
+            lateness.admits(lambda: False, strangers=400, everybody=450)
+            lateness.note(STRANGERS_SECONDS * 0.9)
+        assert not lateness.admits(lambda: False, strangers=300, everybody=350)
+        assert lateness.admits(lambda: True, strangers=300, everybody=350)
+        assert lateness.admits(lambda: False, strangers=SMALLEST_ROOM - 1, everybody=350)
+
+    def test_in_the_end_known_callers_are_let_in_little_by_little(self) -> None:
+        lateness = Lateness()
+        for _ in range(2 * READINGS):
+            lateness.admits(lambda: True, strangers=0, everybody=450)
+            lateness.note(KNOWN_SECONDS * 0.9)
+        assert not lateness.admits(lambda: True, strangers=0, everybody=400)
+        assert lateness.admits(lambda: True, strangers=0, everybody=SMALLEST_ROOM - 1)
+
     @given(late=WAITS, more=WAITS, known=st.booleans())
     def test_whoever_is_admitted_is_admitted_when_it_is_less_late_or_the_caller_is_known(
         self, late: float, more: float, known: bool

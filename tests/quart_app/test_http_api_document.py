@@ -1,0 +1,60 @@
+"""The page on the HTTP API has every route with its parameters and successes, as the OpenAPI document has them."""
+
+import re
+
+import pytest
+from quart.typing import TestClientProtocol as Client
+
+from quart_app.web.error_names import ErrorName
+from tests.support.markdown import ROOT, page
+
+TEXT = page(ROOT / "docs/reference/http-api.md").text
+
+
+def missing(text: str, document: dict[str, object]) -> list[str]:
+    """The operations that the text does not name, and the parameters and successes that their sections lack."""
+    sections = dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    named = {each for span in re.findall(r"`([A-Z]+ /[^`]*)`", text) for each in span.split(", ")}
+    faults = []
+    for path, methods in document["paths"].items():  # type: ignore[attr-defined]
+        for method, operation in methods.items():
+            name = f"{method.upper()} {path}"
+            if name not in named:
+                faults.append(name)
+            if name not in sections:
+                continue  # an older name, or an open route: a row of a table
+            wanted = [each["name"] for each in operation.get("parameters", [])]
+            wanted += [status for status in operation["responses"] if status.startswith("2")]
+            faults += [f"{name}: {each}" for each in wanted if each not in sections[name]]
+    return faults
+
+
+async def test_every_route_is_documented_with_its_parameters_and_its_successes(client: Client) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    assert len(document["paths"]) >= 10
+    assert missing(TEXT, document) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [
+        ("`GET /api/user`", "GET /api/user"),
+        ('| 201 | `{"token": "…", "expiresOn": "…"}` |', "GET /api/token/teams: 201"),
+    ],
+)
+async def test_a_route_or_a_success_that_is_left_out_is_noticed(client: Client, part: str, fault: str) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    assert part in TEXT
+    assert fault in missing(TEXT.replace(part, ""), document)
+
+
+def test_every_error_that_the_page_names_is_one() -> None:
+    known = {name.value for name in ErrorName}
+    named = {
+        name
+        for line in TEXT.splitlines()
+        if re.match(r"\| [45]\d\d", line)
+        for name in re.findall(r"`([a-z_]+)`", line.split("|")[1])
+    }
+    assert len(named) > 15
+    assert named - known == set()
