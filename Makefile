@@ -6,7 +6,7 @@
 #   VENV              where the environment is (several can be kept, one for each Python)
 #   CHROMIUM          for make browser, a Chromium that is not /usr/bin/chromium
 #   SCREENSHOTS       for make browser, where the pictures of the console go: docs/images renews the documentation's
-#   ARGS              more arguments for run, test, coverage, mutants, bench, soak and lock
+#   ARGS              more arguments for run, test, coverage, mutants, bench, week, soak and lock
 #   PIP_BINARY_ONLY   empty: also packages that must be compiled are accepted
 
 PYTHON ?=
@@ -69,6 +69,10 @@ openapi: $(VENV)/.installed $(VENV)-openapi/.packages ## Lint the OpenAPI docume
 .PHONY: bench
 bench: $(VENV)/.installed ## Measure the service on this machine, in about 20 minutes (ARGS="--quick" for a glance)
 	@$(BIN)/python -m benchmark $(ARGS)
+
+.PHONY: week
+week: $(VENV)/.installed ## Simulate a week of ten million users, in about six minutes (ARGS="--over-the-wire" checks the model)
+	@$(BIN)/python -m benchmark.week $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.installed ## Prove in the long run what the tests prove in short (ARGS="crash"; without, it lists the proofs)

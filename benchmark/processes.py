@@ -6,7 +6,7 @@ import os
 import ssl
 import sys
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -65,13 +65,17 @@ class Child:
     process: Process
 
     def cpu_seconds(self) -> float:
-        """CPU time it has used, in user and system mode."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system
+        """CPU time that it and the processes that it started have used, in user and system mode."""
+        times = [each.cpu_times() for each in self._processes()]
+        return sum(each.user + each.system for each in times)
 
     def resident_mebibytes(self) -> float:
-        """Memory it holds now."""
-        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+        """Memory they hold now."""
+        return float(sum(each.memory_info().rss for each in self._processes())) / 2**20
+
+    def _processes(self) -> list[psutil.Process]:
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,52 @@ async def floor(upstreams: Upstreams, path: str, cores: Cores, log: Path) -> Asy
     settings = {**{name: upstreams.environment[name] for name in names}, **called}
     async with _serving(("-m", "benchmark.floor"), settings, cores, log) as process:
         yield await _ready(process, "/nothing")
+
+
+@asynccontextmanager
+async def peer(
+    command: Sequence[str], port: int, settings: Mapping[str, str], cores: Cores, log: Path
+) -> AsyncIterator[Child]:
+    """Run another server of the same API until it answers at `port`, whatever it answers.
+
+    It is given the settings of ours, and the trust in the stand-ins' certificates as Node.js reads it.
+    """
+    trust = {"NODE_EXTRA_CA_CERTS": settings["SSL_CERT_FILE"]}
+    variables = environment(os.environ, {**SETTINGS, **settings, **trust, "PORT": str(port)})
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, env=variables, stdin=DEVNULL, stdout=output, stderr=STDOUT, start_new_session=True
+        )
+    try:
+        if cores.measured:
+            psutil.Process(process.pid).cpu_affinity(list(cores.measured))
+        child = Child(f"http://127.0.0.1:{port}", process)
+        await _listening(child)
+        yield child
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await ended(process)
+
+
+async def _listening(child: Child) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    async with aiohttp.ClientSession() as session:
+        while time.monotonic() < give_up:
+            if child.process.returncode is not None:
+                raise BenchmarkFailed(f"The peer ended with status {child.process.returncode}.")
+            try:
+                async with session.get(child.url + "/"):
+                    return
+            except aiohttp.ClientError:
+                await asyncio.sleep(POLL_SECONDS)
+    raise BenchmarkFailed(f"The peer did not answer at {child.url} in {START_SECONDS} s.")
+
+
+async def status_of(child: Child, method: str, path: str, headers: Mapping[str, str]) -> int:
+    """The status of one answer."""
+    async with aiohttp.ClientSession() as session, session.request(method, child.url + path, headers=headers) as answer:
+        return answer.status
 
 
 async def answered(child: Child, method: str, path: str, headers: Mapping[str, str], status: int) -> Any:

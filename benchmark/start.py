@@ -40,11 +40,15 @@ os._exit(0)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Medians in seconds: from the start of the process to its first 201, and of bare imports; MiB after that 201."""
+    """Medians in seconds: from the start of the process to its first 201, and of bare imports; MiB after that 201.
+
+    `cold` is one start without byte code, as in a container whose image has none.
+    """
 
     to_first_token: float
     imports: float
     resident: float
+    cold: float
 
 
 async def measure_start(
@@ -53,17 +57,21 @@ async def measure_start(
     """Start the service `times` times, in turn with a process that only imports the libraries that it imports."""
     libraries = await _libraries(storage)
     starts, imports, resident = [], [], 0.0
-    for number in range(times + 1):
+
+    async def start(settings: Mapping[str, str]) -> tuple[float, float]:
         started = time.perf_counter()
         async with starting_service(settings, cores, directory / "start.log") as child:
             await answered(child, "GET", "/api/token", {"Authorization": f"Bearer {token}"}, 201)
-            to_first_token = time.perf_counter() - started
-            resident = child.resident_mebibytes()
+            return time.perf_counter() - started, child.resident_mebibytes()
+
+    cold, _ = await start({**settings, "PYTHONPYCACHEPREFIX": str(directory / f"nothing-{storage}")})
+    for number in range(times + 1):
+        to_first_token, resident = await start(settings)
         imported = await _import(libraries, settings, cores)
         if number:  # the first one fills the file system's cache and writes byte code
             starts.append(to_first_token)
             imports.append(imported)
-    return Start(statistics.median(starts), statistics.median(imports), resident)
+    return Start(statistics.median(starts), statistics.median(imports), resident, cold)
 
 
 async def _libraries(storage: str) -> list[str]:

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from benchmark.load import Target, request_bytes
-from benchmark.processes import Child, answered
+from benchmark.processes import BenchmarkFailed, Child, answered, status_of
 from benchmark.throughput import Subject
 
 ROUTES = (("GET", "/api/token", 201), ("GET", "/api/user", 200), ("POST", "/api/user", 200))
@@ -35,6 +35,20 @@ async def subjects_of(name: str, child: Child, tokens: Tokens) -> list[Subject]:
         )
         for method, path, status in ROUTES
     ]
+
+
+async def subjects_of_peer(name: str, child: Child, access_tokens: list[str]) -> list[Subject]:
+    """As `subjects_of`, of another server. Raises `BenchmarkFailed` where it does not serve a route."""
+    for token in access_tokens:
+        await status_of(child, "POST", "/api/user", _authorization(token))
+    subjects = []
+    for method, path, _ in ROUTES:
+        status = await status_of(child, method, path, _authorization(access_tokens[0]))
+        if not 200 <= status < 300:
+            raise BenchmarkFailed(f"{name} answers {method} {path} with status {status}.")
+        some = access_tokens[:WARM_USERS] if path == "/api/token" else access_tokens
+        subjects.append(Subject(f"{method} {path}, {name}", child, target(child, method, path, some), status))
+    return subjects
 
 
 def target(child: Child, method: str, path: str, access_tokens: list[str]) -> Target:

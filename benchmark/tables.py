@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import psutil
 
+from benchmark.bursts import Burst
+from benchmark.first import FirstSignIn
 from benchmark.growth import Size
 from benchmark.processes import Cores
 from benchmark.start import Start
@@ -44,7 +46,7 @@ def throughput(figures: Mapping[Cell, Figures]) -> Iterator[str]:
     header = (
         "delays", "connections", "what", "requests/s", "p50 ms", "p99 ms", "CPU ms", "calls", "RSS MiB", "helpers",
     )  # fmt: skip
-    yield from _table(header, (_cell(cell, taken) for cell, taken in sorted(figures.items(), key=_order)))
+    yield from table(header, (_cell(cell, taken) for cell, taken in sorted(figures.items(), key=_order)))
     yield ""
     yield "CPU: of the measured process, for each request. calls: to all upstreams, for each request."
     yield "helpers: which share of a core the load generator and the upstreams used; near 100% they hold the rest up."
@@ -53,14 +55,15 @@ def throughput(figures: Mapping[Cell, Figures]) -> Iterator[str]:
 def starts(measured: Mapping[str, Start]) -> Iterator[str]:
     """One line for each store."""
     yield ""
-    yield from _table(
-        ("store", "start to first 201, s", "imports alone, s", "ratio", "RSS MiB after it"),
+    yield from table(
+        ("store", "start to first 201, s", "imports alone, s", "ratio", "without byte code, s", "RSS MiB after it"),
         (
             (
                 store,
                 f"{start.to_first_token:.3f}",
                 f"{start.imports:.3f}",
                 f"{_ratio(start):.2f}",
+                f"{start.cold:.1f}",
                 f"{start.resident:.0f}",
             )
             for store, start in measured.items()
@@ -68,10 +71,56 @@ def starts(measured: Mapping[str, Start]) -> Iterator[str]:
     )
 
 
+def bursts(measured: Mapping[tuple[str, int], Burst]) -> Iterator[str]:
+    """One line for each subject and number of connections."""
+    yield ""
+    yield from table(
+        (
+            "connections at once", "what", "p50 ms", "p99 ms", "p99 / p50", "longest ms", "refused", "starved",
+            "RSS MiB",
+        ),
+        (
+            (
+                f"{burst.connections:,}", name, f"{burst.p50:,.0f}", f"{burst.p99:,.0f}",
+                f"{burst.p99 / burst.p50:.1f}", f"{burst.longest:,.0f}", f"{burst.refused:,}", str(burst.starved),
+                f"{burst.resident:.0f}",
+            )
+            for (name, _), burst in measured.items()
+        ),
+    )  # fmt: skip
+
+
+def first_sign_ins(measured: Mapping[str, FirstSignIn]) -> Iterator[str]:
+    """One line for each store."""
+    yield ""
+    yield from table(
+        ("store", "POST /api/user, new user, ms", "its path ms", "over it ms", "first GET /api/token, ms", "calls"),
+        (
+            (
+                store, f"{first.post:.1f}", f"{first.path:.0f}", f"{first.post - first.path:.1f}", f"{first.get:.1f}",
+                f"{first.calls:.1f}",
+            )
+            for store, first in measured.items()
+        ),
+    )  # fmt: skip
+
+
+def beside(first: str, figures: Mapping[Cell, Figures]) -> Iterator[str]:
+    """CPU and p99 of each subject, and what of CPU it takes more than the subject `first` in the same round."""
+    yield ""
+    rows = []
+    for cell, taken in sorted(figures.items(), key=_order):
+        base = figures[Cell(first, cell.delays, cell.connections)]
+        more = "" if cell.subject == first else f"{taken.cpu_beyond(base):+.1%}"
+        rows.append((str(cell.connections), cell.subject, f"{taken.cpu:.3f}", more, f"{taken.p50:.1f}",
+                     f"{taken.p99:.1f}", f"{taken.upstream_calls:.2f}"))  # fmt: skip
+    yield from table(("connections", "what", "CPU ms", "more CPU", "p50 ms", "p99 ms", "calls"), rows)
+
+
 def goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> Iterator[str]:
     """What was aimed at, and what was reached in this run."""
     yield ""
-    yield from _table(("goal", "reached", "met"), _goals(figures, measured))
+    yield from table(("goal", "reached", "met"), _goals(figures, measured))
 
 
 def growth(sizes: Sequence[Size], figures: Mapping[Cell, Figures]) -> Iterator[str]:
@@ -98,7 +147,7 @@ def growth(sizes: Sequence[Size], figures: Mapping[Cell, Figures]) -> Iterator[s
         "create, ms",
         *(f"{route}, requests/s" for route in routes),
     )
-    yield from _table(header, rows)
+    yield from table(header, rows)
 
 
 def _goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> Iterator[tuple[str, str, str]]:
@@ -172,7 +221,8 @@ def _cell(cell: Cell, taken: Figures) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table, its columns aligned."""
     lines = [tuple(header), *map(tuple, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
 

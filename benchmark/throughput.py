@@ -55,9 +55,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A cell's samples put together: medians of the rounds; percentiles of all latencies. `rates` has each round's."""
+    """A cell's samples put together: medians of the rounds; percentiles of all latencies.
+
+    `rates` and `cpus` have each round's.
+    """
 
     rates: tuple[float, ...]
+    cpus: tuple[float, ...]
     rate: float
     p50: float
     p99: float
@@ -72,6 +76,7 @@ class Figures:
         latencies = sorted(latency for sample in samples for latency in sample.latencies)
         return cls(
             rates=tuple(sample.rate for sample in samples),
+            cpus=tuple(sample.cpu for sample in samples),
             rate=statistics.median(sample.rate for sample in samples),
             p50=percentile(latencies, 50),
             p99=percentile(latencies, 99),
@@ -84,6 +89,10 @@ class Figures:
     def share_of(self, other: "Figures") -> float:
         """The median of what this one's rate was of the other's in the same round."""
         return statistics.median(own / others for own, others in zip(self.rates, other.rates, strict=True))
+
+    def cpu_beyond(self, other: "Figures") -> float:
+        """The median of how much more CPU this one took for a request than the other in the same round: 0.1 is 10%."""
+        return statistics.median(own / others for own, others in zip(self.cpus, other.cpus, strict=True)) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,11 +121,26 @@ def new_http_session(
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=not local and bool(getproxies().keys() - {"no"}),
         auto_decompress=unpack,
-        middlewares=(note_exchange, _send_once),
+        middlewares=(_in_turn(connections), note_exchange, _send_once),
     )
     # aiohttp would refuse a request that has a credential already, and add one to a request that needs none.
     setattr(session, "_get_netrc_auth", lambda _: None)  # noqa: B010 (no attribute that a type checker knows)
     return session
+
+
+def _in_turn(connections: int) -> aiohttp.ClientMiddlewareType:
+    """Let requests have the connections in the order in which they came.
+
+    aiohttp gives a connection that has just become free to whoever asks next, past those who have waited for one: in a
+    burst of callers the last ones waited until all others had done everything.
+    """
+    places = asyncio.Semaphore(connections)
+
+    async def wait_and_send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        async with places:
+            return await send(request)
+
+    return wait_and_send
 
 
 async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

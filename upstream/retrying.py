@@ -41,7 +41,17 @@ class RetryPolicy:
         that can't be made. Cancellation is never retried.
         """
 
-        async def attempt() -> T:  # tenacity awaits only what is visibly a coroutine function
+        try:
+            return await operation()
+        except Exception as error:
+            if not retry_on(error):
+                raise
+            failed = [error]
+
+        # Nearly every call succeeds at once: tenacity, which takes longer than all else here, comes in afterwards.
+        async def attempt() -> T:  # it awaits only what is visibly a coroutine function
+            if failed:
+                raise failed.pop()
             return await operation()
 
         return await AsyncRetrying(

@@ -4,6 +4,8 @@ Codes and messages are those in the recorded sessions of the Azure SDKs (azure-s
 communication-identity, `tests/recordings` and `recordings`), unless a comment says that they are inferred.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,9 +18,17 @@ class ServiceError(Exception):
     """
 
     def __init__(
-        self, status: int, code: str, message: str, target: str | None = None, *, reports_versions: bool = True
+        self,
+        status: int,
+        code: str,
+        message: str,
+        target: str | None = None,
+        *,
+        reports_versions: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
+        self.headers = dict(headers or {})
         self.status = status
         self.code = code
         self.target = target
@@ -29,7 +39,7 @@ class ServiceError(Exception):
         error: dict[str, Any] = {"code": self.code, "message": str(self)}
         if self.target is not None:
             error["target"] = self.target
-        return web.json_response({"error": error}, status=self.status)
+        return web.json_response({"error": error}, status=self.status, headers=self.headers)
 
 
 def denied(reason: str = "Denied by the resource provider.") -> ServiceError:
@@ -56,6 +66,15 @@ def forbidden() -> ServiceError:
     Inferred: that such users are answered 403 was reported, with which code was not (microsoft-graph-docs#9181).
     """
     return ServiceError(403, "Forbidden", "The user is not allowed to use Teams.")
+
+
+def throttled(seconds: float) -> ServiceError:
+    """The resource was asked too often; `seconds` until it may be asked again.
+
+    Inferred: neither the body nor whether ACS sends `Retry-After` is on record.
+    """
+    headers = {"Retry-After": str(math.ceil(seconds))}
+    return ServiceError(429, "TooManyRequests", "Rate limit exceeded.", headers=headers)
 
 
 def invalid(message: str, target: str) -> ServiceError:

@@ -23,6 +23,7 @@ from local_azure.clock import Clock
 from local_azure.control import add_fault_routes
 from local_azure.faults import Faults, Handler
 from local_azure.keys import KeyFactory
+from local_azure.limits import WindowLimit
 from local_azure.state import State
 from local_azure.user_states import Mark, UserKey, UserStates
 
@@ -46,7 +47,8 @@ class Acs:
 
     Operations, for `faults`: `create_identity`, `exchange_teams_token`, and those of `IDENTITY_OPERATIONS`.
     `deleted_identity` is what a call about a deleted identity is answered; `deleted_identities.answer` changes it.
-    `user_states` marks users whose Teams tokens are not exchanged.
+    `user_states` marks users whose Teams tokens are not exchanged. `limits` holds how often each operation may be
+    called before the answer is 429; at first nothing is limited.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Acs:
         deleted_identity: DeletedIdentityAnswer | None = None,
     ) -> None:
         self.faults = Faults()
+        self.limits: dict[str, WindowLimit] = {}
         self._url = url
         self._clock = clock
         self._verify_entra_token = verify
@@ -216,6 +219,12 @@ class Acs:
         else:
             check_signature(request, await request.read(), self._identities.access_key, self._clock)
 
+    def _limit(self, operation: str) -> None:
+        limit = self.limits.get(operation)
+        seconds = limit.take() if limit is not None else None
+        if seconds is not None:
+            raise errors.throttled(seconds)
+
     @property
     def _answer(self) -> Any:
         @web.middleware
@@ -228,6 +237,7 @@ class Acs:
                 if request.match_info.http_exception is not None:
                     raise errors.no_operation(request.match_info.http_exception)
                 _check_version(request)
+                self._limit(request.match_info.route.name or "")
                 response = await handler(request)
                 reports_versions = True
             except errors.ServiceError as error:

@@ -15,10 +15,17 @@ from aiohttp import web
 from local_azure.clock import Clock
 from local_azure.control import add_fault_routes
 from local_azure.cosmos.authorization import Authorization
-from local_azure.cosmos.errors import CosmosError, bad_request, no_operation, write_forbidden
+from local_azure.cosmos.errors import (
+    CosmosError,
+    bad_request,
+    no_operation,
+    out_of_request_units,
+    write_forbidden,
+)
 from local_azure.cosmos.queries import parse
 from local_azure.cosmos.storage import Container, Storage, StoredItem
 from local_azure.faults import Faults
+from local_azure.limits import WindowLimit
 from local_azure.state import State
 
 _KEY_BYTES = 64
@@ -34,7 +41,8 @@ _PAGE_SIZE = 100
 _LONGEST_ID = 1023  # bytes; learn.microsoft.com/azure/cosmos-db/concepts-limits
 _RANGES_ETAG = '"1"'
 
-# Request units of small items, roughly as the service charges them.
+# Request units of small items, roughly as the service charges them; a read with Strong or BoundedStaleness twice:
+# https://learn.microsoft.com/azure/cosmos-db/optimize-cost-reads-writes
 _CHARGES = {"read_item": 1.0, "create_item": 6.29, "replace_item": 10.29, "delete_item": 6.29, "query_items": 2.83}
 
 _WRITES = ("create_item", "replace_item", "delete_item")
@@ -63,6 +71,7 @@ class Cosmos:
         multiple_write_regions: bool = False,
     ) -> None:
         self.faults = Faults()
+        self.throughput: WindowLimit | None = None
         self._consistency = consistency
         self._multiple_write_regions = multiple_write_regions
         self._url = url
@@ -164,6 +173,7 @@ class Cosmos:
                 raise no_operation(request.match_info.http_exception)
             if operation in _WRITES and not self._takes_writes:
                 raise write_forbidden()
+            self._take(operation)
             response = await handler(request)
         except CosmosError as error:
             activity = _activity(request)
@@ -171,11 +181,23 @@ class Cosmos:
             response = _json({"code": error.code, "message": text}, error.status)
             if error.sub_status is not None:
                 response.headers["x-ms-substatus"] = str(error.sub_status)
+            response.headers.update(error.headers)
         headers = response.headers
         headers["x-ms-activity-id"] = _activity(request)
         headers["x-ms-version"] = "2020-07-15"
-        headers.setdefault("x-ms-request-charge", f"{_CHARGES.get(operation, 1.0):.2f}")
+        headers.setdefault("x-ms-request-charge", f"{self._charge(operation):.2f}")
         return response
+
+    def _charge(self, operation: str) -> float:
+        twice = operation == "read_item" and self._consistency in ("Strong", "BoundedStaleness")
+        return _CHARGES.get(operation, 1.0) * (2 if twice else 1)
+
+    def _take(self, operation: str) -> None:
+        if self.throughput is None or operation not in _CHARGES:
+            return
+        seconds = self.throughput.take(self._charge(operation))
+        if seconds is not None:
+            raise out_of_request_units(seconds)
 
     async def _get_account(self, _: web.Request) -> web.Response:
         # The SDK sends its requests to the locations that are advertised here, not to the endpoint it was given.

@@ -1,13 +1,24 @@
 """What Cosmos DB answers instead of doing what was asked."""
 
+import math
+from collections.abc import Mapping
+
 from aiohttp import web
 
 
 class CosmosError(Exception):
     """An error answer: HTTP status, `code` and `message` of the body, and the sub-status header if there is one."""
 
-    def __init__(self, status: int, code: str, message: str, sub_status: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        sub_status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
+        self.headers = dict(headers or {})
         self.status = status
         self.code = code
         self.message = message
@@ -17,6 +28,13 @@ class CosmosError(Exception):
 def bad_request(message: str, sub_status: int | None = None) -> CosmosError:
     """400."""
     return CosmosError(400, "BadRequest", message, sub_status)
+
+
+def out_of_request_units(seconds: float) -> CosmosError:
+    """429: the throughput of this moment is used up; `seconds` until there is more."""
+    message = "Request rate is large. More Request Units may be needed, so no changes were made."
+    headers = {"x-ms-retry-after-ms": str(math.ceil(seconds * 1000)), "x-ms-request-charge": "0.38"}
+    return CosmosError(429, "429", message, 3200, headers)
 
 
 def item_not_found() -> CosmosError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from itertools import cycle
@@ -12,12 +13,14 @@ from aiohttp import web
 from azure.communication.identity.aio import CommunicationIdentityClient
 from azure.core.exceptions import HttpResponseError
 
+from benchmark.bursts import burst, one_after_another
 from benchmark.load import Target, load, request_bytes
 from benchmark.throughput import Figures, Sample, percentile
 from benchmark.upstreams import NAMES, Repeating
 from local_azure.environment import LocalAzure, Ports
 from local_azure.faults import Fault
 from local_azure.keys import KeyFactory
+from local_azure.port_choice import free_port
 from tests.conftest import LOGS
 from tests.support.service_process import finished, python
 from upstream.http_session import new_http_session
@@ -135,6 +138,25 @@ async def test_upstreams_tell_users_apart(state_directory: Path, new_key: KeyFac
         assert await status(azure.entra.access_token("alex")) == 401
 
 
+async def test_a_burst_opens_its_connections_at_once_and_counts_who_was_refused_and_who_starved(
+    server: tuple[Server, str],
+) -> None:
+    _, url = server
+    for path, statuses, starved in ((200, {200: 60}, 0), (503, {503: 60}, 0), ("cut", {}, 20)):
+        seconds, told, without = await burst(Target.of("GET", f"{url}/{path}"), 20)
+        assert (dict(told), without) == (statuses, starved)
+        assert len(seconds) == sum(statuses.values())
+
+
+async def test_requests_that_are_sent_one_after_another_wait_for_each_other(server: tuple[Server, str]) -> None:
+    serving, url = server
+    requests = [request_bytes("GET", f"{url}/{status}", {}) for status in (201, 200, 404)]
+    seconds, statuses = await one_after_another(url, requests)
+    assert serving.paths == ["/201", "/200", "/404"]
+    assert statuses == {201: 1, 200: 1, 404: 1}
+    assert len(seconds) == 3
+
+
 def sample(rate: float, *latencies: float) -> Sample:
     return Sample(rate, latencies, cpu=rate / 10, upstream_calls=1, resident=rate, helpers=0.1)
 
@@ -149,6 +171,11 @@ def test_a_share_is_taken_round_by_round() -> None:
     slow_then_fast = Figures.of([sample(50, 1), sample(100, 1), sample(500, 1)])
     beside = Figures.of([sample(100, 1), sample(200, 1), sample(1000, 1)])
     assert slow_then_fast.share_of(beside) == 0.5
+
+
+def test_what_one_takes_more_than_another_is_taken_round_by_round() -> None:
+    dear, cheap = Figures.of([sample(22, 1), sample(120, 1)]), Figures.of([sample(20, 1), sample(100, 1)])
+    assert dear.cpu_beyond(cheap) == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(0, 1), (50, 3), (99, 5), (100, 5)])
@@ -166,3 +193,14 @@ async def test_a_small_run_prints_each_figure() -> None:
     for (_, _, what), count in calls.items():
         expected = 0 if what in ("floor: nothing", "GET /api/user, sqlite", "POST /api/user, sqlite") else 1
         assert round(count) == expected, what
+
+
+async def test_a_peer_is_measured_beside_the_service() -> None:
+    peer = f"{sys.executable} -m quart_app.cli serve"
+    options = ("--quick", "--only", "bursts", "--store", "sqlite", "--connections", "8")
+    command = ("-m", "benchmark", *options, "--peer", peer, "--peer-port", str(free_port()))
+    status, out, err = await finished(await python(os.environ, *command), patience=600)
+    assert status == 0, err
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| 8 ")]
+    assert [row[1] for row in rows] == ["GET /api/token, sqlite", "GET /api/token, peer"]
+    assert [row[6:8] for row in rows] == [["0", "0"], ["0", "0"]]

@@ -87,3 +87,17 @@ async def test_when_an_upstream_has_moved_idle_connections_are_dropped_and_busy_
 async def test_a_request_that_can_not_be_repeated_gets_a_fresh_connection(server: tuple[Server, str]) -> None:
     async with new_http_session(keep=False) as session:
         assert [await number(session, server[1]) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_requests_have_their_turns_in_the_order_in_which_they_came(server: tuple[Server, str]) -> None:
+    _, url = server
+    served: list[int] = []
+
+    async def ask_again_and_again(session: aiohttp.ClientSession) -> None:
+        for request in range(3):
+            await number(session, url)
+            served.append(request)
+
+    async with new_http_session(2) as session:
+        await asyncio.gather(*(ask_again_and_again(session) for _ in range(6)))
+    assert served == sorted(served)
