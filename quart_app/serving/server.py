@@ -42,11 +42,6 @@ STARTING_SECONDS = 60.0
 KEEP_ALIVE_SECONDS = 300  # longer than the 240 s after which Azure's ingress closes idle connections
 SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # ends also connections on which a request was begun and never finished
 WAITING_CONNECTIONS = 1024  # while one turn of the event loop lasts; of more the kernel drops some without a word
-ACCEPTED_IN_A_TURN = 16
-"""Connections. uvloop takes one from each listening socket in a turn of the event loop, and turns are long while many
-requests are served: of a burst of callers the last ones waited until all others had been served several times. So the
-one socket is listened on by so many handles.
-"""
 MAXIMUM_HEADER_BYTES = 64 * 1024  # room for a token that is too large, so that it gets its 401
 
 
@@ -176,9 +171,9 @@ def _spare_the_garbage_collector() -> None:
     """Exclude from garbage collection what the start made and the process keeps, hundreds of thousands of objects.
 
     A full collection would stop all requests for as long as it looks at them (docs/contribute/performance-lab.md). A
-    request makes thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many. But
-    one whose client leaves makes many, and lives long enough to grow old with them: so the old are looked at soon, too.
-    What they are beside the frozen ones is what is being served, and that is little.
+    request makes thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many. But a
+    request whose client leaves makes many cycles, and lives long enough to grow old with them: so the old ones are
+    looked at soon, too. What is old and not frozen is only what is being served, and that is little.
     """
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, _YOUNGER_PASSES, _YOUNGER_PASSES)
@@ -222,9 +217,7 @@ def _why_not_bound(server: ServerSettings, error: OSError) -> str:
 
 def _config(bound: socket.socket, drain_seconds: float) -> Config:
     config = Config()
-    more = ACCEPTED_IN_A_TURN - 1 if sys.platform != "win32" else 0  # asyncio's own loop takes all that wait
-    handles = [bound, *(bound.dup() for _ in range(more))]
-    config.bind = [f"fd://{handle.detach()}" for handle in handles]
+    config.bind = [f"fd://{bound.detach()}"]
     config.include_server_header = False
     config.graceful_timeout = drain_seconds
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
@@ -233,25 +226,8 @@ def _config(bound: socket.socket, drain_seconds: float) -> Config:
     config.h2_max_header_list_size = MAXIMUM_HEADER_BYTES
     config.backlog = WAITING_CONNECTIONS
     config.accesslog = None
-    config.errorlog = logging.Logger("hypercorn.error")  # its own, for the filter is this server's
-    config.errorlog.parent = logging.getLogger()
-    config.errorlog.addFilter(_Once("Running on"))
+    config.errorlog = logging.getLogger("hypercorn.error")
     return config
-
-
-class _Once(logging.Filter):
-    """Lets one line pass that begins with `beginning`: Hypercorn tells of each handle, and they are one socket."""
-
-    def __init__(self, beginning: str) -> None:
-        super().__init__()
-        self._beginning = beginning
-        self._passed = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not str(record.msg).startswith(self._beginning):
-            return True
-        passed, self._passed = self._passed, True
-        return not passed
 
 
 _CANCEL_SECONDS = 1.0
