@@ -233,7 +233,7 @@ async function settledInTime({ page }: Visit): Promise<void> {
   });
 }
 
-const GRAPH = { STORAGE_BACKEND: "graph" };
+const GRAPH = { STORAGE_BACKEND: "graph", ENTRA_RESOLVE_SCOPE: "" };
 
 test("a claims challenge is answered by a sign-in with the claims, and the request is repeated", async () => {
   await control(world.azure.entra, "PUT", "/local/conditions/pradeep", { multi_factor_required: true });
