@@ -26,7 +26,7 @@ def console_routes(
 ) -> Blueprint:
     """The console's page, its files, and what it needs to know.
 
-    `sign_ins` tells where users sign in, as far as it is known; the page offers the first. `document` is the OpenAPI
+    `sign_ins` says where users sign in, as far as it is known; the page offers the first. `document` is the OpenAPI
     document, by which the page knows which calls there are. `explain` judges a token; it is for development only, since
     it tells more than the API.
     """
