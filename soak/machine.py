@@ -239,7 +239,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
             return answer
 
         def refused(self, answer: Answer, *, in_calm: bool = False) -> bool:
-            """Whether it was refused for now, which takes trouble: of this call, or of what it joined."""
+            """Whether it was refused for now, which only trouble may cause: this call's, or that of what it joined."""
             if answer.status != 503:
                 return False
             assert in_calm or not self.is_quiet or any(modelled.unsure for modelled in self.modelled)
