@@ -208,7 +208,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
                 modelled.gone = True
 
         def teardown(self) -> None:
-            """When all is calm and every user has left, nothing is left of them but what no one could know."""
+            """When all is calm and every user has left, nothing of them remains but what no one could know."""
             self.calm()
             for who in range(USERS):
                 for where in range(PROCESSES):
