@@ -69,7 +69,7 @@ class Options:
 
     @property
     def narrowed(self) -> bool:
-        """Whether cells are left out that the goals need."""
+        """Whether cells that the goals need are left out."""
         return self.plan.connections not in (THOROUGH.plan.connections, QUICK.plan.connections) or len(self.delays) < 2
 
 
