@@ -1,9 +1,9 @@
-"""An event loop whose servers accept every connection that waits, and not one a turn.
+"""An event loop whose servers accept every connection that waits, not one a turn.
 
 libuv, and with it uvloop, accepts one connection each turn of the event loop since 1.45
 (https://github.com/libuv/libuv/pull/3696). While the process is busy a turn takes tens of milliseconds, so new
-connections would wait for many seconds in the kernel's queue, known callers' too, where nothing measures it and nobody
-refuses them: see `quart_app.web.overload`.
+connections would wait for many seconds in the kernel's queue, known callers' too, where nothing measures the wait and
+nobody refuses them: see `quart_app.web.overload`.
 """
 
 import asyncio

@@ -117,7 +117,7 @@ class PromptTCPServer(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
-        # A client whose host vanished: Hypercorn expects only some of the errors that this is.
+        # A client whose host vanished: Hypercorn expects only some of the errors that this raises.
         with suppress(OSError):
             await super()._close()
 

@@ -173,7 +173,7 @@ def _spare_the_garbage_collector() -> None:
     A full collection would stop all requests for as long as it looks at them (docs/contribute/performance-lab.md). A
     request makes thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many. But a
     request whose client leaves makes many cycles, and lives long enough to grow old with them: so the old ones are
-    looked at soon, too. What is old and not frozen is only what is being served, and that is little.
+    looked at soon, too. Only what is being served is old and not frozen, and that is little.
     """
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, _YOUNGER_PASSES, _YOUNGER_PASSES)

@@ -186,7 +186,7 @@ def refusal_while_starting() -> tuple[list[tuple[bytes, bytes]], bytes]:
 def refusal_when_busy(request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Headers and body of the 503 to a request beyond the limits, as `describe` gives it for `TooBusy`."""
     body = as_json(_WHEN_BUSY.body(request_id)).encode()
-    # Stated, because the server would otherwise send the body in chunks, which costs it half as much again.
+    # The length, because the server would otherwise send the body in chunks, which costs it half as much again.
     return [*_WHEN_BUSY_HEADERS, (b"content-length", str(len(body)).encode())], body
 
 

@@ -90,11 +90,11 @@ class ConcurrencyLimit:
     whose caller is not known yet (`maximum`, too; each is over as soon as its token is judged), and requests of
     everything that is public, such as the pages of `/docs` (`public`).
 
-    Requests are refused as well while the process runs late (`lateness`), those of callers that are not known first.
+    Requests are also refused while the process runs late (`lateness`), first those of callers that are not known.
     `is_known` says whether a bearer token was verified before; `on_refused` is called with the cause of each refusal:
     `places` or `lateness`.
 
-    Paths that begin with `exempt` are served nevertheless and not counted: the platform must not take a busy process
+    Paths that begin with `exempt` are served anyway and not counted: the platform must not take a busy process
     for a dead one.
     """
 

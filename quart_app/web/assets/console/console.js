@@ -40,7 +40,7 @@ async function begin(given) {
   byId("sign-in").textContent = "Sign in again";
   byId("acs").hidden = byId("flow-section").hidden = true;
   byId("answer").hidden = true;
-  byId("answer-status").textContent = "Nothing was called yet.";
+  byId("answer-status").textContent = "Nothing has been called yet.";
   byId("calls").hidden = byId("token").hidden = false;
   byId("decoded").textContent = JSON.stringify(decoded(session.accessToken) ?? "It can't be read.", null, 2);
   await explain();
