@@ -265,7 +265,7 @@ async def _subjects(
             if store == "cosmos":
                 # More than the service remembers, so that it never knows the next one.
                 unseen = await azure.tokens(tokens.object_ids[:WARM_USERS] * 1_200)
-                routes.append(Subject(tables.NEW_TOKENS, child, target(child, "GET", "/api/token", unseen), 201))
+                routes.append(Subject(tables.NEW_TOKENS, child, target(child, "GET", "/api/token", unseen), 201, 16))
         if options.peer is not None:
             routes += await _peer(stack, options.peer, azure, tokens, cores, directory)
         (path, *_) = await azure.remembered_paths("acs")

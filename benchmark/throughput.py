@@ -17,12 +17,16 @@ SETTLING_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One thing that is measured: `target`, served by `child`. Every answer must have `status`."""
+    """One thing that is measured: `target`, served by `child`. Every answer must have `status`.
+
+    With more than `most` connections it is not measured: there the service refuses some on purpose.
+    """
 
     name: str
     child: Child
     target: Target
     status: int
+    most: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ async def measure_all(
         for name, seconds in delays.items():
             await upstreams.delay(seconds)
             for connections in plan.connections:
-                for subject in subjects:
+                for subject in (each for each in subjects if connections <= each.most):
                     sample = await measure(subject, upstreams, connections, plan)
                     samples.setdefault(Cell(subject.name, name, connections), []).append(sample)
     await upstreams.delay({})
