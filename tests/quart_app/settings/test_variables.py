@@ -295,7 +295,7 @@ def test_what_the_samples_do_not_know_either_is_refused(environment: pytest.Monk
 def test_the_samples_scopes_for_graph_get_the_right_advice(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.setenv(name, "user.read")
     (told,) = faults()
-    assert told.startswith(f"{name.removesuffix('0').rstrip('_:')} means nothing here, leave it out")
+    assert told.startswith(f"{name.removesuffix('0').rstrip('_:')} means nothing here; leave it out")
 
 
 @given(st.text(max_size=60))
