@@ -1,1 +1,1 @@
-"""`make bench`: how fast the service is, beside what Quart, Hypercorn and one HTTP call alone allow. Prints figures."""
+"""`make bench`: how fast the service is, and how fast Quart, Hypercorn and one HTTP call let it be. Prints figures."""

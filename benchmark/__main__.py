@@ -69,7 +69,7 @@ class Options:
 
     @property
     def narrowed(self) -> bool:
-        """Whether cells are left out that the goals need."""
+        """Whether cells that the goals need are left out."""
         return self.plan.connections not in (THOROUGH.plan.connections, QUICK.plan.connections) or len(self.delays) < 2
 
 
@@ -81,14 +81,14 @@ QUICK = Options(PARTS, STORES, Plan(1, 0.3, 0.1, (1, 16)), DELAYS, 1, (1, 1_000)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="One short round: shows that it works, its figures mean little.")
-@click.option("--only", type=click.Choice(PARTS), help="Measure this part alone.")
-@click.option("--store", "stores", type=click.Choice(STORES), multiple=True, help="Measure this store alone.")
+@click.option("--only", type=click.Choice(PARTS), help="Measure only this part.")
+@click.option("--store", "stores", type=click.Choice(STORES), multiple=True, help="Measure only this store.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="How often each cell is measured.")
 @click.option("--seconds", type=click.FloatRange(0.1, 60), help="How long, each time.")
-@click.option("--connections", type=click.IntRange(1, 5_000), multiple=True, help="This many at once, alone.")
-@click.option("--delays", type=click.Choice(tuple(DELAYS)), help="Measure throughput with these upstream delays alone.")
+@click.option("--connections", type=click.IntRange(1, 5_000), multiple=True, help="Only this many at once.")
+@click.option("--delays", type=click.Choice(tuple(DELAYS)), help="Measure throughput only with these upstream delays.")
 @click.option("--peer", "peer_command", help="Put another server of the same API beside ours: its command.")
-@click.option("--peer-port", type=click.IntRange(1, 65_535), help="Where the peer answers; it is told as PORT, too.")
+@click.option("--peer-port", type=click.IntRange(1, 65_535), help="Where the peer answers; it also gets this as PORT.")
 @click.option("--peer-token", help="A bearer token that the peer takes, unless it takes those of the stand-ins.")
 def main(
     *,

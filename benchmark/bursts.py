@@ -15,7 +15,7 @@ from benchmark.throughput import Subject, percentile
 
 PATIENCE_SECONDS = 30.0
 REQUESTS = 3
-"""Of each connection, one after another; the first one's time begins when its connection is opened."""
+"""On each connection, one after another; the first one's time begins when its connection is opened."""
 
 
 @dataclass(frozen=True, slots=True)

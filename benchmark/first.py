@@ -21,7 +21,7 @@ NECESSARY: Mapping[str, tuple[str, ...]] = {
 class FirstSignIn:
     """Medians in milliseconds: of `POST /api/user` for a new user, and of the first `GET /api/token` after it.
 
-    path   what the necessary calls take by their delays alone
+    path   what the necessary calls take, counting only their delays
     calls  how many requests reached the upstreams for both
     """
 

@@ -24,7 +24,7 @@ STORE_CALLS = 300
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A file with `mappings`: MiB on disk, and what a call of the store alone takes, in milliseconds (medians)."""
+    """A file with `mappings`: MiB on disk, and what a call of only the store takes, in milliseconds (medians)."""
 
     mappings: int
     on_disk: float
@@ -35,7 +35,7 @@ class Size:
 async def measure_growth(
     sizes: tuple[int, ...], upstreams: Upstreams, settings: Mapping[str, str], cores: Cores, directory: Path, plan: Plan
 ) -> tuple[list[Size], dict[Cell, Figures]]:
-    """Fill a file for each size, measure the store alone, then the service, all sizes interleaved."""
+    """Fill a file for each size, measure the store by itself, then the service, all sizes interleaved."""
     measured, subjects = [], []
     object_ids = [str(uuid.UUID(int=random.Random(number).getrandbits(128))) for number in range(MEASURED_USERS)]
     async with AsyncExitStack() as stack:

@@ -9,7 +9,7 @@ from benchmark.throughput import Subject
 
 ROUTES = (("GET", "/api/token", 201), ("GET", "/api/user", 200), ("POST", "/api/user", 200))
 WARM_USERS = 10
-"""Whose tokens are asked for: so few that their mappings are in memory, although that is so for a minute only."""
+"""Whose tokens are asked for: so few that their mappings are in memory, although they stay there only for a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ async def subjects_of(name: str, child: Child, tokens: Tokens) -> list[Subject]:
 
 
 async def subjects_of_peer(name: str, child: Child, access_tokens: list[str]) -> list[Subject]:
-    """As `subjects_of`, of another server. Raises `BenchmarkFailed` where it does not serve a route."""
+    """Like `subjects_of`, for another server. Raises `BenchmarkFailed` where it does not serve a route."""
     for token in access_tokens:
         await status_of(child, "POST", "/api/user", _authorization(token))
     subjects = []

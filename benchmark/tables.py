@@ -56,7 +56,7 @@ def starts(measured: Mapping[str, Start]) -> Iterator[str]:
     """One line for each store."""
     yield ""
     yield from table(
-        ("store", "start to first 201, s", "imports alone, s", "ratio", "without byte code, s", "RSS MiB after it"),
+        ("store", "start to first 201, s", "only imports, s", "ratio", "without byte code, s", "RSS MiB after it"),
         (
             (
                 store,
@@ -106,7 +106,7 @@ def first_sign_ins(measured: Mapping[str, FirstSignIn]) -> Iterator[str]:
 
 
 def beside(first: str, figures: Mapping[Cell, Figures]) -> Iterator[str]:
-    """CPU and p99 of each subject, and what of CPU it takes more than the subject `first` in the same round."""
+    """CPU and p99 of each subject, and how much more CPU it takes than `first` in the same round."""
     yield ""
     rows = []
     for cell, taken in sorted(figures.items(), key=_order):
@@ -162,10 +162,10 @@ def _goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> It
             )  # fmt: skip
     for cell, taken in sorted(figures.items(), key=_order):
         if cell.delays != "none" and cell.subject.removeprefix(_TOKEN) in ("cosmos", "graph"):
-            # Warm, both need ACS alone; Graph's mapping is in memory, too.
+            # Warm, both need only ACS; Graph's mapping is in memory, too.
             path = figures[Cell(CEILING, cell.delays, 1)].p50
             yield (
-                f"{cell.subject}, delayed, p50 at most that of ACS alone ({path:.1f}) + {_MOST_OVER_PATH:.0f} ms, "
+                f"{cell.subject}, delayed, p50 at most that of ACS itself ({path:.1f}) + {_MOST_OVER_PATH:.0f} ms, "
                 f"{cell.connections} connections",
                 f"{taken.p50:.1f} ms",
                 _met(taken.p50 <= path + _MOST_OVER_PATH),
@@ -173,7 +173,7 @@ def _goals(figures: Mapping[Cell, Figures], measured: Mapping[str, Start]) -> It
     warm = [taken for cell, taken in figures.items() if cell.subject.startswith("GET /api/token")]
     calls = max((taken.upstream_calls for taken in warm), default=0.0)
     yield (
-        "one upstream call for each GET /api/token, but for those in flight and mappings a minute old",
+        "one upstream call for each GET /api/token, except for those in flight and mappings a minute old",
         f"at most {calls:.2f}",
         _met(calls < _MOST_CALLS),
     )

@@ -91,7 +91,7 @@ class Figures:
         )
 
     def share_of(self, other: "Figures") -> float:
-        """The median of what this one's rate was of the other's in the same round."""
+        """The median of this one's rate as a share of the other's in the same round."""
         return statistics.median(own / others for own, others in zip(self.rates, other.rates, strict=True))
 
     def cpu_beyond(self, other: "Figures") -> float:

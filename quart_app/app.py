@@ -134,7 +134,7 @@ def _observe(
     telemetry.gauge(
         "acs_auth.signing_keys.age",
         "s",
-        "Seconds since signing keys were last fetched, of the issuer for whom that is longest ago",
+        "Seconds since signing keys were last fetched, of the issuer for which that is longest ago",
         lambda: int(max(each.keys.age for each in opened)),
     )
     telemetry.gauge(
@@ -279,7 +279,7 @@ def _token_cache(acs: AcsSettings) -> TokenCache | None:
 
 
 async def _refuse_large_bodies() -> None:
-    # Nobody's body is waited for here: whoever announces one and sends none must not hold a place. A route that takes
+    # No body is waited for here: a client that announces one and sends none must not hold a place. A route that takes
     # one reads it when its caller is known. Hypercorn closes the connection of a request whose body was not read.
     if request.content_length is not None and request.content_length > MAXIMUM_BODY_BYTES:
         raise RequestEntityTooLarge

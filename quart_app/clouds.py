@@ -1,4 +1,4 @@
-"""Microsoft Entra ID's clouds, as far as they differ in more than what the settings name."""
+"""Microsoft Entra ID's clouds, where they differ in more than the settings name."""
 
 from dataclasses import dataclass
 

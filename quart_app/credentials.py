@@ -23,7 +23,7 @@ MANAGED_IDENTITY = "managed_identity"
 
 
 class ManagedIdentityError(UpstreamError):
-    """The platform gave no token of the managed identity. Messages hold no token and no upstream text."""
+    """The platform gave no token for the managed identity. Messages hold no token and no upstream text."""
 
     upstream: ClassVar[str] = MANAGED_IDENTITY
 
@@ -199,7 +199,7 @@ def uses_managed_identity(settings: Settings) -> bool:
 
 
 def credentials_in_use(settings: Settings) -> Iterator[tuple[str, str]]:
-    """What for, and which credential, in plain words without a secret; only what the chosen store needs."""
+    """Each purpose and its credential, in plain words without a secret; only what the chosen store needs."""
     identity = f"managed identity {settings.entra.managed_identity_client_id}"
     yield "ACS", identity if acs_asks_identity(settings) else "access key of ACS_CONNECTION_STRING"
     match settings.storage.backend:

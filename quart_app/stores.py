@@ -52,8 +52,8 @@ async def open_mapping_store(
 ) -> AsyncIterator[GuardedStore]:
     """The store `backend`, by default the one that `STORAGE_BACKEND` names, closed at the end.
 
-    Only what it needs is imported. What opening finds out about a set-up that works less well than it could is logged.
-    `credential` is the managed identity, if it is open already and to be shared; else one is opened if it is needed.
+    Only what it needs is imported. Opening logs where a set-up works less well than it could. `credential` is the
+    managed identity, if it is already open and to be shared; otherwise one is opened if it is needed.
     Raises `StoreMisconfigured`, `StoreUnavailable`, `StoreThrottled`, and `ManagedIdentityError` where the store is
     reached with it.
     """
@@ -75,7 +75,7 @@ async def open_with_warnings(
     credential: AzureCredential | None = None,
     telemetry: Telemetry | None = None,
 ) -> AsyncIterator[tuple[GuardedStore, tuple[str, ...]]]:
-    """As `open_mapping_store`, with the warnings instead of logging them: a fault and its remedy each."""
+    """Like `open_mapping_store`, but gives the warnings instead of logging them: each is a fault and its remedy."""
     backend = backend or settings.storage.backend
     telemetry = telemetry or Telemetry()
     async with AsyncExitStack() as stack:
@@ -161,9 +161,9 @@ def accepts_unsealed(settings: Settings) -> bool:
 async def open_graph_extensions(
     settings: Settings, retry: RetryPolicy, credential: AzureCredential | None = None
 ) -> "AsyncIterator[GraphMappingStore]":
-    """What Microsoft Graph stores, as the application, for who seals it. Arguments and errors: `open_mapping_store`.
+    """What Microsoft Graph stores, reached as the application, for whoever seals it.
 
-    `retry` is for the tokens; the store itself repeats nothing.
+    Arguments and errors are those of `open_mapping_store`. `retry` is for the tokens; the store itself repeats nothing.
     """
     async with AsyncExitStack() as stack:
         opening = _Opening(settings, stack, retry, ActingAs.APPLICATION, credential, Telemetry())
@@ -223,7 +223,7 @@ def _unsealed_warnings(settings: Settings) -> tuple[str, ...]:
         return ()
     remedy = "Run acs-auth seal, then remove the setting GRAPH_ACCEPT_UNSEALED_UNTIL."
     if not accepts_unsealed(settings):
-        return (f"GRAPH_ACCEPT_UNSEALED_UNTIL is over since {until}: mappings without a seal are refused. {remedy}",)
+        return (f"GRAPH_ACCEPT_UNSEALED_UNTIL ended on {until}: mappings without a seal are refused. {remedy}",)
     return (f"Until {until} mappings without a seal are accepted, which any user can point at anybody. {remedy}",)
 
 

@@ -25,7 +25,7 @@ from quart_app.web.error_names import ErrorName, names_of
 from soak.deployment import STORES, Answer, Deployment, ask, deployed
 
 SLACK_SECONDS = 15.0
-"""By so much an answer may miss its deadline: a busy machine is no defect of the service."""
+"""How far an answer may miss its deadline: a busy machine is no defect of the service."""
 
 RETURNS = 20
 PATIENCE_SECONDS = 300
@@ -182,7 +182,7 @@ class _Chaos:
         await asyncio.gather(*(work() for _ in range(self._plan.concurrency)))
 
     async def _return(self, session: aiohttp.ClientSession, call: "_Call") -> None:
-        """Repeat a call as it is told to: it may join work that was begun in trouble and ends as that does."""
+        """Repeat a call as its answer asks: it may join work that was begun in trouble and ends as that does."""
         for _ in range(RETURNS):
             answer = await self._send(session, call)
             if answer is None or answer.status != 503:
@@ -235,7 +235,7 @@ class _Chaos:
                 continue
             mapping = mappings.get(user.object_id)
             if told != {mapping.acs_user_id if mapping else None}:
-                self._outcome.broken.append(f"a user who never left was told {len(told)} identities, or another one")
+                self._outcome.broken.append(f"a user who never left was given {len(told)} identities, or another one")
             if self._created[user] > 1:
                 self._outcome.broken.append("a user who never left was told twice that an identity is new")
 
@@ -273,16 +273,16 @@ class _Drawn:
 
 
 def departures(answer: Answer, also: Collection[str] = ()) -> list[str]:
-    """Where an answer departs from the error contract (docs/errors.md), or tells of what must not happen in trouble.
+    """Where an answer departs from the error contract (docs/errors.md), or reports what must not happen in trouble.
 
-    `also` are more names that may be told.
+    `also` are further names that are allowed.
     """
     if answer.status < 400:
         return []
     told = f"{answer.status} {answer.error}"
     body = answer.body
     if body is None or set(body) != {"code", "error", "message", "requestId"} or body["code"] != answer.status:
-        return [f"{told} has not the form of the contract"]
+        return [f"{told} does not have the form of the contract"]
     departed = []
     if answer.error not in names_of(answer.status):
         departed.append(f"{told} is not a name of the contract")
@@ -294,7 +294,7 @@ def departures(answer: Answer, also: Collection[str] = ()) -> list[str]:
 
 
 _IN_TROUBLE = (ErrorName.SERVICE_UNAVAILABLE, ErrorName.IDENTITY_NOT_FOUND)
-"""What a good caller may be told of an upstream that throttles, fails, or is silent; and of an identity that is not."""
+"""What a good caller may be told when an upstream throttles, fails or is silent, or an identity does not exist."""
 
 
 _DEFAULT = Plan()

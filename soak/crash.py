@@ -30,11 +30,11 @@ PATIENCE_SECONDS = 120
 """Only what hangs takes longer, on a busy machine too."""
 
 POLL_SECONDS = 0.005
-"""Between two looks at the stand-ins' state, which tells nobody when it changes."""
+"""Between two looks at the stand-ins' state, which announces no changes."""
 
 AT_ONCE = 28
 TRIES = 4
-"""A point that was not held until the kill, the machine being busy, is tried so often."""
+"""A point that was not held until the kill, the machine being busy, is tried this many times."""
 
 
 class Effect(StrEnum):
@@ -108,7 +108,7 @@ METHODS = {
 _OPPOSITES = {"POST": "DELETE", "DELETE": "POST", "SIGN-OUT": "TOKEN"}
 
 _HOLDS_UP = {"entra": 1, "sqlite": 2}
-"""Whose calls hold up others: a call of MSAL, which is synchronous, one of a few threads, and a lock everybody."""
+"""Whose calls hold up others: MSAL's are synchronous, and each holds one of few threads; a lock holds everybody."""
 
 
 class Then(StrEnum):

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """See `--help`. There is no seed: nothing is drawn."""
     parser = argparse.ArgumentParser(prog="soak explore", description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--faults", type=int, default=2, help="calls of one run that may end otherwise than well")
+    parser.add_argument("--faults", type=int, default=2, help="calls of one run that may go wrong")
     parser.add_argument("--crashes", type=int, default=1, help="crashes in one run")
     parser.add_argument("--wakes", type=int, default=1, help="how often the background task may wake early")
     parser.add_argument("--at-once", action="store_true", help="also two requests at once in one process")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.monotonic()
     for number, scenario in enumerate(chosen):
         if time.monotonic() - begun > given.minutes * 60:
-            print(f"{len(chosen) - number} of {len(chosen)} scenarios were not begun: the time is over")
+            print(f"{len(chosen) - number} of {len(chosen)} scenarios were not begun: the time is up")
             break
         explored = explore(scenario, bounds, subject, at_most=given.at_most)
         runs, states, cut = runs + explored.runs, states + explored.states, cut + (not explored.complete)

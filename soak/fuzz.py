@@ -210,7 +210,7 @@ class _Makers:
         return name + b": " + value
 
     def _bytes(self, most: int) -> bytes:
-        """Anything that a header line can hold, be it allowed there or not."""
+        """Anything that a header line can hold, whether or not it is allowed there."""
         drawn = self._drawn
         alphabet = drawn.choice([_VISIBLE, _ALL])
         return bytes(drawn.choice(alphabet) for _ in range(drawn.randrange(most)))

@@ -208,7 +208,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
                 modelled.gone = True
 
         def teardown(self) -> None:
-            """When all is calm and every user has left, nothing is left of them but what no one could know."""
+            """When all is calm and every user has left, nothing of them remains but what no one could know."""
             self.calm()
             for who in range(USERS):
                 for where in range(PROCESSES):
@@ -239,7 +239,7 @@ def machine(world: World) -> type[RuleBasedStateMachine]:
             return answer
 
         def refused(self, answer: Answer, *, in_calm: bool = False) -> bool:
-            """Whether it was refused for now, which takes trouble: of this call, or of what it joined."""
+            """Whether it was refused for now, which only trouble may cause: this call's, or that of what it joined."""
             if answer.status != 503:
                 return False
             assert in_calm or not self.is_quiet or any(modelled.unsure for modelled in self.modelled)

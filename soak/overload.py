@@ -211,7 +211,7 @@ def _report(
     print(f"recovered {recovery:.0f} s after the flood; served {share:.2%}")
     held = {
         f"at least {SERVED_AT_LEAST:.0%} of good callers are served": share >= SERVED_AT_LEAST,
-        "anonymous callers are told 503": anonymous.statuses[503] > 0,
+        "anonymous callers are answered 503": anonymous.statuses[503] > 0,
         f"memory grows by {GROWTH_AT_MOST:.0f} MiB at most": peak - before.resident <= GROWTH_AT_MOST,
         f"a 503 comes within {EARLY_SECONDS:.0f} s": late <= EARLY_SECONDS,
         "a 503 says when to come back": all(answer.retry_after is not None for answer in refused),

@@ -1,4 +1,4 @@
-"""Whether the model and the wire tell the same of one week."""
+"""Whether the model and the wire agree about one week."""
 
 from benchmark.tables import table
 from benchmark.week.policies import Policy

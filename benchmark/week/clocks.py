@@ -20,7 +20,7 @@ class Clock(Protocol):
 
 
 async def until(clock: Clock, moment: float) -> None:
-    """Let time pass until `moment`; return at once when it is over."""
+    """Let time pass until `moment`; return at once if it has passed."""
     if moment > clock.now:
         await clock.sleep(moment - clock.now)
 
@@ -36,7 +36,7 @@ class ModelClock:
         await _yielded(seconds)
 
     def run(self, coroutines: Iterable[_Coroutine]) -> None:
-        """Run all of them to their ends, whoever's time comes first first."""
+        """Run all of them to their ends, always the one whose time comes first."""
         order = itertools.count()
         waiting = [(0.0, next(order), each) for each in coroutines]
         while waiting:

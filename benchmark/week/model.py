@@ -216,5 +216,5 @@ class ModelService:
 
 
 def _told(seconds: float) -> float:
-    """As `Retry-After` is written, and believed."""
+    """As `Retry-After` is written and believed."""
     return float(min(math.ceil(seconds), LONGEST_SECONDS))

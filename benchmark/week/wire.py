@@ -2,7 +2,7 @@
 
 Each replica is an identity service with its own memory, Cosmos DB store and ACS client, as `quart_app.app` puts them
 together. Left out are HTTP in front of them, the callers' tokens, and what is repeated in the background. Waits are the
-compressed clock's, and they alone count against the request's deadline: how busy this machine is changes nothing.
+compressed clock's, and only they count against the request's deadline: how busy this machine is changes nothing.
 """
 
 import asyncio

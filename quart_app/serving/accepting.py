@@ -1,9 +1,9 @@
-"""An event loop whose servers accept every connection that waits, and not one a turn.
+"""An event loop whose servers accept every connection that waits, not one a turn.
 
 libuv, and with it uvloop, accepts one connection each turn of the event loop since 1.45
 (https://github.com/libuv/libuv/pull/3696). While the process is busy a turn takes tens of milliseconds, so new
-connections would wait for many seconds in the kernel's queue, known callers' too, where nothing measures it and nobody
-refuses them: see `quart_app.web.overload`.
+connections would wait for many seconds in the kernel's queue, known callers' too, where nothing measures the wait and
+nobody refuses them: see `quart_app.web.overload`.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import uvloop
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 100
-"""Connections each turn: it is to stay short, and whoever is connected already has a turn, too."""
+"""Connections each turn: turns have to stay short, so that those already connected get theirs, too."""
 
 PAUSE_SECONDS = 1.0
 """While no connection can be accepted, for want of file descriptors or memory."""
@@ -36,7 +36,7 @@ class AcceptingLoop(uvloop.Loop):
         backlog: int = 100,
         **options: Any,
     ) -> asyncio.AbstractServer:
-        """Listen. What is asked for otherwise than as a bound socket without TLS, uvloop's own server does."""
+        """Listen. Everything but a bound socket without TLS is left to uvloop's own server."""
         if sock is None or options.get("ssl") is not None:
             return await super().create_server(protocol_factory, host, port, sock=sock, backlog=backlog, **options)
         return _Listener(self, protocol_factory, sock, backlog)
@@ -84,7 +84,7 @@ class _Listener(asyncio.AbstractServer):
         self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Nothing is left to be waited for: connections belong to whoever serves them."""
+        """There is nothing to wait for: connections belong to whoever serves them."""
 
     def _resume(self) -> None:
         self._loop.add_reader(self._listening, self._accept)

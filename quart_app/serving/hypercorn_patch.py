@@ -31,7 +31,7 @@ from hypercorn.protocol.h11 import H11Protocol
 Headers = list[tuple[bytes, bytes]]
 
 STALLED_SECONDS = 5.0
-"""For each `_PIECE_BYTES` of an answer to be taken."""
+"""How long a client may take for each `_PIECE_BYTES` of an answer."""
 
 _PIECE_BYTES = 64 * 1024
 
@@ -94,7 +94,7 @@ class PromptTCPServer(TCPServer):
         self.idle_task = IdleTimer(self.config.keep_alive_timeout, termination, self._end_idle)  # type: ignore[assignment]
 
     async def protocol_send(self, event: Event) -> None:
-        """Carry out what the protocol wants; no timer is started for a client that has gone."""
+        """Carry out what the protocol asks for; no timer is started for a client that has gone."""
         if isinstance(event, RawData):
             async with self.send_lock:
                 await self._write(event.data)
@@ -117,7 +117,7 @@ class PromptTCPServer(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _close(self) -> None:
-        # A client whose host vanished: Hypercorn expects only some of the errors that this is.
+        # A client whose host vanished: Hypercorn expects only some of the errors that this raises.
         with suppress(OSError):
             await super()._close()
 

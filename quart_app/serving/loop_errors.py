@@ -1,4 +1,4 @@
-"""What the event loop reports that nobody awaits: an operator is told what is an error, and nothing else."""
+"""What the event loop reports and nobody awaits: only errors are passed on to the operator."""
 
 import asyncio
 from typing import Any

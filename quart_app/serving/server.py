@@ -1,4 +1,4 @@
-"""Serving: Hypercorn run from here, one process, drained on SIGTERM, a start-up failure told in one sentence."""
+"""Serving: Hypercorn run from here, one process, drained on SIGTERM, a start-up failure reported in one sentence."""
 
 import asyncio
 import errno
@@ -28,7 +28,7 @@ from upstream.errors import UpstreamError, told
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0
-"""For requests in flight. One may take as long by default."""
+"""For requests in flight. By default one may take this long."""
 
 CLOSING_SECONDS = 5.0
 """For what outlives requests, such as the making of an identity, and for closing connections."""
@@ -37,11 +37,11 @@ TELEMETRY_SECONDS = 3.0
 """For sending the last traces and metrics."""
 
 STARTING_SECONDS = 60.0
-"""How long a start is repeated whose trouble is only passing; the platform's probe waits longer."""
+"""How long a start is repeated while its trouble is only passing; the platform's probe waits longer."""
 
 KEEP_ALIVE_SECONDS = 300  # longer than the 240 s after which Azure's ingress closes idle connections
-SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # ends also connections on which a request was begun and never finished
-WAITING_CONNECTIONS = 1024  # while one turn of the event loop lasts; of more the kernel drops some without a word
+SILENCE_SECONDS = KEEP_ALIVE_SECONDS + 10  # also ends connections on which a request was begun and never finished
+WAITING_CONNECTIONS = 1024  # during one turn of the event loop; of more than these the kernel silently drops some
 MAXIMUM_HEADER_BYTES = 64 * 1024  # room for a token that is too large, so that it gets its 401
 
 
@@ -111,7 +111,7 @@ class _Server:
         self._serving: asyncio.Task[None] | None = None
 
     def listen(self) -> None:
-        """Begin to listen, if that was not done; until `serve` everybody is told that the service is starting."""
+        """Begin to listen, unless that is done; until `serve`, everybody is told that the service is starting."""
         if self._serving is None:
             config = _config(self._bound, self._drain_seconds)
             self._serving = asyncio.create_task(
@@ -173,7 +173,7 @@ def _spare_the_garbage_collector() -> None:
     A full collection would stop all requests for as long as it looks at them (docs/contribute/performance-lab.md). A
     request makes thousands of objects and hardly a cycle, so it is enough to look at the new ones after so many. But a
     request whose client leaves makes many cycles, and lives long enough to grow old with them: so the old ones are
-    looked at soon, too. What is old and not frozen is only what is being served, and that is little.
+    looked at soon, too. Only what is being served is old and not frozen, and that is little.
     """
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, _YOUNGER_PASSES, _YOUNGER_PASSES)
@@ -209,7 +209,7 @@ def _why_not_bound(server: ServerSettings, error: OSError) -> str:
         case errno.EADDRINUSE:
             return f"Port {server.port} is taken by another program; stop it or set PORT to a free port."
         case errno.EACCES:
-            return f"Port {server.port} needs privileges that this process has not; set PORT to one above 1023."
+            return f"Port {server.port} needs privileges that this process does not have; set PORT to one above 1023."
         case _:
             reason = error.strerror
             return f"HOST={server.host} can't be listened on ({reason}); set an address of this machine, or 0.0.0.0."
@@ -233,5 +233,5 @@ def _config(bound: socket.socket, drain_seconds: float) -> Config:
 _CANCEL_SECONDS = 1.0
 _NEW_OBJECTS = 10_000
 _YOUNGER_PASSES = 2
-"""So many passes over a generation of objects, and with the next the older one is looked at, too. Python's usual ten
+"""After so many passes over a generation of objects, the next one looks at the older one, too. Python's usual ten
 would let a million objects of requests whose clients left pile up, 150 MiB (`python -m soak leaving`)."""

@@ -49,8 +49,8 @@ async def opened(
 ) -> Quart | None:
     """The open application, which `stack` closes; `None` if the process is told to stop before.
 
-    Trouble that is only passing is told, and opening is tried again for `seconds`; `on_trouble` is called each time.
-    Raises the `UpstreamError` that can't pass, or the last one.
+    Trouble that is only passing is reported, and opening is tried again for `seconds`; `on_trouble` is called each
+    time. Raises the `UpstreamError` that can't pass, or the last one.
     """
     clock = asyncio.get_running_loop().time
     until, pause = clock() + seconds, _FIRST_PAUSE_SECONDS

@@ -20,7 +20,7 @@ class ClientCertificate:
     """A certificate and its private key, by which the API's registration proves itself to Entra ID.
 
     `private_key` is PEM (PKCS #8, not encrypted). `certificates` are PEM: first the one that belongs to the key, then
-    those that issued it, as far as the file at `path` holds them. It counts from `begins` until `ends`.
+    those that issued it, as far as the file at `path` holds them. It is valid from `begins` until `ends`.
     """
 
     path: Path
@@ -98,7 +98,7 @@ def _private_key(blocks: list[bytes]) -> "RSAPrivateKey":
     try:
         key = load_pem_private_key(blocks[0], password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError("names a file whose private key can't be read; write it anew, as PEM") from None
+        raise ValueError("names a file whose private key can't be read; write it again, as PEM") from None
     if not isinstance(key, RSAPrivateKey):
         raise ValueError(  # noqa: TRY004 (it is about a file's content)
             "names a file whose private key is not an RSA key, the only kind that Entra ID takes"
@@ -118,11 +118,11 @@ def _certificates(blocks: list[bytes]) -> "list[x509.Certificate]":
     try:
         return [x509.load_pem_x509_certificate(block) for block in blocks]
     except ValueError:
-        raise ValueError("names a file with a certificate that can't be read; write it anew, as PEM") from None
+        raise ValueError("names a file with a certificate that can't be read; write it again, as PEM") from None
 
 
 def _chain(leaf: "x509.Certificate", certificates: "list[x509.Certificate]") -> "Iterator[x509.Certificate]":
-    """`leaf`, and upwards from it whoever issued it (RFC 7515, section 4.1.6)."""
+    """`leaf`, and after it the certificates that issued it, upwards (RFC 7515, section 4.1.6)."""
     rest = [each for each in certificates if each != leaf]
     current: x509.Certificate | None = leaf
     while current is not None:

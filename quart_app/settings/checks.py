@@ -1,4 +1,4 @@
-"""Faults between settings that are each sound by themselves."""
+"""Faults between settings of which each is sound by itself."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -19,7 +19,7 @@ from quart_app.settings.values import included_scopes
 
 
 def contradictions(groups: Mapping[str, Any], now: datetime) -> Iterable[str]:
-    """Faults between concerns, of those whose own settings are sound, and what doesn't count any more at `now`."""
+    """Faults between concerns, of those whose own settings are sound, and what is no longer valid at `now`."""
     yield from _door_contradictions(groups)
     yield from _cloud_contradictions(groups)
     server, entra, storage, cosmos = (groups.get(name) for name in ("server", "entra", "storage", "cosmos"))
@@ -58,7 +58,7 @@ def _outdated(entra: EntraSettings, now: datetime) -> Iterable[str]:
         )
     if certificate and certificate.begins > now:
         yield (
-            f"ENTRA_CLIENT_CERTIFICATE_PATH names a certificate that counts only from {certificate.begins:%Y-%m-%d}; "
+            f"ENTRA_CLIENT_CERTIFICATE_PATH names a certificate that is valid only from {certificate.begins:%Y-%m-%d}; "
             "wait, or check this machine's clock."
         )
 
@@ -85,7 +85,7 @@ def _door_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
     if not oidc.audience:
         yield "OIDC_ISSUER needs OIDC_AUDIENCE, the `aud` of access tokens for this API."
     if not oidc.required_scope and not oidc.required_role:
-        yield "OIDC_ISSUER needs OIDC_REQUIRED_SCOPE or OIDC_REQUIRED_ROLE: an audience alone is no permission to call."
+        yield "OIDC_ISSUER needs OIDC_REQUIRED_SCOPE or OIDC_REQUIRED_ROLE: an audience by itself permits no call."
     if storage and storage.backend is StorageBackend.GRAPH:
         yield (
             "STORAGE_BACKEND=graph works only with users of Microsoft Entra ID, because their own tokens reach "
@@ -107,11 +107,11 @@ def _door_contradictions(groups: Mapping[str, Any]) -> Iterable[str]:
             "Microsoft Entra ID, set both ENTRA_TENANT_ID and ENTRA_CLIENT_ID."
         )
     if teams and teams.model_fields_set:
-        yield "The TEAMS_ settings are for users of Microsoft Entra ID; leave them out with OIDC_ISSUER alone."
+        yield "The TEAMS_ settings are for users of Microsoft Entra ID; leave them out when only OIDC_ISSUER is set."
 
 
 def _not_another_issuer(issuer: str, entra: EntraSettings) -> Iterable[str]:
-    """Nobody may have two doors to go by: the user would be two."""
+    """Nobody may be able to come in by either door: one user would become two."""
     hosts = (issuing_host(entra.authority_host), entra.authority_host)
     own = [f"{host}/{tenant}/v2.0" for host in hosts for tenant in entra.tenants]
     own += [f"https://sts.windows.net/{tenant}" for tenant in entra.tenants]

@@ -18,7 +18,7 @@ class AcsConnectionString:
 
     @classmethod
     def parse(cls, text: str) -> "AcsConnectionString":
-        """Read it as it stands on the resource's Keys page; white space around its parts counts for nothing.
+        """Read it as it stands on the resource's Keys page; white space around its parts is ignored.
 
         Raises `ValueError` with what is wrong, without any of the text.
         """
@@ -40,7 +40,7 @@ class AcsConnectionString:
 def check_application_insights(value: SecretStr) -> SecretStr:
     """An Application Insights resource's connection string, as its SDK's parser reads it.
 
-    That stumbles over a semicolon at the end, and misses what stands after white space.
+    The parser stumbles over a semicolon at the end, and misses what stands after white space.
     """
     text = value.get_secret_value()
     try:

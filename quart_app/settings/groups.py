@@ -291,7 +291,7 @@ class GraphSettings(Group):
 
 
 NO_SEAL_KEYS = (
-    "GRAPH_SEAL_KEYS, the secret by which mappings are sealed, for users may write their own extensions; make one "
+    "GRAPH_SEAL_KEYS, the secret by which mappings are sealed, because users may write their own extensions; make one "
     "with: openssl rand -base64 32"
 )
 
@@ -328,7 +328,7 @@ class TelemetrySettings(Group):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, by concern. `sources` says where those come from that are set, by their variables' names."""
+    """All settings, by concern. `sources` says, by variable name, where each one that is set comes from."""
 
     server: ServerSettings
     cors: CorsSettings
@@ -346,7 +346,7 @@ class Settings:
 
     @property
     def doors(self) -> tuple[DoorName, ...]:
-        """The doors that are open, one at least."""
+        """The doors that are open, at least one."""
         given = {DoorName.ENTRA: self.entra.tenant_id, DoorName.OIDC: self.oidc.issuer}
         return tuple(door for door in DoorName if given[door])
 

@@ -61,7 +61,7 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
             faults += _sentences(group, error)
     faults += _missing_registration(sources.keys() | meant)
     faults += contradictions(groups, datetime.now(UTC))
-    # What is missing because its name is misspelt, and what follows from that, is told by its misspelt name only.
+    # Where a name is misspelt, only that is reported: not that the setting is missing, nor what follows from it.
     absent = meant - sources.keys()
     faults = [fault for fault in faults if not absent.intersection(re.findall(r"\w+", fault))]
     faults += [stranger.sentence for stranger in unknown]
@@ -73,7 +73,7 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
 def _repeated(variables: Variables) -> Iterable[str]:
     for variable in variables.repeated:
         if variable.name.upper() in accepted_names():
-            yield f"{variable.name} is set twice, the second time to another value ({variable.source}); leave one."
+            yield f"{variable.name} is set twice, the second time to another value ({variable.source}); keep only one."
 
 
 def _chosen(group: type[Group], given: Mapping[str, Variable]) -> Iterable[tuple[str, Variable]]:
@@ -126,7 +126,7 @@ def _rule(group: type[Group], field: str, fault: ErrorDetails) -> str:
 
 
 def _missing_registration(given: Iterable[str]) -> Iterable[str]:
-    """The Entra settings that nothing but another issuer makes up for."""
+    """The Entra settings that only another issuer makes up for."""
     if "OIDC_ISSUER" not in given:
         for field in ("tenant_id", "client_id"):
             if (name := variable_name(EntraSettings, field)) not in given:

@@ -18,7 +18,7 @@ class Stranger:
 
 
 def strangers(variables: Iterable[Variable]) -> Iterable[Stranger]:
-    """Each variable that carries one of our prefixes or of the samples' and is no setting, or is all but one."""
+    """Each variable that is not a setting, but has one of our prefixes or the samples', or nearly a setting's name."""
     known = variable_names()
     accepted = accepted_names()
     for variable in sorted(variables, key=lambda each: each.name):
@@ -64,7 +64,7 @@ _SAMPLES_PREFIXES = (
 _OF_A_SAMPLE = "looks like a setting of Microsoft's samples, and means nothing here; leave it out."
 _MEANINGLESS = {
     "GRAPH__SCOPES": (
-        "means nothing here, leave it out: STORAGE_BACKEND=graph asks Microsoft Graph for User.ReadWrite by itself."
+        "means nothing here; leave it out: STORAGE_BACKEND=graph asks Microsoft Graph for User.ReadWrite by itself."
     ),
 }
 _ALL_BUT_THE_SAME = 0.92

@@ -6,7 +6,7 @@ import re
 def text_fault(text: str, *, secret: bool, spaced: bool) -> str | None:
     """What is wrong with the text of a setting before it is read, if anything; never with a part of the text.
 
-    `secret` texts may hold anything inside. White space around counts for nothing in `spaced` ones.
+    `secret` texts may hold anything inside. White space around `spaced` ones is ignored.
     """
     if re.match(r"@Microsoft\.(KeyVault|AppConfiguration)\(", text):
         return (

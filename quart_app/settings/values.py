@@ -1,4 +1,4 @@
-"""The types of single settings, and what each must look like. A `ValueError` tells the rule, never the value."""
+"""The types of single settings, and what each must look like. A `ValueError` states the rule, never the value."""
 
 import base64
 import ipaddress
@@ -168,7 +168,7 @@ def parse_date(value: object) -> object:
 
 def check_within_90_days(value: date) -> date:
     if value > datetime.now(UTC).date() + timedelta(days=90):
-        raise ValueError("must be at most 90 days ahead: it is for the time of a move only")
+        raise ValueError("must be at most 90 days ahead: it is only for the time of a move")
     return value
 
 
@@ -197,7 +197,7 @@ def looking_like(pattern: str, rule: str) -> AfterValidator:
 def _address_of(service: str, example: str, hosts: Iterable[str]) -> Callable[[str], str]:
     """A check that an https address without a path is not one of Azure's that belongs to something else.
 
-    What is not Azure's (a gateway, a stand-in) is nobody's business.
+    An address that is not Azure's (a gateway, a stand-in) is not checked further.
     """
     own = tuple(hosts)
 
@@ -208,7 +208,7 @@ def _address_of(service: str, example: str, hosts: Iterable[str]) -> Callable[[s
             raise ValueError(f"must be {service}'s https:// address without a path, such as {example}") from None
         host = str(urlsplit(address).hostname)
         if host.endswith(_OF_AZURE) and not any(f"{name}" in f".{host}" for name in own):
-            raise ValueError(f"is the address of something else than {service}, which looks like {example}")
+            raise ValueError(f"is the address of something other than {service}, which looks like {example}")
         return address
 
     return check
@@ -219,7 +219,7 @@ def _https(value: str) -> SplitResult:
 
 
 def _url(value: str, schemes: tuple[str, ...]) -> SplitResult:
-    """The parts of a URL with a host, and without user name, fragment and what doesn't belong into a URL."""
+    """The parts of a URL with a host, and without user name, fragment and what doesn't belong in a URL."""
     try:
         parts = urlsplit(value)
         host, port = parts.hostname or "", parts.port

@@ -11,10 +11,10 @@ from quart_app.auth.compact_jws import json_object
 T = TypeVar("T")
 
 MAXIMUM_BODY_BYTES = 16 * 1024
-"""A larger body is refused: at once if the request announces it, else when a route has read so much of it."""
+"""A larger body is refused: at once if the request announces it, otherwise when a route has read that much of it."""
 
 BODY_SECONDS = 5
-"""So long a route waits until the whole body is there."""
+"""How long a route waits for the whole body."""
 
 
 class InvalidBody(Exception):

@@ -73,7 +73,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_RETRY_AFTER_SECONDS = 5.0
 STORAGE_FULL_RETRY_AFTER_SECONDS = 30
-"""So long a refused write is remembered (`identities.refused_writes`)."""
+"""How long a refused write is remembered (`identities.refused_writes`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class ErrorResponse:
 
 
 INVALID_TOKEN = "Send a valid access token for this API: Authorization: Bearer <access token>."  # noqa: S105
-MALFORMED_CREDENTIALS = "Send one Authorization header: Bearer, a blank, and the access token."
+MALFORMED_CREDENTIALS = "Send one Authorization header: Bearer, a space, and the access token."
 INTERNAL_ERROR = ErrorResponse(
     ErrorName.INTERNAL_ERROR, "Something went wrong here. Report the requestId to the operator."
 )
@@ -122,7 +122,7 @@ def register_error_handlers(app: Quart, authority_host: str, *, told_more: bool)
     """Answer every error with the one model.
 
     `told_more` (development only) adds to a refused token the reason, and to an error of the service where it was
-    raised. That a token has expired is told always.
+    raised. That a token has expired is always said.
     """
 
     async def answer(error: Exception) -> Response:
@@ -152,7 +152,7 @@ def register_error_handlers(app: Quart, authority_host: str, *, told_more: bool)
 class RefusedWebsocket:
     """Quart's `asgi_websocket_class` of a service without WebSockets: each is answered 405.
 
-    Quart 0.23 refuses one too, and then waits for its client to go, which need never do so.
+    Quart 0.23 refuses one too, and then waits for its client to go, which it may never do.
     """
 
     def __init__(self, app: Quart, scope: Any) -> None:
@@ -184,9 +184,9 @@ def refusal_while_starting() -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 
 def refusal_when_busy(request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """Headers and body of the 503 to a request that is too many, as `describe` gives it for `TooBusy`."""
+    """Headers and body of the 503 to a request beyond the limits, as `describe` gives it for `TooBusy`."""
     body = as_json(_WHEN_BUSY.body(request_id)).encode()
-    # Told, because the server would have to send the body in chunks, which costs it half as much again.
+    # The length, because the server would otherwise send the body in chunks, which costs it half as much again.
     return [*_WHEN_BUSY_HEADERS, (b"content-length", str(len(body)).encode())], body
 
 
@@ -279,12 +279,12 @@ _INVALID_TOKEN = ErrorResponse(ErrorName.INVALID_TOKEN, INVALID_TOKEN, _challeng
 _CONSENT = "The user or an administrator must first consent to what this API does for the user in Microsoft Graph."
 
 _STEP_UP = (
-    "A policy wants the user to sign in again and prove more, for example by multi-factor authentication. Let the "
+    "A policy requires the user to sign in again and prove more, for example by multi-factor authentication. Let the "
     "client declare the capability cp1 when it gets its token (MSAL: clientCapabilities), so that it can be told what."
 )
 
 _INTERACTION = (
-    "A policy wants the user to sign in interactively, for example by multi-factor authentication or with a new "
+    "A policy requires the user to sign in interactively, for example by multi-factor authentication or with a new "
     "password. Let the user sign out of the client and in again."
 )
 

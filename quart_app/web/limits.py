@@ -47,7 +47,7 @@ class TooBusy(Exception):
 class RateLimit:
     """Each user's requests: `per_minute` at once, then as many a minute, evenly (GCRA, ITU-T I.371, appendix I).
 
-    Of each user one number is kept, for a minute at most, and of `users` users at most; whoever was seen longest ago is
+    One number is kept for each user, for a minute at most, for `users` users at most; whoever was seen longest ago is
     forgotten first. `clock` is monotonic, in seconds.
     """
 
@@ -68,7 +68,7 @@ class RateLimit:
         self._count(user, 1)
 
     def weigh(self, user: UserKey, requests: int) -> None:
-        """Count a request that was counted once as so many, at most as all that a user may send at once.
+        """Count a request that was counted once as so many, but at most as many as a user may send at once.
 
         Raises `TooManyRequests`; then it stays counted once.
         """
@@ -90,11 +90,11 @@ class ConcurrencyLimit:
     whose caller is not known yet (`maximum`, too; each is over as soon as its token is judged), and requests of
     everything that is public, such as the pages of `/docs` (`public`).
 
-    Requests are refused as well while the process runs late (`lateness`), those of callers that are not known first.
-    `is_known` tells of a bearer token whether it was verified before; `on_refused` is told the cause of each refusal:
+    Requests are also refused while the process runs late (`lateness`), first those of callers that are not known.
+    `is_known` says whether a bearer token was verified before; `on_refused` is called with the cause of each refusal:
     `places` or `lateness`.
 
-    Paths that begin with `exempt` are served nevertheless and not counted: the platform must not take a busy process
+    Paths that begin with `exempt` are served anyway and not counted: the platform must not take a busy process
     for a dead one.
     """
 
@@ -169,7 +169,7 @@ class ConcurrencyLimit:
 
 
 def refusing_early(answer: Callable[[str], tuple[list[tuple[bytes, bytes]], bytes]]) -> Middleware:
-    """Answer 503 to requests that are too many, at a fraction of what the application needs for it.
+    """Answer 503 to requests beyond the limits, at a fraction of what that would cost the application.
 
     `answer` gives the headers and the body of it, for the request's id. Requests of browsers (`Origin`) are left to the
     application, because a page may only read an answer with the headers of CORS.

@@ -23,7 +23,7 @@ def observing(
 ) -> Middleware:
     """Measure every request and log one line for it, except the platform's probes of `/health`.
 
-    `told_more` (development only) tells the client, in the header `Server-Timing`, of each upstream call that its
+    `told_more` (development only) lists for the client, in the header `Server-Timing`, each upstream call that its
     request caused.
 
     It stands around the whole application: a request whose client goes away is cancelled and gets its line too.

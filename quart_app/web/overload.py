@@ -1,11 +1,12 @@
 """Overload of the CPU: how late the process runs, and who is still served then.
 
-Places (`quart_app.web.limits`) never fill while the CPU is what lacks: tokens are judged without waiting for anybody,
-so a flood only makes every request wait for its turns in the event loop. That wait is measured and bounded here.
+Places (`quart_app.web.limits`) never fill while it is the CPU that is short: tokens are judged without waiting for
+anybody, so a flood only makes every request wait for its turns in the event loop. That wait is measured and bounded
+here.
 
-The measure comes late: a wait is known when it was waited. To refuse by it alone lets hundreds in together each time
-that it is short, who then wait for each other. So it also says how many may be served at once (`Room`), as TCP does for
-packets (RFC 5681, section 3.1).
+The measure comes late: a wait is known only when it is over. Refusing only by it would let hundreds in together each
+time that it is short, and they would then wait for each other. So it also says how many may be served at once
+(`Room`), as TCP does for packets (RFC 5681, section 3.1).
 """
 
 import asyncio
@@ -82,8 +83,8 @@ class Lateness:
     def admits(self, is_known: Callable[[], bool], *, strangers: int = 0, everybody: int = 0) -> bool:
         """Whether a request is served now: up to `STRANGERS_SECONDS` each is, up to `KNOWN_SECONDS` a known caller's.
 
-        `strangers` are those being served of whom it is not known, or not yet, who they are; `everybody` is all of
-        them. Each must have room for one more. `is_known` is asked only when that decides.
+        `strangers` counts those being served who are not known, or not yet; `everybody` counts all of
+        them. Each must have room for one more. `is_known` is called only when that decides.
         """
         for_strangers, for_everybody = self._strangers.holds(strangers), self._everybody.holds(everybody)
         if not for_everybody or self.seconds > KNOWN_SECONDS:

@@ -9,7 +9,7 @@ _HOST = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\
 
 
 def asked_origin() -> str | None:
-    """Scheme and host by which the client asked, as trusted proxies tell; `None` if the host can't be one.
+    """Scheme and host by which the client asked, as trusted proxies report them; `None` if the host can't be one.
 
     It is the client's own statement and decides nothing: it only goes back to the same client, in an answer that no
     cache keeps.

@@ -9,8 +9,8 @@ from quart_app.web.middleware import Application, Middleware
 def behind_proxies(trusted_hops: int) -> Middleware:
     """Believe the last `trusted_hops` proxies' `X-Forwarded-…` headers; with 0, nobody's.
 
-    Each proxy adds a value to `X-Forwarded-For`. Of the others, many write one value in place of all before, so what is
-    there is the trusted proxies' also if it has fewer values than there are proxies.
+    Each proxy adds a value to `X-Forwarded-For`. Of the others, many replace all earlier values by one, so what is
+    there comes from the trusted proxies even if it has fewer values than there are proxies.
     https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/X-Forwarded-Proto
     """
 

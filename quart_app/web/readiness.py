@@ -10,7 +10,7 @@ from upstream.errors import told
 logger = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
-"""Returns when the part works; raises whatever when it does not."""
+"""Returns when the part works; raises any exception when it does not."""
 
 
 class Readiness:

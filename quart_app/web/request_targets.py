@@ -9,7 +9,7 @@ from quart_app.web.middleware import Application
 def with_plain_paths(application: Application) -> Application:
     """An ASGI application that gives `application` paths that begin with a slash, whatever the client sent.
 
-    Of an address the path is taken (RFC 9112, section 3.2.2); anything else is a path that no route has.
+    From an address the path is taken (RFC 9112, section 3.2.2); anything else is a path that no route has.
     """
 
     async def with_plain_path(scope: Any, receive: Any, send: Any) -> None:

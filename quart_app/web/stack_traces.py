@@ -1,4 +1,4 @@
-"""Where an error was raised, for developers: the service's own frames first, which a library's bury."""
+"""Where an error was raised, for developers: the service's own frames first, which a library's would bury."""
 
 import traceback
 from collections.abc import Iterator

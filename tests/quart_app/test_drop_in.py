@@ -313,7 +313,7 @@ def test_settings_of_the_samples_that_mean_nothing_here_are_told(
     environment: pytest.MonkeyPatch, local_azure: LocalAzure
 ) -> None:
     environment.setenv("Graph__Scopes", "user.read")
-    with pytest.raises(InvalidSettings, match="Graph__Scopes means nothing here, leave it out"):
+    with pytest.raises(InvalidSettings, match="Graph__Scopes means nothing here; leave it out"):
         loaded_as(environment, local_azure, C_SHARP)
 
 

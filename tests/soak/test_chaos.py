@@ -33,7 +33,7 @@ GOOD = {"code": 503, "error": "service_unavailable", "message": "Later.", "reque
     [
         (Answer(503, GOOD, {"Retry-After": "1"}), []),
         (Answer(503, GOOD, {}), ["503 service_unavailable has no Retry-After"]),
-        (Answer(502, None, {}), ["502 None has not the form of the contract"]),
+        (Answer(502, None, {}), ["502 None does not have the form of the contract"]),
         (Answer(502, GOOD | {"code": 502}, {}), ["502 service_unavailable is not a name of the contract"]),
         (
             Answer(500, GOOD | {"code": 500, "error": "internal_error"}, {}),

@@ -26,9 +26,9 @@ def console_routes(
 ) -> Blueprint:
     """The console's page, its files, and what it needs to know.
 
-    `sign_ins` tells where users sign in, as far as it is known; the page offers the first. `document` is the OpenAPI
+    `sign_ins` says where users sign in, as far as it is known; the page offers the first. `document` is the OpenAPI
     document, by which the page knows which calls there are. `explain` judges a token; it is for development only, since
-    it tells more than the API.
+    it says more than the API.
     """
     blueprint = Blueprint("console", __name__)
     folder = files("quart_app.web") / "assets" / "console"

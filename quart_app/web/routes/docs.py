@@ -64,7 +64,7 @@ ui.initOAuth(%s);
 def docs_routes(document: dict[str, Any], sign_ins: Callable[[], Sequence[SignIn]], docs: DocsSettings) -> Blueprint:
     """The OpenAPI document and the page that lets one sign in and try each call.
 
-    `sign_ins` tells where, as far as it is known. The client of `docs` is that of the first.
+    `sign_ins` says where, as far as it is known. The client of `docs` is that of the first.
     """
     blueprint = Blueprint("docs", __name__)
     package = files("flask_swagger_ui") / "dist"

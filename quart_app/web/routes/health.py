@@ -1,4 +1,4 @@
-"""`/health`: what the platform's probes ask. Open to all; they tell nothing but states."""
+"""`/health`: what the platform's probes ask. Open to all; they show only states."""
 
 from quart import Blueprint, Response
 

@@ -131,7 +131,7 @@ class ProtectedResource(TypedDict):
 
 
 class Error(TypedDict):
-    """Every refusal and failure. `/openapi.json` tells of each status which names it has."""
+    """Every refusal and failure. `/openapi.json` says which names each status has."""
 
     code: Annotated[int, Field(description="The HTTP status.")]
     error: Annotated[str, Field(description="A stable name to branch on.")]
@@ -141,7 +141,7 @@ class Error(TypedDict):
         Annotated[
             str,
             Field(
-                description="Why the token was refused; outside of development only `expired` is told.",
+                description="Why the token was refused; outside development only `expired` is given.",
                 json_schema_extra={"enum": [*map(str, Reason)]},
             ),
         ]

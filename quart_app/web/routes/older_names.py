@@ -16,7 +16,7 @@ def older_name_routes(identities: IdentityService, answers: TokenAnswers, guard:
 
     @blueprint.route("/getUser", methods=["GET", "POST"])
     @describes(
-        "Tell the caller's ACS identity, creating it if there is none",
+        "Get the caller's ACS identity, creating it if there is none",
         OlderNameOf("POST /api/user"),
         *CREATION_DESCRIPTION,
     )

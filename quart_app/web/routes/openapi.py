@@ -48,7 +48,7 @@ _HEADERS: dict[int, tuple[str, dict[str, Any]]] = {
 }
 
 _BY_TOKEN: list[dict[str, list[str]]] = [{"token": []}]
-"""The `security` of an operation that needs another scope besides."""
+"""The `security` of an operation that also needs another scope."""
 _WITH_REASON = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 """Where a token was refused."""
 
@@ -157,7 +157,7 @@ def _operation(description: RouteDescription, schemas: dict[str, Any], *, public
     if description.details is not None:
         operation["description"] = description.details
     if description.scope_besides is not None:
-        needed = f"The access token must carry the scope `{description.scope_besides}` besides."
+        needed = f"The access token must also carry the scope `{description.scope_besides}`."
         operation["description"] = f"{description.details} {needed}" if description.details else needed
         operation["security"] = _BY_TOKEN  # `with_sign_in` adds where it is got
     if description.older_name_of is not None:
@@ -192,7 +192,7 @@ def _headers(status: int, example: ErrorResponse | None) -> dict[str, Any]:
 def _error_schema(status: int, schemas: dict[str, Any]) -> dict[str, str]:
     """The error model with what an answer with this status may carry, under one name: generators make one type of it.
 
-    Whole in itself, because generators read an `allOf` that narrows a member in different ways.
+    Complete in itself, because generators read an `allOf` that narrows a member in different ways.
     """
     name = f"Error{status}"
     if name not in schemas:

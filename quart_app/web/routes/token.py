@@ -149,5 +149,5 @@ def _minutes() -> int | None:
     given = request.args.getlist("minutes")
     if not given:
         return None
-    # What is no number is a lifetime that nobody allows.
+    # What is not a number is a lifetime that nobody allows.
     return int(given[0]) if len(given) == 1 and given[0].isascii() and given[0].isdigit() and len(given[0]) < 6 else -1

@@ -26,7 +26,7 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
 
     @blueprint.get("")
     @describes(
-        "Tell the caller's ACS identity",
+        "Get the caller's ACS identity",
         Details("Nothing is created: a caller without an identity is told so."),
         Answer(200, "The caller's ACS identity.", AcsUser),
         Answer(404, "The caller has no ACS identity yet."),
@@ -39,7 +39,7 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
     @blueprint.post("")
     @describes(
         "Create the caller's ACS identity, if there is none",
-        Details("It is safe to repeat and to race: a user has one identity, and every answer tells it."),
+        Details("It is safe to repeat and to race: a user has one identity, and every answer names it."),
         *CREATION_DESCRIPTION,
     )
     @guard.authenticated
@@ -67,12 +67,12 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
 
 
 def user_answer(acs_user_id: str, status: int = 200) -> Response:
-    """The answer that tells an ACS identity."""
+    """The answer that holds an ACS identity."""
     body: AcsUser = {"acsUserIdentity": acs_user_id}
     return json_response(body, status)
 
 
 async def created_user_answer(identities: IdentityService, caller: Caller) -> Response:
-    """Make sure that the caller has an identity, and tell it: 201 when it is new, else 200."""
+    """Make sure that the caller has an identity, and return it: 201 when it is new, else 200."""
     identity = await identities.get_or_create(caller.user)
     return user_answer(identity.acs_user_id, 201 if identity.created else 200)

@@ -20,7 +20,7 @@ WHAT_TO_SEND = 'Send {"userIds": […]}: at most 100 object ids of users, each a
 
 
 def resolve_routes(identities: IdentityService, guard: Guard, scope: str, rate_limit: RateLimit | None) -> Blueprint:
-    """The route for users of Microsoft Entra ID whose token carries `scope`; each asks about the own tenant.
+    """The route for users of Microsoft Entra ID whose token carries `scope`; each asks about their own tenant.
 
     Each user who is asked about counts as a request, because each is a read of the store.
     """
@@ -28,7 +28,7 @@ def resolve_routes(identities: IdentityService, guard: Guard, scope: str, rate_l
 
     @blueprint.post(RESOLVE_PATH)
     @describes(
-        "Tell the ACS identities of users of the caller's own tenant",
+        "Get the ACS identities of users of the caller's own tenant",
         Details(
             "It answers for users of the caller's own tenant only. Each user who is asked about counts as a request."
         ),

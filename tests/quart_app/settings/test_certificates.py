@@ -194,7 +194,7 @@ def test_one_that_does_not_count_yet_is_refused(environment: pytest.MonkeyPatch,
     pair = certified(rsa_key("leaf"), begins=timedelta(days=2))
     environment.setenv("ENTRA_CLIENT_CERTIFICATE_PATH", str(write_certificate(tmp_path / "client.pem", pair)))
     (told,) = faults()
-    assert "counts only from" in told
+    assert "is valid only from" in told
 
 
 def test_its_end_is_shown(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_an_empty_line_of_the_file_is_not_set(environment: pytest.MonkeyPatch, f
 
 def test_a_variable_that_is_set_twice_in_the_file_is_told(environment: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text("PORT=6001\nFOREIGN=1\nFOREIGN=2\nport=6002\n")
-    assert faults(file) == [f"port is set twice, the second time to another value ({file}, line 4); leave one."]
+    assert faults(file) == [f"port is set twice, the second time to another value ({file}, line 4); keep only one."]
     assert loaded(file, "PORT=6001\nPORT=6001\nPORT=\n").server.port == 6001
 
 
@@ -295,7 +295,7 @@ def test_what_the_samples_do_not_know_either_is_refused(environment: pytest.Monk
 def test_the_samples_scopes_for_graph_get_the_right_advice(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.setenv(name, "user.read")
     (told,) = faults()
-    assert told.startswith(f"{name.removesuffix('0').rstrip('_:')} means nothing here, leave it out")
+    assert told.startswith(f"{name.removesuffix('0').rstrip('_:')} means nothing here; leave it out")
 
 
 @given(st.text(max_size=60))

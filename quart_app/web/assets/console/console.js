@@ -40,7 +40,7 @@ async function begin(given) {
   byId("sign-in").textContent = "Sign in again";
   byId("acs").hidden = byId("flow-section").hidden = true;
   byId("answer").hidden = true;
-  byId("answer-status").textContent = "Nothing was called yet.";
+  byId("answer-status").textContent = "Nothing has been called yet.";
   byId("calls").hidden = byId("token").hidden = false;
   byId("decoded").textContent = JSON.stringify(decoded(session.accessToken) ?? "It can't be read.", null, 2);
   await explain();
@@ -171,7 +171,7 @@ function showAnswer({ method, path, name }, response, text, milliseconds) {
   const told = draw(byId("flow"), session.asked, { ...sent, calls: measurements(response.headers.get("Server-Timing")) });
   delete session.asked; // later requests find the token in memory
   byId("flow-section").hidden = false;
-  byId("flow-note").textContent = told ? "" : "What the service asked of others is told in development only.";
+  byId("flow-note").textContent = told ? "" : "The service shows what it asked of others only in development.";
   if (body?.token) {
     showAcsToken(body.token);
   } else if (method === "DELETE" && response.ok) {

@@ -37,7 +37,7 @@ export async function returnedFromSignIn(where) {
   }
   const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
   sessionStorage.removeItem(KEPT);
-  history.replaceState(null, "", "/"); // the code is good once, and belongs into no history
+  history.replaceState(null, "", "/"); // the code is good once, and belongs in no history
   if (answer.get("state") !== kept.state) {
     throw new Error("This answer belongs to another sign-in. Sign in again.");
   }

@@ -2,10 +2,10 @@
 
 const SCOPES = {
   chat: "chat: everything about threads and messages",
-  "chat.join": "chat: take part in threads, not make or delete them",
+  "chat.join": "chat: take part in threads, but not create or delete them",
   "chat.join.limited": "chat: take part in threads, without adding or removing people",
   voip: "calls: start and join them",
-  "voip.join": "calls: join them, not start new ones",
+  "voip.join": "calls: join them, but not start new ones",
 };
 
 /** Header and claims of a JWT; `undefined` for what is none. */
@@ -29,10 +29,10 @@ export function acsFacts(token) {
     expires: Number(claims.exp) * 1000,
     issued: Number(claims.iat ?? claims.exp) * 1000,
     facts: [
-      ["Identity", claims.skypeid === undefined ? "not told" : `8:${claims.skypeid}`],
+      ["Identity", claims.skypeid === undefined ? "not stated" : `8:${claims.skypeid}`],
       ["Good for", scopes.join("; ") || "a Teams user's calls and chats"],
-      ["Resource", claims.resourceId ?? "not told"],
-      ["Until", Number.isFinite(claims.exp) ? new Date(claims.exp * 1000).toLocaleString() : "not told"],
+      ["Resource", claims.resourceId ?? "not stated"],
+      ["Until", Number.isFinite(claims.exp) ? new Date(claims.exp * 1000).toLocaleString() : "not stated"],
     ],
   };
 }
