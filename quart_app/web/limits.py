@@ -134,7 +134,6 @@ class ConcurrencyLimit:
             if not self._lateness.admits(
                 lambda: group is _Group.UNKNOWN and self._is_known(_bearer_token(scope)),
                 strangers=self._serving[_Group.UNKNOWN] + self._serving[_Group.PUBLIC],
-                everybody=self.serving,
             ):
                 return await self._refused("lateness", application, scope, receive, send)
             place = _Place(group)

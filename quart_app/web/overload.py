@@ -64,10 +64,9 @@ class Lateness:
         self._clock = clock
         self._readings = deque([0.0] * READINGS, maxlen=READINGS)
         self._measuring: asyncio.Task[None] | None = None
-        # Each shrinks at half of the wait at which nobody is let in any more. That of strangers is then so small that
-        # known callers hardly wait, and theirs stays as it is.
+        # It shrinks at half of the wait at which no stranger is let in any more, so that known callers hardly wait. They
+        # have no such room of their own: who is refused comes again, and so many refusals would be a flood themselves.
         self._strangers = Room(STRANGERS_SECONDS / 2)
-        self._everybody = Room(KNOWN_SECONDS / 2)
         self.seconds = 0.0
 
     def start(self) -> None:
@@ -80,23 +79,22 @@ class Lateness:
             self._measuring.cancel()
             await asyncio.wait({self._measuring})
 
-    def admits(self, is_known: Callable[[], bool], *, strangers: int = 0, everybody: int = 0) -> bool:
+    def admits(self, is_known: Callable[[], bool], *, strangers: int = 0) -> bool:
         """Whether a request is served now: up to `STRANGERS_SECONDS` each is, up to `KNOWN_SECONDS` a known caller's.
 
-        `strangers` counts those being served who are not known, or not yet; `everybody` counts all of
-        them. Each must have room for one more. `is_known` is called only when that decides.
+        `strangers` are those being served of whom it is not known, or not yet, who they are; there must be room for
+        one more. `is_known` is asked only when that decides.
         """
-        for_strangers, for_everybody = self._strangers.holds(strangers), self._everybody.holds(everybody)
-        if not for_everybody or self.seconds > KNOWN_SECONDS:
+        has_room = self._strangers.holds(strangers)
+        if self.seconds > KNOWN_SECONDS:
             return False
-        return (for_strangers and self.seconds <= STRANGERS_SECONDS) or is_known()
+        return (has_room and self.seconds <= STRANGERS_SECONDS) or is_known()
 
     def note(self, seconds: float) -> None:
         """A request that came just now would have waited for so long."""
         self._readings.append(seconds)
         self.seconds = min(self._readings)
         self._strangers.adapt(self.seconds)
-        self._everybody.adapt(self.seconds)
 
     async def measure(self) -> None:
         """Take `TURNS` turns and note how long that took."""

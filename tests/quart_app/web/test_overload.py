@@ -115,19 +115,18 @@ class TestWhoIsAdmitted:
     def test_a_flood_of_strangers_leaves_room_for_known_callers(self) -> None:
         lateness = Lateness()
         for _ in range(2 * READINGS):
-            lateness.admits(lambda: False, strangers=400, everybody=450)
+            lateness.admits(lambda: False, strangers=400)
             lateness.note(STRANGERS_SECONDS * 0.9)
-        assert not lateness.admits(lambda: False, strangers=300, everybody=350)
-        assert lateness.admits(lambda: True, strangers=300, everybody=350)
-        assert lateness.admits(lambda: False, strangers=SMALLEST_ROOM - 1, everybody=350)
+        assert not lateness.admits(lambda: False, strangers=300)
+        assert lateness.admits(lambda: True, strangers=300)
+        assert lateness.admits(lambda: False, strangers=SMALLEST_ROOM - 1)
 
-    def test_in_the_end_known_callers_are_let_in_little_by_little(self) -> None:
+    def test_known_callers_have_no_such_bound_because_their_coming_again_would_be_a_flood(self) -> None:
         lateness = Lateness()
-        for _ in range(2 * READINGS):
-            lateness.admits(lambda: True, strangers=0, everybody=450)
+        for _ in range(20 * READINGS):
+            lateness.admits(lambda: True, strangers=400)
             lateness.note(KNOWN_SECONDS * 0.9)
-        assert not lateness.admits(lambda: True, strangers=0, everybody=400)
-        assert lateness.admits(lambda: True, strangers=0, everybody=SMALLEST_ROOM - 1)
+        assert lateness.admits(lambda: True, strangers=400)
 
     @given(late=WAITS, more=WAITS, known=st.booleans())
     def test_whoever_is_admitted_is_admitted_when_it_is_less_late_or_the_caller_is_known(
