@@ -86,10 +86,10 @@ def test_of_a_mixed_set_every_key_that_is_not_used_is_named_with_its_cause(entry
     assert [key.key_id for key in found.keys] == ["x"]
     assert [(each.key_id, each.why) for each in found.dropped] == [
         ("small", "it has 1024 bits, fewer than 2048"),
-        ("curve", "it is no RSA key (kty)"),
-        (None, "it is no RSA key (kty)"),
-        (None, "it is no object"),
-        (None, "it is no object"),
+        ("curve", "it is not an RSA key (kty)"),
+        (None, "it is not an RSA key (kty)"),
+        (None, "it is not an object"),
+        (None, "it is not an object"),
     ]
 
 
