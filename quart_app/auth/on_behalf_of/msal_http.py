@@ -51,7 +51,7 @@ class HttpClient:
     """
 
     def __init__(self, timeout: float, connections: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make it inside the running event loop, which makes the connections; `get` and `post` are for other threads."""
+        """Make it in the running event loop, which makes the connections; `get` and `post` are for other threads."""
         # A total as well: an answer that trickles in would hold one of the few threads.
         self._timeout = aiohttp.ClientTimeout(total=2 * timeout, sock_connect=timeout, sock_read=timeout)
         self._clock = clock

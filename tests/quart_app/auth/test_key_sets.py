@@ -65,7 +65,7 @@ DROPPED: dict[str, tuple[dict[str, Any], str]] = {
     "no modulus": ({"n": ...}, "can't be read"),
     "a modulus that is a number": ({"n": 7}, "can't be read"),
     "an exponent of one": ({"e": "AQ"}, "can't be read"),
-    "no type": ({"kty": ...}, "no RSA key"),
+    "no type": ({"kty": ...}, "not an RSA key"),
     "a private key": ({"d": "AQAB"}, "private part"),
 }
 
