@@ -26,7 +26,7 @@ from upstream.single_flight import SingleFlight
 logger = logging.getLogger(__name__)
 
 FOREIGN_IDENTITY = "8:acs:00000000-0000-4000-8000-000000000000_00000000-0000-0000-0000-000000000000"
-"""Well formed, and of no resource: asked for its token, ACS checks our credential, then says whose it is not."""
+"""Well formed, and of no resource: asked for its token, ACS checks our credential, then says that it is not ours."""
 
 LEARNING_SECONDS = 20.0
 UNLEARNED_PAUSE_SECONDS = 300.0
@@ -42,7 +42,7 @@ class ProvingAcsClient:
     ACS's known message counts at once. For any other refusal of a call about an identity, what "gone" looks like is
     learned: a canary identity is minted, must get a token, is deleted, and is asked for a token and deleted again. The
     status and code of these answers, and no others, mean gone. A made-up foreign identity is asked too: if its answer
-    is the same, no answer means gone. That is done once per process, at the first such refusal; after a failure again
+    is the same, no answer means gone. This is done once per process, at the first such refusal; after a failure, again
     only when `UNLEARNED_PAUSE_SECONDS` have passed. Without `canaries` nothing is minted, and only the known message
     counts. `timer` is in seconds.
     """
@@ -90,7 +90,7 @@ class ProvingAcsClient:
         return await self._client.exchange_teams_token(teams_token, client_id, user_object_id)
 
     async def prove(self) -> None:
-        """Learn what "gone" looks like, if that is not known yet: before anything is removed for being gone.
+        """Learn what "gone" looks like, if that is not yet known, before anything is removed for being gone.
 
         Raises `AbsenceUnproven`, and `AcsUnavailable` and the like when ACS could not be asked.
         """
@@ -169,7 +169,7 @@ class ProvingAcsClient:
         self._canary = None
 
     async def _refusal_of_token(self, acs_user_id: str) -> "Answered | type[AcsError] | None":
-        """How the token is refused: by an answer to be recognised again, or by one that speaks for itself."""
+        """How the token is refused: with an answer to recognise again, or with one that speaks for itself."""
         try:
             await self._client.issue_token(acs_user_id)
         except IdentityRefused as refusal:

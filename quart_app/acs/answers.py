@@ -1,4 +1,4 @@
-"""What ACS answers, read: an id, a token, a time, each of its form. Anything else raises `ValueError`.
+"""Reads what ACS answers: an id, a token, a time, each in its own form. Anything else raises `ValueError`.
 
 azure-rest-api-specs: CommunicationIdentity.json 2023-10-01.
 """

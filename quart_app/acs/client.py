@@ -54,7 +54,7 @@ _DEFAULT_LIFETIME_MINUTES = 1440  # azure-rest-api-specs: CommunicationIdentity.
 class AcsOptions:
     """Which ACS resource is used and how; either `connection_string`, or `endpoint` (https) with `credential`.
 
-    token_scopes            what issued tokens are good for (`chat`, `voip`, …), at least one
+    token_scopes            what issued tokens are good for (`chat`, `voip`, …); at least one
     token_lifetime_minutes  60 to 1440 (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)
     connect_seconds         for a connection, TLS included
     read_seconds            between two pieces of an answer
@@ -100,7 +100,7 @@ class SdkAcsClient:
         self._clock = clock
         self._credential_advice = KEY_ADVICE if options.connection_string is not None else IDENTITY_ADVICE
         self._session = new_http_session(options.connections)
-        # A mint is not repeated once it may have been made, so it never meets a kept connection that is cut by now.
+        # A mint is not repeated once it may have happened, so it never uses a kept connection that may be cut by now.
         self._minting_session = new_http_session(options.connections, keep=False)
         self._client = _lean_client(options, self._session)
         self._minting = _lean_client(options, self._minting_session)
@@ -166,7 +166,7 @@ class SdkAcsClient:
         try:
             async with asyncio.timeout(seconds or self._attempt_seconds):
                 return await operation()
-        except UpstreamError:  # of the managed identity, which the SDK asked for a token
+        except UpstreamError:  # from the managed identity, which the SDK asked for a token
             raise
         except Exception as error:  # whatever the SDK raises ends here
             # Causes are cut off because the texts of lower layers hold URLs, and so the user's ACS id.
@@ -204,7 +204,7 @@ class _AcsAnswer:
 
 
 class _ReadJson(AsyncHTTPPolicy[HttpRequest, AsyncHttpResponse]):
-    """Reads what ACS answers. With signing it is all that a request passes through.
+    """Reads what ACS answers. A request passes through nothing but this and the signing.
 
     The SDK's other twelve policies take longer than sending the request (docs/contribute/performance-lab.md), and do
     what is done here elsewhere, or not at all: they would send a failed create up to four times, follow redirects with
@@ -274,14 +274,14 @@ def _without_answer(error: Exception) -> AcsError:
         return AcsUnavailable()
     if isinstance(error, AzureError) and (not isinstance(error, DecodeError) or isinstance(error, IncompleteReadError)):
         # azure-core raises ServiceRequestError also for connections that broke after the request was sent; only
-        # aiohttp's own exception tells that there never was a connection.
+        # aiohttp's own exception says that there never was a connection.
         never_connected = isinstance(error.inner_exception, _NO_CONNECTION)
         return AcsUnavailable(nothing_happened=never_connected)
     return UnexpectedAnswer(None)
 
 
 def _token_was_refused(error: ClientAuthenticationError) -> bool:
-    """Whether the credential is to blame, and not its token endpoint's health; azure-identity may hide the answer as a
+    """Whether the credential is to blame, not its token endpoint's health; azure-identity may hide the answer as a
     cause. https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
     """
     for failure in (error, error.__cause__):
@@ -301,7 +301,7 @@ def _about_service(_: _AcsAnswer) -> AcsError | None:
 def _about_identity(answer: _AcsAnswer) -> AcsError | None:
     if answer.code == "IdentityNotOwned":
         return IdentityNotOwned()
-    # Of a deleted identity's answer only the message is on record (Microsoft's authentication server samples).
+    # Only the message of a deleted identity's answer is on record (Microsoft's authentication server samples).
     if answer.code and answer.message.startswith("Provided identity doesn't exist"):
         return IdentityGone()
     return None
@@ -312,7 +312,7 @@ def _cause(answer: _AcsAnswer, advice: str | None = None) -> Cause:
 
 
 def _unproven(answer: _AcsAnswer, otherwise: AcsError) -> AcsError:
-    """An answer about an identity that may mean that it is gone: for `acs.absence` to say.
+    """An answer about an identity that may mean that it is gone; `acs.absence` decides.
 
     The status is no guide: ACS answers 401 about the service's own credential and about an identity.
     """

@@ -19,7 +19,7 @@ class AcsToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What a token is asked for: its scopes, and for how many minutes (60 to 1440)."""
+    """What is asked for in a token: its scopes, and for how many minutes (60 to 1440)."""
 
     scopes: tuple[str, ...]
     minutes: int
@@ -76,7 +76,7 @@ class TeamsTokenRefused(AcsError):
 
 
 class TeamsUserNotAllowed(AcsError):
-    """ACS issues no tokens for this Teams user: a guest, or without a Teams licence."""
+    """ACS issues no tokens for this Teams user, who is a guest or has no Teams licence."""
 
     outcome: ClassVar[str] = "refused"
 
@@ -125,7 +125,7 @@ class UnexpectedAnswer(AcsError):
 
 
 class AcsClient(Protocol):
-    """What the service needs of ACS. Every method may raise `AcsThrottled`, `AcsUnavailable`,
+    """What the service needs from ACS. Every method may raise `AcsThrottled`, `AcsUnavailable`,
     `AcsCredentialsRejected`, `AcsMisconfigured`, `UnexpectedAnswer`, with a managed identity `ManagedIdentityError`.
     """
 

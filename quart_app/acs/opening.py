@@ -1,4 +1,4 @@
-"""From settings to the ACS client, for the service, the operators' commands and `doctor` alike."""
+"""From settings to the ACS client, for the service, the operators' commands and `doctor`."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,7 +30,7 @@ async def open_acs_client(
 ) -> AsyncIterator[ProvingAcsClient]:
     """The client of the configured ACS resource, closed at the end.
 
-    `credential` is the managed identity, if it is open already and is shared; otherwise one is opened if needed.
+    `credential` is the managed identity, if it is already open and shared; otherwise one is opened if needed.
     With `probing`, tokens that it issues have the least scope and the shortest life: the caller only wants to know
     whether an identity exists. Without `canaries` no identity is minted to learn what a deleted one looks like.
     """

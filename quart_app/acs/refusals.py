@@ -1,7 +1,7 @@
 """What the answers of Azure Communication Services mean, other than those about one identity (`acs.client`).
 
-Its specification names no codes beyond the form `{"error": {"code", "message", "target"}}`; the codes here are recorded
-ones. A code that is in no table is an unexpected answer.
+Its specification names no codes beyond the form `{"error": {"code", "message", "target"}}`; the codes here come
+from recordings. A code that is in no table is an unexpected answer.
 """
 
 from quart_app.acs.interface import (
@@ -37,7 +37,7 @@ IDENTITY_ADVICE = (
     "spreading."
 )
 CREDENTIAL_REFUSED = "Denied"
-"""The code of ACS's data planes for a credential that they do not take: it says nothing about what was asked for."""
+"""The code of ACS's data planes for a credential that they do not accept: it says nothing about what was asked for."""
 
 _CREDENTIAL = f"With a key: {KEY_ADVICE} Without: {IDENTITY_ADVICE}"
 
@@ -54,7 +54,7 @@ REFUSALS: tuple[Refusal, ...] = (
         _RECORDINGS,
     ),
 )
-"""Of every operation: by status and code, or by status for all the codes that come with it."""
+"""For every operation: by status and code, or by status for all the codes that come with it."""
 
 TEAMS_REFUSALS: tuple[Refusal, ...] = (
     Refusal("401 InvalidAccessToken", Blame.TOKEN, "The Teams token is no longer valid.", _RECORDINGS),
@@ -68,7 +68,7 @@ TEAMS_REFUSALS: tuple[Refusal, ...] = (
     Refusal("400 ValidationError userId", Blame.RIGHTS, "The Teams token belongs to another user.", _RECORDINGS),
     Refusal("400 ValidationError token", Blame.TOKEN, "The Teams token is missing.", _RECORDINGS),
 )
-"""Of the Teams exchange only; they come before those of every operation."""
+"""For the Teams exchange only; they come before those for every operation."""
 
 _TEAMS_PARTS = {"appid": "client", "userid": "user", "token": "token"}
 
@@ -76,7 +76,7 @@ _TEAMS_PARTS = {"appid": "client", "userid": "user", "token": "token"}
 def row_for(status: int, code: str | None, target: str, *, teams: bool = False) -> Refusal | None:
     """What an answer means, by the most exact row; `None` if that is not known.
 
-    Without a code it is not in ACS's own form (a gateway's page, for example), and so it is passing trouble.
+    Without a code it is not in ACS's own form (a gateway's page, for example), so it is passing trouble.
     """
     if code is None and status not in (408, 429) and status < 500:
         return NOT_ITS_OWN
@@ -97,7 +97,7 @@ NOT_ITS_OWN = Refusal(
 
 
 def error_for(row: Refusal | None, status: int, target: str, seconds: float | None) -> AcsError:
-    """The error that an answer means; `seconds` is when to come back, if it says so."""
+    """The error that an answer means; `seconds` is how long to wait, if it says so."""
     match row.blame if row else Blame.NOBODY:
         case Blame.PASSING if status == 429:
             return AcsThrottled(seconds)

@@ -13,5 +13,5 @@ WHAT_TO_DO = f"Read {PAGE}: what ends, what stays, and what to do in each case."
 
 
 def concerns_chat(token_scopes: Iterable[str]) -> bool:
-    """Whether tokens with these scopes give access to a part of ACS that retires: `chat`, and what it includes."""
+    """Whether tokens with these scopes give access to a part of ACS that will be retired: `chat` and its parts."""
     return any(scope == "chat" or scope.startswith("chat.") for scope in token_scopes)

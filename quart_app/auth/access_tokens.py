@@ -1,4 +1,4 @@
-"""Access tokens in: a bearer token in, a `Caller` out, and no decision on a claim that is not verified."""
+"""Access tokens in: a bearer token in, a `Caller` out, and no decision on an unverified claim."""
 
 import hashlib
 import time
@@ -17,10 +17,10 @@ REMEMBERED_TOKENS = 10_000
 
 
 class AccessTokenValidator:
-    """Takes the access tokens of users, each by the door whose issuer it names, judged by that door alone.
+    """Accepts users' access tokens. Each is judged only by the door whose issuer it names.
 
-    `clock` gives seconds since the epoch. `on_lookup` is told each time whether the token was verified before,
-    `on_door` by which door it came, also if it is refused.
+    `clock` gives seconds since the epoch. `on_lookup` is called each time with whether the token was verified before,
+    `on_door` with the door it came by, even if it is refused.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class AccessTokenValidator:
         self._clock = clock
         self._on_lookup = on_lookup
         self._on_door = on_door
-        # By the token's hash; of the token itself nothing is kept.
+        # By the token's hash; the token itself is not kept.
         self._remembered: LRUCache[bytes, tuple[Caller, OpenDoor, SigningKey]] = LRUCache(maxsize=REMEMBERED_TOKENS)
 
     def remembers(self, token: str) -> bool:

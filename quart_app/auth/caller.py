@@ -14,10 +14,10 @@ class Caller:
     """The bearer of a verified access token.
 
     `user` is the key of the caller's data. `access_token` is the token itself, which on-behalf-of needs; it never
-    reaches a representation. `expires_at` is in seconds since the epoch. `door` is the one that the caller came in by.
+    appears in a representation. `expires_at` is in seconds since the epoch. `door` is the one the caller came in by.
     `client_id` is the app that got the token (`azp` or `appid`). `understands_claims_challenges` says that the client
-    declared the capability `cp1`. `scopes` are those of the token, for routes that need one besides the scope that
-    every caller's token carries.
+    declared the capability `cp1`. `scopes` are those of the token, for routes that need one in addition to the scope
+    that every caller's token carries.
     """
 
     user: UserKey
@@ -30,7 +30,7 @@ class Caller:
 
 
 def current_caller() -> Caller | None:
-    """The caller whose request is being served, also in tasks that the request started; `None` outside of one."""
+    """The caller whose request is being served, even in tasks that the request started; `None` outside a request."""
     return _current.get()
 
 

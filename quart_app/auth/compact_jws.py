@@ -6,17 +6,17 @@ import re
 from typing import Any
 
 MAXIMUM_DEPTH = 100
-"""How many arrays and objects may stand inside of one another in a header or in claims."""
+"""How deep arrays and objects may be nested in a header or in claims."""
 
-# A text, also one without an end, is taken whole and never looked at twice: only its brackets would be found again.
+# A string, even an unterminated one, is matched whole and only once, so that brackets inside it are not counted.
 _TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|([\[\]{}])', re.DOTALL)
 
 
 def decoded_parts(token: str) -> tuple[bytes, bytes, bytes]:
     """Header, payload and signature of `token` as bytes; nothing is verified.
 
-    Each part has one spelling alone: base64url without padding, its unused bits zero (RFC 7515, section 2; RFC 4648,
-    section 3.5). Otherwise a token could be changed and stay good. Raises `ValueError`.
+    Each part has only one spelling: base64url without padding, its unused bits zero (RFC 7515, section 2; RFC 4648,
+    section 3.5). Otherwise a token could be changed and stay valid. Raises `ValueError`.
     """
     header, payload, signature = (_decoded(part) for part in token.split("."))
     return header, payload, signature
@@ -25,8 +25,8 @@ def decoded_parts(token: str) -> tuple[bytes, bytes, bytes]:
 def json_object(text: bytes) -> dict[str, Any]:
     """The JSON object in `text`, which must be UTF-8 (RFC 8725, section 3.7).
 
-    Refused is also what Python's own reader takes: a member given twice, of which some readers see the first and some
-    the last (RFC 7515, section 4; RFC 7519, section 4), and numbers that are no JSON, `NaN` and `Infinity`. Raises
+    It also refuses what Python's own reader accepts: a member given twice, of which some readers see the first and some
+    the last (RFC 7515, section 4; RFC 7519, section 4), and numbers that are not JSON, `NaN` and `Infinity`. Raises
     `ValueError`.
     """
     # How deep Python's own reader goes differs from one version to the next.
@@ -42,7 +42,7 @@ def json_object(text: bytes) -> dict[str, Any]:
 
 
 def _depth(text: bytes) -> int:
-    """How deep arrays and objects nest; what stands in a text is no bracket."""
+    """How deep arrays and objects are nested; brackets inside strings don't count."""
     depth = deepest = 0
     for bracket in _TEXT_OR_BRACKET.findall(text):
         if bracket in (b"[", b"{"):
@@ -70,4 +70,4 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON.")
+    raise ValueError(f"{name} is not JSON.")

@@ -1,7 +1,7 @@
-"""The doors by which callers come in: whose access tokens are taken, by which rules, as the settings say.
+"""The doors by which callers come in: whose access tokens are accepted, by which rules, as the settings say.
 
 There is one for users of Microsoft Entra ID, one for those of another OpenID Connect issuer, or both. Each judges its
-own tokens by its own keys, audiences and rules; nothing that holds for one counts for the other.
+own tokens by its own keys, audiences and rules; nothing that is true of one counts for the other.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from quart_app.settings import DoorName, EntraSettings, OidcSettings, Settings
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Whose access tokens are taken, and what their bearers may get.
+    """Whose access tokens are accepted, and what their bearers may get.
 
-    Keys are found by `discovery_urls`, whose documents must name `issuer` exactly if there is one. `rules` tell how the
-    tokens are read, `audiences` whom they must be for, `admission` what else lets a caller in. `token_scopes` are those
-    of ACS that callers may have.
+    Keys are found by `discovery_urls`, whose documents must name `issuer` exactly if there is one. `rules` say how the
+    tokens are read, `audiences` whom they must be for, `admission` what else lets a caller in. `token_scopes` are the
+    ACS scopes that callers may have.
 
     `authorization_servers` are the issuers at which clients sign in, `full_scopes` the scopes as they ask for them
-    there, `scopes_besides` those that only some routes need; `endpoints` is where, unless the discovery document tells
-    it, and `docs_scopes` what `/docs` asks for.
+    there, `scopes_besides` those that only some routes need. `endpoints` is where they sign in, unless the discovery
+    document says so, and `docs_scopes` what `/docs` asks for.
     """
 
     name: DoorName
@@ -79,11 +79,11 @@ class OpenDoor:
 
 
 def doors(settings: Settings) -> tuple[Door, ...]:
-    """What the settings say: one door at least."""
+    """The doors that the settings describe: at least one."""
     made: list[Door] = []
     for name in settings.doors:
         scopes = settings.token_scopes(name)
-        # Of several doors, /docs knows the client and the scopes of the first one only.
+        # If there are several doors, /docs knows only the client and the scopes of the first.
         docs_scopes = () if made else settings.docs.scopes
         if name is DoorName.ENTRA:
             made.append(_entra(settings.entra, scopes, docs_scopes))
@@ -95,7 +95,7 @@ def doors(settings: Settings) -> tuple[Door, ...]:
 def chosen_door(token: str, doors: Sequence[OpenDoor]) -> OpenDoor:
     """The door that judges `token`: the one whose issuer it names, else the first.
 
-    What a token says unverified chooses the door and decides nothing else: whichever is chosen, the token must keep
+    What an unverified token says chooses the door and decides nothing else: whichever is chosen, the token must keep
     all of its rules.
     """
     issuer = named_issuer(token)
@@ -105,8 +105,8 @@ def chosen_door(token: str, doors: Sequence[OpenDoor]) -> OpenDoor:
 async def check_keys(doors: Iterable[OpenDoor]) -> None:
     """Make sure that some door's keys are known. Raises `SigningKeysUnavailable`.
 
-    A door without keys must not take the service away from those who come in by the other one, and neither must an
-    issuer that does not answer: the first door that has keys is enough.
+    Neither a door without keys nor an issuer that does not answer may take the service away from those who come in by
+    the other door: the first door that has keys is enough.
     """
     checks = [asyncio.ensure_future(each.keys.check()) for each in doors]
     try:
@@ -122,8 +122,8 @@ async def check_keys(doors: Iterable[OpenDoor]) -> None:
 
 
 def _entra(entra: EntraSettings, token_scopes: tuple[str, ...], docs_scopes: tuple[str, ...]) -> Door:
-    # Both versions' metadata of each tenant: which one a token has is decided by the API's registration. An application
-    # with claims mapping has a key of its own, listed only where its id is asked with; Teams tokens have the tenant's.
+    # Each tenant's metadata in both versions: the API's registration decides which one a token has. An application
+    # with claims mapping has its own key, listed only if its id is in the URL; Teams tokens have the tenant's key.
     # https://learn.microsoft.com/entra/identity-platform/access-tokens#validate-the-signature
     oauth2 = f"{entra.authority_host}/{entra.tenant_id}/oauth2/v2.0"
     return Door(

@@ -15,11 +15,11 @@ _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class EntraTokens:
-    """`TokenRules` for the users of `tenants` alone.
+    """`TokenRules` for the users of `tenants` only.
 
     The rules are those of https://learn.microsoft.com/entra/identity-platform/access-tokens and claims-validation: the
     issuer is that of the metadata whose key signed the token, and names the token's own tenant; the signing key's own
-    issuer is honoured. `authority_host` is the root that this cloud's v2 issuers begin with, without a trailing slash.
+    issuer is respected. `authority_host` is the root of this cloud's v2 issuers, without a trailing slash.
     """
 
     def __init__(self, tenants: Collection[str], authority_host: str) -> None:
@@ -68,7 +68,7 @@ class EntraTokens:
 def entra_admission(scope: str, clients: Collection[str] = (), *, guests: bool = True) -> tuple[Rule, ...]:
     """What a user's token must say to be let in: it carries `scope`.
 
-    Where `clients` are given, one of them got it. Without `guests` its user is a member of the tenant.
+    If `clients` are given, one of them got it. Without `guests`, its user is a member of the tenant.
     """
     rules = [
         Rule(

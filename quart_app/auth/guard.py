@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750, section 2.1
 class Guard:
     """Authenticates callers and bounds each authenticated request by `deadline_seconds`.
 
-    Every one of `admission_checks` is told of the verified caller before the view is called, and may raise to refuse.
+    Each of `admission_checks` is called with the verified caller before the view is, and may raise to refuse.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Guard:
     def authenticated_with(
         self, scope: str, door: DoorName
     ) -> Callable[[Callable[[Caller], Awaitable[Response]]], Callable[[], Awaitable[Response]]]:
-        """`authenticated`, for a view that needs a token with `scope` besides, of a caller who came in by `door`.
+        """`authenticated`, for a view that also needs a token with `scope`, from a caller who came in by `door`.
 
-        The other issuer's scope of the same name permits nothing. Raises `InsufficientScope`, too.
+        The other issuer's scope of the same name permits nothing. Also raises `InsufficientScope`.
         """
 
         def decorate(view: Callable[[Caller], Awaitable[Response]]) -> Callable[[], Awaitable[Response]]:
@@ -93,7 +93,7 @@ def guarded_paths(app: Quart) -> frozenset[str]:
 
 
 def _bearer_token() -> str:
-    """Raises `NoAccessToken` for a request without bearer credentials, `MalformedCredentials` for what isn't one."""
+    """Raises `NoAccessToken` for a request without bearer credentials, `MalformedCredentials` for malformed ones."""
     given = request.headers.getlist("Authorization")
     if not given:
         raise NoAccessToken

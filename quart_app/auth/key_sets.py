@@ -1,4 +1,4 @@
-"""Reads a JSON Web Key Set: the keys that can verify a token, and why each other one can't."""
+"""Reads a JSON Web Key Set: the keys that can verify a token, and why each of the others can't."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MINIMUM_RSA_BITS = 2048  # RFC 7518, section 3.3
 class SigningKey:
     """A public key that an issuer publishes.
 
-    `key_id` is `None` for the only key of a set that gives it no id. `issuer` is the issuer that the discovery document
+    `key_id` is `None` for the only key of a set, if it has no id. `issuer` is the issuer that the discovery document
     names. `key_issuer` is the key's own `issuer` member, which Entra ID adds in its v2 key sets. Both may hold the
     template `{tenantid}`.
     """
@@ -44,8 +44,8 @@ class KeySet:
 def read_key_set(entries: list[Any], issuer: str) -> KeySet:
     """The keys of a set, which is `issuer`'s.
 
-    What a key says of its use binds: `use`, `key_ops` and `alg` (RFC 7517, sections 4.2 to 4.4; RFC 8725, section 3.1).
-    Any other optional member that can't be read is as good as left out. A key without an id is of use where it is the
+    What a key says about its use is binding: `use`, `key_ops`, `alg` (RFC 7517, sections 4.2 to 4.4; RFC 8725, section
+    3.1). Any other optional member that can't be read counts as left out. A key without an id is usable if it is the
     only one (OpenID Connect Core 1.0, section 10.1).
     """
     keys, dropped = [], []
@@ -65,7 +65,7 @@ def read_key_set(entries: list[Any], issuer: str) -> KeySet:
 def _read(entry: Any, issuer: str) -> SigningKey | str:
     """The key, or why it can't be used."""
     if not isinstance(entry, dict):
-        return "it is no object"
+        return "it is not an object"
     why = _unfit(entry)
     if why is not None:
         return why
@@ -74,17 +74,17 @@ def _read(entry: Any, issuer: str) -> SigningKey | str:
     except (jwt.PyJWTError, ValueError, TypeError):
         return "its modulus or exponent can't be read"
     if not isinstance(key, RSAPublicKey):
-        return "it is no public key"
+        return "it is not a public key"
     if key.key_size < MINIMUM_RSA_BITS:
         return f"it has {key.key_size} bits, fewer than {MINIMUM_RSA_BITS}"
     return SigningKey(_text(entry, "kid"), key, issuer, _text(entry, "issuer"))
 
 
 def _unfit(entry: Mapping[str, Any]) -> str | None:
-    """What the key says of itself that makes it no key for RS256 signatures."""
+    """What the key says about itself that makes it unfit for RS256 signatures."""
     use, operations, algorithm = entry.get("use"), entry.get("key_ops"), entry.get("alg")
     if entry.get("kty") != "RSA":
-        return "it is no RSA key (kty)"
+        return "it is not an RSA key (kty)"
     if "d" in entry:
         return "its private part is published (d)"
     if use is not None and use != "sig":
@@ -92,7 +92,7 @@ def _unfit(entry: Mapping[str, Any]) -> str | None:
     if operations is not None and not (isinstance(operations, list) and "verify" in operations):
         return "it is not for verifying (key_ops)"
     if algorithm is not None and algorithm != "RS256":
-        return "it is for another algorithm than RS256 (alg)"
+        return "it is for an algorithm other than RS256 (alg)"
     return None
 
 

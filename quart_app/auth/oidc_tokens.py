@@ -17,7 +17,7 @@ _CLIENT_CLAIMS = ("azp", "client_id", "appid", "cid")
 class OidcTokens:
     """`TokenRules` for the users of one `issuer`, which a token must name exactly.
 
-    `subject_claim` tells who the user is. The members that some issuers add to their keys (Entra External ID's
+    `subject_claim` says who the user is. The members that some issuers add to their keys (Entra External ID's
     `issuer`) decide nothing: the key set is that one issuer's own.
     """
 
@@ -37,7 +37,7 @@ class OidcTokens:
             Rule(
                 (subject_claim,),
                 f"the user's id: printable text of 1 to {MAXIMUM_SUBJECT_CHARACTERS} characters, another for each user",
-                "Let the operator set OIDC_SUBJECT_CLAIM to the claim that tells the user; for Azure AD B2C, oid.",
+                "Let the operator set OIDC_SUBJECT_CLAIM to the claim that identifies the user; for Azure AD B2C, oid.",
                 lambda content: _is_user(content.claims.get(subject_claim)),
                 invalid(Reason.SUBJECT),
                 quoted=False,
@@ -76,7 +76,7 @@ class OidcTokens:
 def oidc_admission(scope: str | None, role: str | None, roles_claim: str = "roles") -> tuple[Rule, ...]:
     """What a user's token must say to be let in: it carries `scope`, its user has `role`; `None` asks for nothing.
 
-    `roles_claim` is the name of a claim, or names separated by dots that lead to one inside of other claims.
+    `roles_claim` is the name of a claim, or names separated by dots that lead to one inside other claims.
     """
     rules: list[Rule] = []
     if scope is not None:
@@ -148,7 +148,7 @@ def _is_user(subject: Any) -> bool:
     return (
         isinstance(subject, str)
         and 0 < len(subject) <= MAXIMUM_SUBJECT_CHARACTERS
-        and subject.isprintable()  # neither control characters nor what has no encoding
+        and subject.isprintable()  # no control characters, nothing that can't be encoded
         and not is_nobody(subject)
     )
 
@@ -175,8 +175,8 @@ def _clients(claims: Mapping[str, Any]) -> list[str]:
 def _is_of_an_application(content: Content) -> bool:
     """Whether an application got the token for itself: there is no user behind it.
 
-    No claim says so everywhere. By RFC 9068, section 2.2, the subject is then the client; Entra External ID says
-    `idtyp`, Auth0 `gty` and a subject that ends with `@clients`, Kinde a list `gty`, FusionAuth writes it into the
+    No claim says so everywhere. By RFC 9068, section 2.2, the subject is then the client. Entra External ID writes
+    `idtyp`, Auth0 `gty` and a subject that ends with `@clients`, Kinde a list `gty`; FusionAuth writes it into the
     header.
     """
     claims = content.claims

@@ -1,7 +1,7 @@
-"""What is known of one issuer's key set after each fetch: which keys count now. It fetches nothing and knows no clock.
+"""What is known of one issuer's key set after each fetch: which keys count now. It fetches nothing and has no clock.
 
 A set that was fetched is a statement. One with a usable key counts at once: keys that it no longer lists are dead. One
-with none may be an accident of the issuer's or of a cache on the way: it counts when it was fetched
+without may be an accident at the issuer or in a cache on the way: it counts once it was fetched
 `EMPTY_SETS_THAT_COUNT` times in a row.
 """
 
@@ -9,7 +9,7 @@ from quart_app.auth.key_sets import SigningKey
 
 EMPTY_SETS_THAT_COUNT = 3
 EMPTY_SETS_APART = 10.0
-"""How many seconds lie between two empty sets that count as two."""
+"""How many seconds must lie between two empty sets for them to count as two."""
 
 MAXIMUM_AGE = 24 * 3600.0
 """How many seconds a key lives after the last good fetch, whatever fails: Entra ID advises a day
@@ -17,7 +17,7 @@ MAXIMUM_AGE = 24 * 3600.0
 
 
 class PublishedKeys:
-    """The keys of one issuer's set. Every `now` is in seconds on one monotonic clock; `since` is when it was begun."""
+    """The keys of one issuer's set. Every `now` is in seconds on one monotonic clock; `since` is when it began."""
 
     def __init__(self, since: float) -> None:
         self._keys: tuple[SigningKey, ...] = ()
@@ -39,17 +39,17 @@ class PublishedKeys:
             self._keys = ()
 
     def failed(self) -> None:
-        """No key set could be fetched, which says nothing of the keys."""
+        """No key set could be fetched, which says nothing about the keys."""
         self._in_doubt = True
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the newest fetch told no key, so that the next one must come soon."""
+        """Whether the newest fetch returned no key, so that the next one must come soon."""
         return self._in_doubt
 
     @property
     def ends_at(self) -> float:
-        """When the keys die unless a fetch tells them again."""
+        """When the keys die unless a fetch returns them again."""
         return self._good_at + MAXIMUM_AGE
 
     def keys(self, now: float) -> tuple[SigningKey, ...]:
@@ -57,5 +57,5 @@ class PublishedKeys:
         return self._keys if now < self.ends_at else ()
 
     def age(self, now: float) -> float:
-        """Seconds since a fetch told usable keys; since the beginning if none did."""
+        """Seconds since a fetch returned usable keys; since the beginning if none did."""
         return now - self._good_at

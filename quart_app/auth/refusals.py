@@ -1,4 +1,4 @@
-"""Why an access token was refused: one reason of a closed list, told to operators; the wire stays neutral."""
+"""Why an access token was refused: one reason from a closed list, shown to operators; the wire stays neutral."""
 
 from enum import StrEnum
 
@@ -6,19 +6,19 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a token was refused. It goes to the access line and to a metric, and holds nothing of the token.
 
-    The caller is told it in development only, except `EXPIRED`, which is no secret: the client reads `exp` itself.
+    The caller sees it in development only, except `EXPIRED`, which is no secret: the client can read `exp` itself.
     """
 
     MISSING = "missing"
     """There is no bearer token in the request."""
     MALFORMED = "malformed"
-    """It can't be read, or a member of it has not the form that it must have."""
+    """It can't be read, or one of its members does not have the required form."""
     ALGORITHM = "algorithm"
     """It is not signed with RS256."""
     TYPE = "type"
-    """Its header says that it is something else than a signed access token."""
+    """Its header says that it is something other than a signed access token."""
     KEY_UNKNOWN = "key_unknown"
-    """No issuer that is trusted publishes the key that it names."""
+    """No trusted issuer publishes the key that it names."""
     SIGNATURE = "signature"
     """The key that it names did not sign it."""
     ISSUER = "issuer"
@@ -29,17 +29,17 @@ class Reason(StrEnum):
     APPLICATION_TOKEN = "application_token"  # noqa: S105 (a reason, no secret)
     """An application got it for itself; there is no user behind it."""
     SUBJECT = "subject"
-    """It does not say which user it is of."""
+    """It does not say which user it is for."""
     CLIENT = "client"
-    """It was got by an application that may not call."""
+    """An application that may not call got it."""
     GUEST = "guest"
-    """Its user is a guest, or it does not say that the user is none."""
+    """Its user is a guest, or it does not say that the user is not one."""
     SCOPE = "scope"
     ROLE = "role"
     NOT_AN_ACCESS_TOKEN = "not_an_access_token"  # noqa: S105
     """It is an id token, a refresh token or a message about an event."""
     PROOF_MISSING = "proof_missing"
-    """It is bound to a key whose proof was not sent: no bearer token."""
+    """It is bound to a key whose proof was not sent, so it is not a bearer token."""
 
 
 class TokenRefused(Exception):
@@ -77,7 +77,7 @@ class InsufficientScope(TokenRefused):
 
 
 class InsufficientRole(TokenRefused):
-    """The token is good but its user has not the role that this API requires."""
+    """The token is good but its user does not have the role that this API requires."""
 
     def __init__(self) -> None:
         super().__init__(Reason.ROLE)

@@ -1,4 +1,4 @@
-"""The claims that RFC 7519 registers, `exp nbf iat aud`, as PyJWT judges them; and that times are numbers."""
+"""The claims that RFC 7519 registers, `exp nbf iat aud`, as PyJWT judges them; and a check that times are numbers."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, TypeGuard
@@ -11,7 +11,7 @@ from quart_app.auth.refusals import InvalidAccessToken, Reason
 
 LEEWAY_SECONDS = 60
 _LATEST = 253_402_300_799  # 9999-12-31T23:59:59Z
-# `sub` and `jti` may be anything: the rules of each issuer say what tells the user.
+# `sub` and `jti` may be anything: each issuer's rules say which claim names the user.
 _OPTIONS: Options = {"require": ["exp", "iat", "iss", "aud"], "verify_sub": False, "verify_jti": False}
 _REASONS_OF_ABSENCE = {"iss": Reason.ISSUER, "aud": Reason.AUDIENCE}
 
@@ -38,7 +38,7 @@ def signed_by(token: str, key: SigningKey, audiences: Collection[str]) -> bool:
 
 
 def signature_holds(token: str, key: SigningKey) -> bool:
-    """Whether `key` signed `token`, in RS256, whatever the claims say: for who explains a token."""
+    """Whether `key` signed `token`, in RS256, whatever the claims say: for explaining a token."""
     try:
         jwt.api_jws.decode(token, key.key, algorithms=["RS256"])
     except (jwt.PyJWTError, ValueError):
@@ -47,13 +47,13 @@ def signature_holds(token: str, key: SigningKey) -> bool:
 
 
 def require_times(claims: Mapping[str, Any]) -> None:
-    """Raise `InvalidAccessToken` unless each time is one (RFC 7519, section 2, NumericDate). PyJWT reads text, too."""
+    """Raise `InvalidAccessToken` unless each time is one (RFC 7519, section 2, NumericDate). PyJWT also reads text."""
     if not all(is_time(claims.get(name, 0)) for name in ("exp", "iat", "nbf")):
         raise InvalidAccessToken(Reason.MALFORMED)
 
 
 def fault_of(token: str, claim: str, audiences: Collection[str]) -> Reason | None:
-    """What is wrong with one claim, judged without the others and without the signature: for who explains a token."""
+    """What is wrong with one claim, judged without the others and without the signature: for explaining a token."""
     options: Options = {"verify_signature": False, "require": [claim] if claim in ("exp", "iat", "aud") else []}
     options[f"verify_{claim}"] = True  # type: ignore[literal-required]
     try:

@@ -1,4 +1,4 @@
-"""Rules as data: what a token must say, one rule for each thing, for who judges it and for who explains the verdict."""
+"""Rules as data: what a token must say, one rule for each thing, both to judge it and to explain the verdict."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One thing that a token must say, and what whoever's token does not say so is told.
+    """One thing that a token must say, and what to answer if it does not.
 
     members   the claims that are looked at; those of the header as `header.NAME`
     expected  what they must be, in words
-    remedy    what to do where they are not
+    remedy    what to do if they are not
     holds     whether they are, whatever the content is
     refusal   the error of a token that breaks the rule
-    quoted    whether an operator may be shown what the members are; never where they say who the user is
+    quoted    whether an operator may see what the members are; never if they say who the user is
     """
 
     members: tuple[str, ...]

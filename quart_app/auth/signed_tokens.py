@@ -1,4 +1,4 @@
-"""Verifies a signed token: its signature, times, audience and issuer. What else it must say is its issuer's matter."""
+"""Verifies a signed token: its signature, times, audience and issuer. Its issuer's rules say what else."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -14,15 +14,15 @@ from quart_app.auth.token_kinds import HEADER_RULES, KIND_RULES
 from storage.mapping import UserKey
 
 MAXIMUM_TOKEN_BYTES = 16 * 1024
-_KEY_LOOKUPS = 2  # issuers share keys, as Entra ID's tenants do: one may be known to publish a key before the next is
+_KEY_LOOKUPS = 2  # issuers share keys, as Entra ID's tenants do: one may be known to publish a key before another is
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
     """What a verified token says. `expires_at` is in epoch seconds.
 
-    `scopes` is `None` in a token that carries none: it is not a user's delegated access token. `client_id` is the
-    application that got the token. `capabilities` are what that client declared (`xms_cc`). `content` is the whole,
+    `scopes` is `None` if the token carries none: it is not a user's delegated access token. `client_id` is the
+    application that got the token. `capabilities` are what that client declared (`xms_cc`). `content` is all of it,
     for further rules.
     """
 
@@ -36,16 +36,16 @@ class VerifiedToken:
 
 
 class TokenRules(Protocol):
-    """How one kind of issuer writes its tokens. Claims come with a good signature, for the right audience, in time."""
+    """How one kind of issuer writes its tokens. Claims come with a good signature and audience, valid now."""
 
     @property
     def issuer_rules(self) -> tuple[Rule, ...]:
-        """What the claims must say of the issuer, whichever key signed."""
+        """What the claims must say about the issuer, whichever key signed."""
         ...
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """What the claims must say besides."""
+        """What else the claims must say."""
         ...
 
     def issuer_of(self, claims: Mapping[str, Any], key: SigningKey) -> str:
@@ -53,19 +53,19 @@ class TokenRules(Protocol):
         ...
 
     def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
-        """Whether the token's issuer, by what is known of it, signs with `key`. Asked once `issuer_rules` hold."""
+        """Whether the token's issuer, by what is known of it, signs with `key`. Called once `issuer_rules` hold."""
         ...
 
     def read(self, content: Content, key: SigningKey) -> VerifiedToken:
-        """What the claims say. Asked once all of `rules` hold."""
+        """What the claims say. Called once all of `rules` hold."""
         ...
 
 
 class SignedTokens:
     """Verifies tokens that `keys` signed, by the `rules` of their issuers.
 
-    Common to all (RFC 8725, RFC 9068): RS256 alone; `exp iat iss aud` required; the issuer is that of the metadata
-    whose key signed the token; it is an access token, and one for any bearer.
+    Common to all (RFC 8725, RFC 9068): RS256 only; `exp iat iss aud` required; the issuer is that of the metadata
+    whose key signed the token; it is an access token that any bearer may use.
     """
 
     def __init__(self, keys: SigningKeys, rules: TokenRules) -> None:

@@ -1,4 +1,4 @@
-"""The issuers' public signing keys: discovered, cached, refreshed in the background; no token says where from."""
+"""The issuers' public signing keys: discovered, cached, refreshed in the background; no token says from where."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from upstream.single_flight import SingleFlight
 logger = logging.getLogger(__name__)
 
 MAXIMUM_DOCUMENT_BYTES = 512 * 1024
-_MOST_NAMED = 1000  # of a set that changes all the time, not every key is worth a line
+_MOST_NAMED = 1000  # if a set changes all the time, not every key is worth a line
 
 
 class SigningKeysUnavailable(Unavailable):
@@ -35,12 +35,12 @@ class SigningKeysUnavailable(Unavailable):
 
 
 class UnusableDocument(Exception):
-    """An issuer answered a discovery or key request with something that can't be used; the message says with what."""
+    """An issuer answered a discovery or key request with something that can't be used; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignInEndpoints:
-    """Where a client signs a user in, as the discovery document tells: two https URLs."""
+    """Where a client signs a user in, as the discovery document says: two https URLs."""
 
     authorization: str
     token: str
@@ -51,8 +51,8 @@ class RefreshSchedule:
     """When keys are fetched again, in seconds.
 
     Entra ID's guidance is a refresh every hour, and one for an unknown key id at most every five minutes
-    (https://learn.microsoft.com/entra/identity-platform/signing-key-rollover). After a fetch that told no keys the next
-    one waits `after_failure`.
+    (https://learn.microsoft.com/entra/identity-platform/signing-key-rollover). After a fetch that returned no
+    keys, the next one waits `after_failure`.
     """
 
     interval: float = 3600
@@ -62,10 +62,10 @@ class RefreshSchedule:
 
 
 class SigningKeys:
-    """Keys of a fixed list of issuers, by key id. Close it after use. What counts is `PublishedKeys`' matter.
+    """Keys of a fixed list of issuers, by key id. Close it after use. `PublishedKeys` decides which count.
 
-    `discovery_urls` come from settings alone. A document is used only if it names `issuer` exactly, where one is given
-    (OpenID Connect Discovery 1.0, section 4.3). `clock` is monotonic, in seconds. What fails with one issuer leaves the
+    `discovery_urls` come only from settings. A document is used only if it names `issuer` exactly, if one is given
+    (OpenID Connect Discovery 1.0, section 4.3). `clock` is monotonic, in seconds. A failure with one issuer leaves the
     keys of the others as they are.
     """
 
@@ -116,12 +116,12 @@ class SigningKeys:
 
     @property
     def age(self) -> float:
-        """Seconds since usable keys were last fetched, of the issuer for whom that is longest ago."""
+        """Seconds since usable keys were last fetched, for the issuer whose last such fetch is longest ago."""
         return max((known.age(self._clock()) for known in self._sets.values()), default=0.0)
 
     @property
     def sign_in(self) -> SignInEndpoints | None:
-        """Where the issuer's users sign in, once its discovery document was fetched and if it says so."""
+        """Where the issuer's users sign in, once its discovery document was fetched, if it says so."""
         return self._sign_in
 
     async def check(self) -> None:
@@ -139,7 +139,7 @@ class SigningKeys:
         return key in self._index().get(key.key_id, ())
 
     def faults(self) -> Mapping[str, str]:
-        """What was wrong with the newest fetch, by discovery URL; nothing of those that told keys."""
+        """What was wrong with the newest fetch, by discovery URL; those that returned keys are left out."""
         return dict(self._faults)
 
     def issuers(self) -> Sequence[str]:
@@ -149,13 +149,12 @@ class SigningKeys:
     async def find(self, key_id: str | None, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
         """The keys with this id, without those of `beyond`; several when several issuers publish the same id.
 
-        Without an id, the keys of issuers that publish one only (OpenID Connect Core 1.0, section 10.1). If there are
-        none that causes one shared refresh, then none for `unknown_key_cooldown`. Raises `SigningKeysUnavailable` when
-        there are still none and the newest fetch told no keys of some issuer: it may be the one whose key is looked
-        for.
+        Without an id, the keys of issuers that publish only one (OpenID Connect Core 1.0, section 10.1). If there are
+        none, that causes one shared refresh, then none for `unknown_key_cooldown`. Raises `SigningKeysUnavailable` if
+        there are still none and the newest fetch returned no keys for some issuer: the key may be that issuer's.
         """
         found = self._known(key_id, beyond)
-        # A token that names no key can't name one that is new.
+        # A token that names no key can't name a new one.
         if not found and (key_id is not None or not self.loaded) and self._may_fetch():
             await self.refresh()
             found = self._known(key_id, beyond)
@@ -175,7 +174,7 @@ class SigningKeys:
         return tuple(key for key in self._index().get(key_id, ()) if key not in beyond)
 
     def _index(self) -> Mapping[str | None, tuple[SigningKey, ...]]:
-        """All keys that count now, by their ids; under `None` the only keys of issuers that publish one."""
+        """All keys that count now, by their ids; under `None`, the keys of issuers that publish only one."""
         if self._clock() >= self._by_id_ends_at:
             self._make_index()
         return self._by_id
@@ -193,10 +192,10 @@ class SigningKeys:
         self._by_id, self._by_id_ends_at = by_id, min(ends)
 
     def _may_fetch(self) -> bool:
-        """Whether an unknown key id may cause a fetch now, or join the one that is going on.
+        """Whether an unknown key id may cause a fetch now, or join the one under way.
 
-        Where the last fetch told no keys, nobody joins the next one: an issuer that does not answer would let its users
-        hold the places of everybody else's.
+        If the last fetch returned no keys, nobody joins the next one: the users of an issuer that does not answer would
+        take up everybody else's places.
         """
         now = self._clock()
         if self._fetched_at is None:
@@ -273,7 +272,7 @@ class SigningKeys:
             logger.info("a key is not used: %.100r of %s: %s", dropped.key_id, keys_url, dropped.why)
 
     async def _get_json(self, url: str) -> dict[str, Any]:
-        # What a cache on the way holds is no statement of the issuer's.
+        # What a cache on the way holds is not a statement by the issuer.
         async with self._session.get(url, headers={"Cache-Control": "no-cache"}, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise UnusableDocument(f"Status {answer.status}.")

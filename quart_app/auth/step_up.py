@@ -9,7 +9,7 @@ from storage.mapping import StoreAccessDenied
 
 
 class StepUpRequired(Exception):
-    """`claims` is what the client must sign in with again, as JSON, at the caller's tenant `tenant_id`.
+    """The client must sign in again with `claims`, as JSON, at the caller's tenant `tenant_id`.
 
     https://learn.microsoft.com/entra/identity-platform/claims-challenge
     """
@@ -23,7 +23,7 @@ class StepUpRequired(Exception):
 class StepUpNotPossible(Exception):
     """A step-up is required, but the client did not declare that it understands a claims challenge (`cp1`).
 
-    The `xms_cc` claim of the access token is the authoritative sign, and such a client is answered 403
+    The `xms_cc` claim of the access token is the authoritative sign; a client without it gets a 403
     (https://learn.microsoft.com/entra/identity-platform/claims-challenge#receiving-xms_cc-claim-in-an-access-token).
     """
 

@@ -9,7 +9,7 @@ from quart_app.settings import DoorName
 
 
 class TeamsExchange:
-    """Exchanges Teams tokens of those who come in by a door of `teams_tokens`, which finds them to be their own."""
+    """Exchanges Teams tokens of callers who come in by a door of `teams_tokens`, which checks that they are theirs."""
 
     def __init__(self, acs: AcsClient, teams_tokens: Mapping[DoorName, TeamsTokenValidator]) -> None:
         self._acs = acs

@@ -11,18 +11,18 @@ TEAMS_SCOPES = frozenset({"Teams.ManageCalls", "Teams.ManageChats"})
 
 
 class TeamsExchangeNotOffered(Exception):
-    """The caller is no user of Microsoft Entra ID, and can be no Teams user."""
+    """The caller is not a user of Microsoft Entra ID, so can't be a Teams user."""
 
 
 class TeamsClientsUnknown(Exception):
-    """No client application is named whose Teams tokens could be exchanged."""
+    """No client application is configured whose Teams tokens could be exchanged."""
 
 
 class TeamsTokenInvalid(Exception):
     """The Teams token can't be exchanged; `part` says why.
 
     `missing`, `token` (it proves nothing), `audience` (it is not for ACS), `scope`, `user` or `client`.
-    `reason` says it as for an access token.
+    `reason` says why as for an access token.
     """
 
     def __init__(self, part: str, reason: Reason) -> None:
@@ -33,14 +33,14 @@ class TeamsTokenInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TeamsToken:
-    """What ACS wants to hear with the token: whose it is and which application got it."""
+    """What ACS must be sent with the token: whose it is and which application got it."""
 
     client_id: str
     object_id: str
 
 
 class TeamsTokenValidator:
-    """Takes Teams tokens that `client_ids` obtained for ACS, which goes by the names `audiences`."""
+    """Accepts Teams tokens that `client_ids` got for ACS, whose names are `audiences`."""
 
     def __init__(self, signed_tokens: SignedTokens, client_ids: Collection[str], audiences: Collection[str]) -> None:
         self._signed_tokens = signed_tokens

@@ -1,4 +1,4 @@
-"""Judges an access token by the service's own rules, one by one, and says what is wrong with it and what helps."""
+"""Judges an access token by the service's own rules, one by one, and says what is wrong with it and how to mend it."""
 
 import json
 import re
@@ -29,7 +29,7 @@ NOT_THERE = "(not there)"
 
 
 class ClaimVerdict(StrEnum):
-    """What becomes of one rule. `unknown` could not be judged, and the remedy says why."""
+    """What came of one rule. `unknown` could not be judged; the remedy says why."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -40,7 +40,7 @@ class ClaimVerdict(StrEnum):
 class Judged:
     """One rule and this token: what the member is, what it must be, and what to do if it isn't.
 
-    `found` never holds who the user is, and never the token.
+    `found` never says who the user is, and never holds the token.
     """
 
     member: str
@@ -53,10 +53,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the service says to a token, and each rule by itself.
+    """The service's verdict on a token, and each rule's.
 
     `accepted` and `reason` are the service's own verdict; without either there is none, because keys can't be fetched.
-    `caller` is who an accepted token is of.
+    `caller` is the bearer of an accepted token.
     """
 
     accepted: bool
@@ -91,7 +91,7 @@ async def explained_by(opened: Sequence[OpenDoor], token: str) -> Explanation:
 
 
 def _choice(token: str, chosen: OpenDoor, opened: Sequence[OpenDoor]) -> Judged:
-    """By which of several doors the token came, and why: no door is wrong by itself."""
+    """Which of several doors the token came by, and why: no door is wrong in itself."""
     issuer = named_issuer(token)
     by_issuer = [f"{each.door.name} where iss is {each.door.issuer}" for each in opened if each.door.issuer]
     return Judged(
@@ -103,7 +103,7 @@ def _choice(token: str, chosen: OpenDoor, opened: Sequence[OpenDoor]) -> Judged:
 
 
 async def _judged(token: str, door: Door, keys: SigningKeys) -> list[Judged]:
-    """Every rule and this token, in the order in which the service asks."""
+    """Every rule and this token, in the order in which the service checks."""
     try:
         header = header_of(token)
     except InvalidAccessToken as error:
@@ -142,7 +142,7 @@ def _form(token: str, reason: Reason | None) -> Judged:
 
 
 def _by_rules(rules: Iterable[Rule], content: Content) -> list[Judged]:
-    """Each rule; of several about the same members, those after the first that is broken would say it again."""
+    """Each rule, except those about the same members as a rule already broken: they would only repeat it."""
     found: list[Judged] = []
     broken = set()
     for rule in rules:
@@ -209,7 +209,7 @@ def _registered(token: str, content: Content, claim: str, audiences: Iterable[st
 
 
 def _issuer(content: Content, rules: TokenRules, keys: Sequence[SigningKey] | None) -> Judged:
-    """The issuer, where it is decided by the key: Entra ID's, v1 or v2, of the token's tenant."""
+    """The issuer, if the key decides it: Entra ID's, v1 or v2, of the token's tenant."""
     claims, shown = content.claims, _found(content, ("iss",))
     if not keys:
         remedy = "It is the issuer of the key that signed, which is not known: see signature."
@@ -243,7 +243,7 @@ def _member(content: Content, name: str) -> Any:
 
 
 def _quoted(value: Any) -> str:
-    """As JSON writes it, in ASCII and short; a token that stands in a claim is left out."""
+    """As JSON writes it, in ASCII and short; a token inside a claim is left out."""
     text = re.sub(r"eyJ[\w-]{5,}[\w.-]*", "(a token)", json.dumps(value))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 

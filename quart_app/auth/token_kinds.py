@@ -1,4 +1,4 @@
-"""What a token says of itself: whether it is an access token, and one that any bearer may use. For every issuer."""
+"""What a token says about itself: whether it is an access token that any bearer may use. For every issuer."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from quart_app.auth.refusals import Reason
 from quart_app.auth.rules import Content, Rule, invalid
 
-_OTHER_FORMS = ("b64", "crit", "cty", "zip")  # headers by which the claims would be something else than they look
+_OTHER_FORMS = ("b64", "crit", "cty", "zip")  # headers that would make the claims something other than they look
 _TYPES = {"jwt", "at+jwt"}
 
 _KIND_CLAIMS = ("token_use", "typ", "token_type", "tokenName")
@@ -17,9 +17,9 @@ _BOUND_KINDS = {"dpop", "pop"}
 
 
 def media_type(typ: Any) -> str | None:
-    """The header member `typ` in its short form: media types have no case, and `application/` may be left out.
+    """The header member `typ` in its short form: media types ignore case, and `application/` may be left out.
 
-    RFC 7515, section 4.1.9; RFC 9068, section 4. `None` if it is no text.
+    RFC 7515, section 4.1.9; RFC 9068, section 4. `None` if it is not text.
     """
     return typ.lower().removeprefix("application/") if isinstance(typ, str) else None
 
@@ -59,7 +59,7 @@ HEADER_RULES = (
         invalid(Reason.KEY_UNKNOWN),
     ),
 )
-"""What the header must say, before any key is looked for."""
+"""What the header must say, before any key is looked up."""
 
 KIND_RULES = (
     Rule(

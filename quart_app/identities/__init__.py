@@ -1,4 +1,4 @@
-"""The 1:1 rule: one live ACS identity for one user, whatever races and faults there are. Knows no HTTP."""
+"""The 1:1 rule: one live ACS identity for one user, whatever the races and faults. Knows no HTTP."""
 
 from quart_app.identities.errors import (
     IdentityError,

@@ -1,4 +1,4 @@
-"""What may be wrong with a user's identity. Messages never hold an id."""
+"""What can be wrong with a user's identity. Messages never hold an id."""
 
 
 class IdentityError(Exception):
@@ -27,7 +27,7 @@ class MappedIdentityNotOwned(IdentityError):
 
 
 class TooManyFlights(IdentityError):
-    """So many creations, deletions and sign-outs are under way that no other is begun."""
+    """So many creations, deletions and sign-outs are under way that no more are begun."""
 
     def __init__(self) -> None:
         super().__init__("Too many creations, deletions and sign-outs are under way.")

@@ -1,4 +1,4 @@
-"""Goes on in the background with what could not be finished during a request."""
+"""Finishes in the background what could not be finished during a request."""
 
 import asyncio
 import contextvars
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 class ReconcilerOptions:
     """When the reconciler tries again: after `first_pause` seconds, then twice as long each time up to `longest_pause`.
 
-    `attempts` bounds how often it tries before it rests until the next `wake`; `sleep` waits for so many seconds.
+    `attempts` bounds how often it tries before it rests until the next `wake`; `sleep` waits for a number of seconds.
     """
 
     first_pause: float = 1.0
@@ -25,7 +25,7 @@ class ReconcilerOptions:
 class Reconciler:
     """Calls `reconcile` after growing pauses until it says that nothing is left.
 
-    It runs in the context in which it was made, so no request's deadline and no request's caller hang on it.
+    It runs in the context in which it was made, so no request's deadline or caller applies to it.
     """
 
     def __init__(self, reconcile: Callable[[], Awaitable[int]], options: ReconcilerOptions) -> None:
@@ -35,7 +35,7 @@ class Reconciler:
         self._task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        """Begin, unless it is at work already."""
+        """Begin, unless it is already at work."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), context=self._context)
 

@@ -1,4 +1,4 @@
-"""A store that takes no writes stops the minting, because each identity that can't be mapped is an orphan."""
+"""A store that refuses writes stops minting, because each identity that can't be mapped is an orphan."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _FORGOTTEN_AFTER = 30.0
 
 
 class RefusedWrites:
-    """Remembers for 30 seconds that the store refused a write of anybody's; then the next request tries again.
+    """Remembers for 30 seconds that the store refused anybody's write; then the next request tries again.
 
     `timer` is in seconds.
     """
@@ -25,10 +25,10 @@ class RefusedWrites:
             self._refusal, self._until = error, self._timer() + _FORGOTTEN_AFTER
 
     def forget(self) -> None:
-        """A write was carried out."""
+        """A write succeeded."""
         self._refusal = None
 
     def stop_minting(self) -> None:
-        """Raises the store's refusal while it is remembered."""
+        """Raise the store's refusal while it is remembered."""
         if self._refusal is not None and self._timer() < self._until:
             raise type(self._refusal)(*self._refusal.args)

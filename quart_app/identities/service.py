@@ -46,15 +46,15 @@ _ROUNDS = 8
 """How often one call starts over because other processes changed the mapping under it."""
 
 _RESOLVED_AT_ONCE = 10
-"""So many mappings one call of `resolve` reads at the same time."""
+"""How many mappings one call of `resolve` reads at the same time."""
 
 _NOTED_AT_MOST = 10_000
-"""Of so many users it is remembered that their mapping's seal can't be verified."""
+"""For how many users it is remembered that their mapping's seal can't be verified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A user's ACS identity; `created` says that this very call brought it about."""
+    """A user's ACS identity; `created` says that this very call created it."""
 
     acs_user_id: str = field(repr=False)
     created: bool
@@ -71,40 +71,40 @@ class IssuedToken:
 class IdentityService:
     """Keeps users and ACS identities 1:1. Make it inside the running event loop, once per process.
 
-    Creating and deleting are flights: once begun they have a time bound of their own, outlive their callers, and a
-    repeated call joins them. What they must leave open stays with the service: an identity that was minted until it is
-    known which mapping the store holds, a deletion until it is finished. The user's next request goes on with it, and
-    so does a background task. Seven things lie outside of what can be kept:
+    Creating and deleting are flights: once begun they have their own time limit, outlive their callers, and a
+    repeated call joins them. The service remembers what they must leave open: a minted identity until it is known which
+    mapping the store holds, a deletion until it is finished. The user's next request goes on with it, and so does a
+    background task. Seven things can't be guaranteed:
 
     - A process that dies between minting and writing the mapping leaves an identity that nobody knows. ACS offers no
-      key by which it could be found again: `customId` was in one preview only, was not atomic, and is gone.
+      key to find it again by: `customId` was in one preview only, was not atomic, and is gone.
     - A write that a store carries out after the same mapping was created, used and deleted again points to a deleted
-      identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping heals it.
-    - So it is with a process that repeats a write whose first answer was lost, while another process deletes what the
-      first one wrote, and that dies before it has asked ACS whether the identity still lives.
+      identity. `issue_token` then raises `MappedIdentityGone`, and deleting the mapping mends it.
+    - The same happens if a process repeats a write whose first answer was lost while another process deletes what it
+      wrote, and the first one dies before it has asked ACS whether the identity still lives.
     - A mark that a store writes after it was looked for and not found is finished by the user's next `delete` or
       `get_or_create`, or by an operator's reconciliation.
-    - What stands in the place of a user's mapping and can't be read (`MappingUnreadable`) is never taken for absence.
-      `delete` removes it, with the identity where it is certain whose that is; else the identity is left behind.
-    - A revocation that ACS carries out after its answer was lost and it was repeated ends newer tokens, too. Where one
-      is kept, it is answered until its time is over, unless a new one is asked for.
+    - What is in the place of a user's mapping and can't be read (`MappingUnreadable`) never counts as absence.
+      `delete` removes it, with the identity if it is certain whose that is; otherwise the identity is left behind.
+    - A revocation that ACS carries out after its answer was lost and it was repeated ends newer tokens, too. If one
+      is kept, it is returned until its time is over, unless a new one is asked for.
     - The background task acts for no user. With a store that needs the caller's own token, what a request left
       open is settled by that user's next one.
 
     cache_seconds    how long `issue_token` trusts a mapping without reading the store; 0 reads it every time
     cache_size       how many mappings are remembered at most
     timer            for the cache, in seconds
-    token_cache      if given, `issue_token` answers a token from there while it is fresh
+    token_cache      if given, `issue_token` returns a token from there while it is fresh
     retry            repeats a write of a mapping whose outcome is unknown; by default nothing does. Afterwards ACS is
-                     asked whether the identity still lives
-    pending_limit    so many identities may be on their way at once, pending ones included; more are not minted
+                     asked whether the identity still exists
+    pending_limit    how many identities may be on their way at once, pending ones included; no more are minted
     flight_seconds   how long a creation or a deletion may take, whatever deadline its callers have
-    flight_limit     so many creations, deletions and sign-outs may be under way at once, those whose callers have left
-                     included; more are not begun
+    flight_limit     how many creations, deletions and sign-outs may be under way at once, those whose callers have left
+                     included; no more are begun
     on_refused       called each time one is not begun
     reconcile_seconds  the deadline of each thing that is done in the background
     now              the time of a sign-out, in UTC
-    on_lookup        called each time `issue_token` looks for a mapping in memory: whether it was there
+    on_lookup        called each time `issue_token` looks for a mapping in memory, with whether it was there
     close_seconds    how long `aclose` waits for work that has begun, and then once more to settle what is left
     """
 
@@ -160,7 +160,7 @@ class IdentityService:
 
     @property
     def orphans(self) -> int:
-        """How many surplus identities could not be deleted yet, or were left behind, it being unsure whose they are."""
+        """How many surplus identities could not be deleted yet, or were left behind as it is unclear whose they are."""
         return len(self._orphans) + self._left_behind
 
     @property
@@ -170,7 +170,7 @@ class IdentityService:
 
     @property
     def without_seal_key(self) -> int:
-        """How many users' mappings are sealed by a key that the store does not hold, as far as was seen."""
+        """How many users' mappings are sealed with a key that the store does not hold, as far as is known."""
         return len(self._without_seal_key)
 
     async def find(self, user: UserKey) -> str:
@@ -188,8 +188,8 @@ class IdentityService:
     async def resolve(self, issuer: str, subjects: Iterable[str]) -> dict[str, str]:
         """The ACS user ids of those `subjects` of one issuer who have an identity, in the order of `subjects`.
 
-        Who is unknown, has no identity, or whose identity is being deleted, is left out alike. The store is read for
-        each, for so many at a time. One read that fails is the failure of all: nobody is left out because of it.
+        Subjects that are unknown, have no identity, or whose identity is being deleted are all left out. The store is
+        read for each, several at a time. If one read fails, the call fails: nobody is left out because of it.
         Raises `StoreError`; `StoreUnexpectedAnswer` for a mapping that can't be read.
         """
         wanted = dict.fromkeys(subjects)
@@ -232,7 +232,7 @@ class IdentityService:
 
         The mapping is marked, the identity deleted, the mapping removed: what is interrupted in between is resumed by
         the next `delete` or `get_or_create`. What can't be read as a mapping is removed, too, except that a mapping
-        that is sealed by a key that is not held is left to an operator (`as_operator`): then, and only then,
+        sealed with a key that is not held is left to an operator (`as_operator`): then, and only then,
         `MappingUnreadable` is raised. Simultaneous calls for one user share the work and its outcome; it runs on when
         callers are cancelled. Raises `TooManyFlights`, before anything is done, `StoreError`, `AcsError`; after these
         the deletion may have begun, and then goes on in the background.
@@ -250,14 +250,14 @@ class IdentityService:
     async def sign_out(self, user: UserKey) -> None:
         """Revoke every ACS access token of the user, on every device; the identity stays.
 
-        The mapping gets a mark, by which no replica answers a token again that it kept from before. A token that is
+        The mapping gets a mark, so that no replica returns a token that it kept from before. A token that is
         issued at the same time is either revoked or not, as if it had been asked for before or after. It runs on when
         the caller is cancelled. A deletion that was interrupted is finished, which ends the tokens as well. Raises
         `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`, `MappingUnreadable` (also for a mapping
         that its user may have written), `TooManyFlights`, `StoreError`, `AcsError`; after an error, repeating the call
         is safe.
         """
-        # Each call is a flight of its own: whoever joined one that has revoked already would keep newer tokens.
+        # Each call is a flight of its own: a caller who joined one that has already revoked would keep newer tokens.
         flight, _ = self._begin(self._sign_outs, object(), lambda: self._run_sign_out(user))
         await asyncio.wait({flight}, timeout=remaining())
         if not flight.done() or flight.cancelled():
@@ -272,8 +272,8 @@ class IdentityService:
         `request` says what it is good for, by default everything that the deployment allows.
 
         To issue one, the mapping may come from memory, because ACS refuses an identity that was deleted meanwhile: then
-        the store is read again, and the call repeated once if it holds another identity. To answer a kept one, ACS is
-        not asked, so the mapping is read from the store: what any process deleted or replaced is never answered. `keep`
+        the store is read again, and the call repeated once if it holds another identity. To return a kept one, ACS is
+        not asked, so the mapping is read from the store: what any process deleted or replaced is never returned. `keep`
         says whether a new token may be kept. Raises `IdentityNotFound`, `MappedIdentityGone`, `MappedIdentityNotOwned`,
         `StoreError`, `AcsError`.
         """
@@ -308,7 +308,7 @@ class IdentityService:
         raise StoreUnavailable
 
     async def reconcile(self) -> int:
-        """Try once to settle everything that earlier calls had to leave open; how much is still open."""
+        """Try once to settle everything that earlier calls had to leave open, and return how much is still open."""
         for user in self._abandoned():
             try:
                 with deadline(self._reconcile_seconds):
@@ -332,9 +332,9 @@ class IdentityService:
     async def aclose(self) -> None:
         """Wait for work that has begun, stop the background task, and try once more to settle what is open.
 
-        An identity that is certainly not mapped is deleted, for nobody will know of it. One whose mapping may have been
-        written stays, and is reported, as are creations and deletions that were cut. Neither the store nor the client
-        is closed.
+        An identity that is certainly not mapped is deleted, because nobody will know of it. One whose mapping may have
+        been written stays, and is reported, as are creations and deletions that were cut off. Neither the store nor the
+        client is closed.
         """
         cut = sum(
             await asyncio.gather(
@@ -363,7 +363,7 @@ class IdentityService:
     def _begin(
         self, flights: SingleFlight[K, T], key: K, work: Callable[[], Awaitable[T]]
     ) -> tuple[asyncio.Task[T], bool]:
-        """See `SingleFlight.join`. A caller who left leaves the flight behind, and no place of a request counts it."""
+        """See `SingleFlight.join`. A caller who leaves abandons the flight, which then takes up no request's place."""
         under_way = len(self._flights) + len(self._deletions) + len(self._sign_outs)
         if under_way >= self._flight_limit and key not in flights:
             self._on_refused()
@@ -441,7 +441,7 @@ class IdentityService:
                     await self._revoke(acs_user_id)
                     revoked = acs_user_id
                 # The mark comes second: whoever reads it knows that every token from before is revoked. One that
-                # someone else wrote meanwhile says nothing of a token issued between it and this revocation.
+                # someone else wrote meanwhile says nothing about a token issued between it and this revocation.
                 await self._store.change(mapping, signed_out_at=self._next_sign_out(mapping))
             except MappingChanged:
                 mapping = await self._read(user)
@@ -479,7 +479,7 @@ class IdentityService:
             return identity
 
     async def _establish(self, user: UserKey, *, mint: bool) -> Identity:
-        """Bring about that the user is mapped to one live identity; without `mint`, only from what is pending.
+        """Map the user to one live identity; without `mint`, only from what is pending.
 
         Raises `IdentityNotFound` when there is nothing and nothing may be minted, `MappingUnreadable` when something
         else is there: what was minted is deleted then.
@@ -531,7 +531,7 @@ class IdentityService:
         def is_repeatable(error: BaseException) -> bool:
             nonlocal repeated
             in_doubt = isinstance(error, StoreUnavailable)
-            repeated = repeated or in_doubt  # a refusal of the repetition says nothing of the first attempt
+            repeated = repeated or in_doubt  # a refusal of the repetition says nothing about the first attempt
             return in_doubt
 
         try:
@@ -561,7 +561,7 @@ class IdentityService:
         return mapping
 
     async def _is_live(self, acs_user_id: str) -> bool:
-        """Ask ACS, by the one operation that says so and changes nothing.
+        """Ask ACS, with the one operation that says so and changes nothing.
 
         A mapping whose write was in doubt may have been seen, and the identity deleted, by another process; then
         writing it once more, as a retry does, makes a mapping to a deleted identity.
@@ -664,7 +664,7 @@ class IdentityService:
     async def _delete_orphan(self, acs_user_id: str) -> None:
         try:
             await self._delete_identity(acs_user_id)
-        except UpstreamError as error:  # ACS's, or of the managed identity that ACS is called with
+        except UpstreamError as error:  # from ACS, or from the managed identity that ACS is called with
             logger.warning("a surplus identity could not be deleted yet", extra={"error": type(error).__name__})
         else:
             self._orphans.discard(acs_user_id)

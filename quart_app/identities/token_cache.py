@@ -1,4 +1,4 @@
-"""ACS access tokens that were issued a short while ago and may be answered again."""
+"""ACS access tokens that were issued a short while ago and may be returned again."""
 
 import time
 from collections import OrderedDict
@@ -10,7 +10,7 @@ from cachetools import TTLCache
 from quart_app.acs.interface import AcsToken, TokenRequest
 
 VARIANTS = 16
-"""So many different tokens are kept for one identity, the newest."""
+"""How many different tokens are kept for one identity: the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class _Kept:
 class TokenCache:
     """Each token for `seconds` after it was issued, by identity, request and version of the mapping.
 
-    One that was asked for with a shorter life is given up a minute before its end.
+    One that was asked for with a shorter life is dropped a minute before it ends.
 
-    The identities whose tokens are oldest give way beyond `size`. A token says nothing about whether its identity still
-    belongs to anybody: that is for the mapping store to say, each time. A mapping whose version is another, because its
+    Beyond `size`, the identities with the oldest tokens are dropped. A token says nothing about whether its identity
+    still belongs to anybody: the mapping store says that, each time. A mapping whose version has changed, because its
     user signed out everywhere, has none of the tokens that were kept before. `timer` is in seconds.
     """
 
@@ -43,7 +43,7 @@ class TokenCache:
         return kept.token if kept is not None and self._timer() < kept.until else None
 
     def keep(self, acs_user_id: str, request: TokenRequest | None, version: str, token: AcsToken) -> None:
-        """Remember a token that was issued just now, after the mapping was read in this version."""
+        """Remember a token that was issued just now, after this version of the mapping was read."""
         variants = self._tokens.get(acs_user_id) or OrderedDict()
         seconds = self._seconds if request is None else min(self._seconds, (request.minutes - 1) * 60)
         variants[request, version] = _Kept(token, self._timer() + seconds)

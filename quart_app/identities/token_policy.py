@@ -1,4 +1,4 @@
-"""What callers may ask of a token: less than the deployment allows, never more."""
+"""What callers may ask for in a token: less than the deployment allows, never more."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from quart_app.acs.interface import TokenRequest
 from quart_app.settings import included_scopes
 
 SHORTEST_MINUTES = 60
-"""ACS's own least (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)."""
+"""ACS's own minimum (azure-rest-api-specs: CommunicationIdentity.json 2023-10-01)."""
 
 
 class TokenRequestError(Exception):
@@ -18,7 +18,7 @@ class ScopeNotAllowed(TokenRequestError):
 
 
 class LifetimeNotAllowed(TokenRequestError):
-    """The lifetime is shorter than ACS can, or longer than the deployment allows."""
+    """The lifetime is shorter than ACS allows, or longer than the deployment does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class TokenPolicy:
     minutes: int
 
     def narrowed(self, scopes: tuple[str, ...] | None, minutes: int | None) -> TokenRequest:
-        """What is asked of ACS: what the caller asks for, or everything where nothing is said.
+        """What to ask ACS for: what the caller asks for, or everything where the caller says nothing.
 
         Raises `ScopeNotAllowed`, `LifetimeNotAllowed`.
         """

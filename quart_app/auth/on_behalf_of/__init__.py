@@ -1,4 +1,4 @@
-"""Tokens out: access tokens for other APIs on behalf of the caller, by MSAL. Knows callers; imports no other room.
+"""Tokens out: access tokens for other APIs on behalf of the caller, with MSAL. Knows callers; imports no other room.
 
 This file imports nothing: MSAL is loaded only by a store that needs it.
 """

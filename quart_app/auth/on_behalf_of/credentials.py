@@ -28,7 +28,7 @@ ClientCredential = ClientSecret | ClientCertificate | FederatedCredential
 
 
 def client_credential(entra: EntraSettings, identity: AzureCredential | None = None) -> ClientCredential:
-    """The one credential that is configured. `identity` is the managed identity, for whoever is set up with one.
+    """The one credential that is configured. `identity` is the managed identity, for a service that has one.
 
     The app registration must trust it as a federated credential, by an audience that differs in national clouds
     (https://learn.microsoft.com/entra/workload-id/workload-identity-federation-config-app-trust-managed-identity).

@@ -1,4 +1,4 @@
-"""Why there is no token on behalf of the caller; apart from MSAL, which only some stores need."""
+"""Why there is no token on behalf of the caller; kept apart from MSAL, which only some stores need."""
 
 from typing import ClassVar
 
@@ -26,7 +26,7 @@ class ClaimsChallengeRequired(OnBehalfOfError):
 
 
 class ConsentRequired(OnBehalfOfError):
-    """Nobody has consented that this service acts for the caller (AADSTS65001)."""
+    """Nobody has consented to this service acting for the caller (AADSTS65001)."""
 
     outcome: ClassVar[str] = "refused"
 
@@ -82,7 +82,7 @@ class OnBehalfOfMisconfigured(OnBehalfOfError):
 
 
 class OnBehalfOfUnexpectedAnswer(OnBehalfOfError):
-    """Entra ID answered in its own form, with a code or a content that this service does not know."""
+    """Entra ID answered in its own form, with a code or content that this service does not know."""
 
     def __init__(self, code: str | None = None) -> None:
         super().__init__(f"Entra ID gave an unexpected answer{f' ({code})' if code else ''}.")

@@ -1,12 +1,12 @@
-"""What MSAL is given in place of its own parts: an HTTP client, and caches that remember nothing.
+"""What MSAL gets in place of its own parts: an HTTP client, and caches that remember nothing.
 
-The HTTP client is the one of every other upstream, so the same holds for connections, proxies and certificates: MSAL's
-own would try the addresses of a name one after the other, and keep connections without end.
+The HTTP client is that of every other upstream, so connections, proxies and certificates work the same way. MSAL's own
+would try the addresses of a name one after the other, and keep connections for ever.
 
 No redirects, which would carry the credential along, no retries, a time limit, no cookies. Nothing that an upstream
 says enters MSAL unchecked: every answer but a success is a typed error before MSAL sees it, because MSAL keeps the
-`error` of a failed request, of whatever type it is, and joins it into the headers of later ones; and of a success it
-sees only the members that it needs, of the type that they must have.
+`error` of a failed request, whatever its type, and joins it into the headers of later ones. Of a success it sees only
+the members that it needs, each of the type that it must have.
 """
 
 import asyncio
@@ -46,13 +46,13 @@ class CheckedAnswer:
 class HttpClient:
     """What MSAL sends its requests with: `get` for a tenant's metadata, `post` for its tokens.
 
-    Both raise `OnBehalfOfError`. `clock` is in seconds: in the first minutes of its life, refusals say what may still
-    be spreading.
+    Both raise `OnBehalfOfError`. `clock` is in seconds: in the first minutes of its life, errors say what may
+    still be spreading.
     """
 
     def __init__(self, timeout: float, connections: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Inside the running event loop, which makes the connections; `get` and `post` are for other threads."""
-        # In all as well: an answer that comes drop by drop would hold one of the few threads.
+        """Make it in the running event loop, which makes the connections; `get` and `post` are for other threads."""
+        # A total as well: an answer that trickles in would hold one of the few threads.
         self._timeout = aiohttp.ClientTimeout(total=2 * timeout, sock_connect=timeout, sock_read=timeout)
         self._clock = clock
         self._made_at = clock()
@@ -123,13 +123,13 @@ def _token(body: bytes) -> CheckedAnswer:
 
 def _own(body: bytes) -> dict[str, Any]:
     said = json_object(body)
-    if said is None:  # not Entra ID's own: something between answered
+    if said is None:  # not Entra ID's own: something in between answered
         raise OnBehalfOfUnavailable().because(Cause(200, "no_json_object"))
     return said
 
 
 def _seconds(value: object) -> int | None:
-    """A number of seconds from now, which some write as text."""
+    """A number of seconds from now; some servers write it as text."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
         return int(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value < 1e9:

@@ -1,7 +1,7 @@
-"""What Entra ID's error codes mean for this service, and its error answers, read into that.
+"""What Entra ID's error codes mean for this service, and how its error answers are read.
 
 A code that the tables don't list is judged by the OAuth 2.0 error that comes with it, and by nothing else: an
-`invalid_grant` of an unknown code may have any cause, so it is told as an unexpected answer.
+`invalid_grant` with an unknown code may have any cause, so it is reported as an unexpected answer.
 """
 
 import json
@@ -38,7 +38,7 @@ _OAUTH = "https://www.rfc-editor.org/rfc/rfc6749#section-5.2"
 _OIDC = "https://openid.net/specs/openid-connect-core-1_0.html#AuthError"
 
 SPREADING_SECONDS = 600.0
-"""For so long after the start a federated credential may still be spreading through Entra ID."""
+"""For this long after the start, a federated credential may still be spreading through Entra ID."""
 
 
 def _rows(blame: Blame, source: str, advice: str, *codes: int) -> Iterator[tuple[int, Refusal]]:
@@ -156,7 +156,7 @@ CODES: Mapping[int, Refusal] = _table(
     _rows(
         Blame.SET_UP,
         _CODES,
-        "ENTRA_CLIENT_ID is no application of this tenant: copy 'Application (client) ID' of the API's app "
+        "ENTRA_CLIENT_ID is not an application of this tenant: copy 'Application (client) ID' of the API's app "
         "registration, and consent to it in each tenant of ENTRA_ALLOWED_TENANTS.",
         *(50194, 700011, 700016),
     ),
@@ -195,7 +195,7 @@ CODES: Mapping[int, Refusal] = _table(
     _rows(
         Blame.SET_UP,
         _CODES,
-        "ENTRA_TENANT_ID is no tenant of this cloud: copy 'Directory (tenant) ID', and check ENTRA_AUTHORITY_HOST.",
+        "ENTRA_TENANT_ID is not a tenant of this cloud: copy 'Directory (tenant) ID', and check ENTRA_AUTHORITY_HOST.",
         *(50049, 50059, 90002, 90038, 90051, 900382, 900432),
     ),
     _rows(
@@ -264,7 +264,7 @@ _CREDENTIAL_ERRORS = frozenset({"invalid_client", "unauthorized_client"})
 def refused(status: int, headers: Mapping[str, str], body: bytes, *, just_started: bool = False) -> OnBehalfOfError:
     """The error that an answer other than success means. `just_started`: within `SPREADING_SECONDS` of the start.
 
-    What is not in Entra ID's own form (a gateway's page, say) is passing trouble: it proves nothing.
+    An answer not in Entra ID's own form (a gateway's page, say) is passing trouble: it proves nothing.
     """
     answer = _TokenAnswer.of(body)
     row = answer.row if answer is not None else None
@@ -342,7 +342,7 @@ class _TokenAnswer:
 
     @property
     def code(self) -> str:
-        """What is told of it."""
+        """What is reported of it."""
         return self.error if self.number is None else f"AADSTS{self.number}"
 
     @property

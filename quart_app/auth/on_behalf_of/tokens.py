@@ -3,14 +3,14 @@
 https://learn.microsoft.com/entra/identity-platform/v2-oauth2-on-behalf-of-flow
 
 MSAL for Python is synchronous, and on this path it neither reads its token cache nor keeps users apart: its HTTP cache
-answers every user with one user's 429 or 5xx, for as long as `Retry-After` says, and repeats a 400 for 60 seconds, also
-after the consent that was missing is given. Its token cache, in turn, grows with every user and is never read. Hence:
+answers every user with one user's 429 or 5xx, for as long as `Retry-After` says, and repeats a 400 for 60 seconds, even
+after the missing consent is given. Its token cache, in turn, grows with every user and is never read. Hence:
 
 - It runs on a bounded pool of threads, behind a bounded cache of our own and a single flight per token.
 - Its two caches remember nothing. Discovery is still asked for once per tenant: each application object keeps the
   result itself.
-- Its HTTP client is ours (`msal_http`): it sees no error answer, and nothing unchecked of a good one.
-- Whatever it raises is typed here, and the application object that raised it is made anew.
+- Its HTTP client is ours (`msal_http`): MSAL sees no error answer, and nothing unchecked of a good one.
+- Whatever it raises becomes a typed error here, and the application object that raised it is replaced.
 
 https://learn.microsoft.com/entra/msal/python
 """
@@ -68,8 +68,8 @@ class OnBehalfOfOptions:
 class OnBehalfOf:
     """Gets tokens and remembers them. One per process; close it with `aclose`.
 
-    `clock` returns seconds since the epoch. Getting a token that is not there already is one upstream call, made by
-    `retry` and `measure`; `on_lookup` is called with whether it was there.
+    `clock` returns seconds since the epoch. Getting a token that is not remembered is one upstream call, made with
+    `retry` and `measure`; `on_lookup` is called with whether it was remembered.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class OnBehalfOf:
         self._tokens.pop((_digest(caller), scopes), None)
 
     async def aclose(self) -> None:
-        """End what waits, let running requests finish (they are bounded by their time limit), close connections."""
+        """Cancel what waits, let running requests finish (their time limit bounds them), close connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._asking.cancel()
         self._building.cancel()
@@ -156,7 +156,7 @@ class OnBehalfOf:
                 return _Token.of(answer, self._clock(), self._settings.expiry_margin, useful_until)
             except OnBehalfOfError:
                 raise
-            except Exception as error:  # whatever MSAL raises ends here, and who knows what it left behind
+            except Exception as error:  # whatever MSAL raises ends here; what it left behind is unknown
                 self._applications.pop(tenant_id, None)
                 raise OnBehalfOfUnavailable().because(Cause(code=type(error).__name__)) from None
 
@@ -190,7 +190,7 @@ class OnBehalfOf:
             except OnBehalfOfError:
                 raise
             except Exception as error:
-                # The answer was checked (`msal_http`), so what MSAL does not take is what it was given.
+                # The answer was checked (`msal_http`), so what MSAL does not accept is what it was given.
                 raise OnBehalfOfMisconfigured(
                     "MSAL does not take the authority, the tenant's issuer or the credential."
                 ).because(Cause(code=type(error).__name__, advice=_MSAL_ADVICE)) from None
@@ -204,9 +204,9 @@ class OnBehalfOf:
 
 
 class CallerTokens:
-    """Tokens of whoever is being served, for stores that act as their user (`GraphAccessTokens`).
+    """Tokens of the caller being served, for stores that act as their user (`GraphAccessTokens`).
 
-    `current_caller` returns the caller whose request is being served, `None` outside of one. Raises what
+    `current_caller` returns the caller whose request is being served, `None` outside a request. Raises what
     `OnBehalfOf.access_token` raises, and `LookupError` for anybody but that caller.
     """
 
@@ -261,7 +261,7 @@ class _Token:
 
     @classmethod
     def of(cls, answer: Any, now: float, margin: float, at_most: float) -> "_Token":
-        """The token of MSAL's answer, which `msal_http` checked."""
+        """The token in MSAL's answer, which `msal_http` checked."""
         return cls(answer["access_token"], min(now + float(answer["expires_in"]) - margin, at_most))
 
 

@@ -52,10 +52,10 @@ def test_an_optional_member_that_cannot_be_read_does_not_cost_the_key(entry: dic
 
 
 DROPPED: dict[str, tuple[dict[str, Any], str]] = {
-    "PS256 (PayPal)": ({"alg": "PS256"}, "another algorithm"),
-    "RS512": ({"alg": "RS512"}, "another algorithm"),
-    "for encryption by its algorithm": ({"alg": "RSA-OAEP"}, "another algorithm"),
-    "an algorithm that is a list": ({"alg": ["RS256"]}, "another algorithm"),
+    "PS256 (PayPal)": ({"alg": "PS256"}, "an algorithm other than RS256"),
+    "RS512": ({"alg": "RS512"}, "an algorithm other than RS256"),
+    "for encryption by its algorithm": ({"alg": "RSA-OAEP"}, "an algorithm other than RS256"),
+    "an algorithm that is a list": ({"alg": ["RS256"]}, "an algorithm other than RS256"),
     "for encryption": ({"use": "enc"}, "not for signatures"),
     "a use that is a list": ({"use": ["sig"]}, "not for signatures"),
     "for signing only": ({"key_ops": ["sign"]}, "not for verifying"),
@@ -65,7 +65,7 @@ DROPPED: dict[str, tuple[dict[str, Any], str]] = {
     "no modulus": ({"n": ...}, "can't be read"),
     "a modulus that is a number": ({"n": 7}, "can't be read"),
     "an exponent of one": ({"e": "AQ"}, "can't be read"),
-    "no type": ({"kty": ...}, "no RSA key"),
+    "no type": ({"kty": ...}, "not an RSA key"),
     "a private key": ({"d": "AQAB"}, "private part"),
 }
 
@@ -86,10 +86,10 @@ def test_of_a_mixed_set_every_key_that_is_not_used_is_named_with_its_cause(entry
     assert [key.key_id for key in found.keys] == ["x"]
     assert [(each.key_id, each.why) for each in found.dropped] == [
         ("small", "it has 1024 bits, fewer than 2048"),
-        ("curve", "it is no RSA key (kty)"),
-        (None, "it is no RSA key (kty)"),
-        (None, "it is no object"),
-        (None, "it is no object"),
+        ("curve", "it is not an RSA key (kty)"),
+        (None, "it is not an RSA key (kty)"),
+        (None, "it is not an object"),
+        (None, "it is not an object"),
     ]
 
 

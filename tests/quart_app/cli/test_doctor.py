@@ -419,7 +419,7 @@ async def test_another_issuer_than_entra_id_is_asked_for_its_keys(
     local_azure.entra.faults.script("keys_v2", Fault(status=200, body=key_set, times=None))
     environment["OIDC_ISSUER"] = issuer
     result = await acs_auth("doctor")
-    assert "it is for another algorithm than RS256 (alg); it is no RSA key (kty)" in result.stdout
+    assert "it is for an algorithm other than RS256 (alg); it is not an RSA key (kty)" in result.stdout
 
 
 async def test_on_a_terminal_findings_are_a_table_in_colours(
