@@ -64,8 +64,8 @@ class Lateness:
         self._clock = clock
         self._readings = deque([0.0] * READINGS, maxlen=READINGS)
         self._measuring: asyncio.Task[None] | None = None
-        # It shrinks at half of the wait at which no stranger is let in any more, so that known callers hardly wait. They
-        # have no such room of their own: who is refused comes again, and so many refusals would be a flood themselves.
+        # It shrinks at half of the wait at which no stranger is let in any more, so that known callers hardly wait.
+        # They have no such room of their own: whoever is refused comes again, which would be a flood of its own.
         self._strangers = Room(STRANGERS_SECONDS / 2)
         self.seconds = 0.0
 
