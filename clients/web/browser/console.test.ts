@@ -197,6 +197,6 @@ test("in production the console is there only when it is switched on, and then t
   await page.getByText("In production the service does not explain tokens here").waitFor();
   await eventually(() => page.locator("#calls").isVisible());
   await call(page, "Create", "POST /api/user → 20");
-  await page.getByText("told in development only").waitFor();
+  await page.getByText("only in development").waitFor();
   await context.close();
 });
