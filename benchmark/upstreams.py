@@ -54,7 +54,10 @@ class Repeating:
             authorization = request.headers.get("Authorization", "")
             # A signature holds the time, a bearer token says who is asking.
             bearer = authorization if authorization.startswith("Bearer ") else ""
-            body = await request.read()
+            try:
+                body = await request.read()
+            except ConnectionError:
+                return web.Response(status=400)  # whom nobody reads: its client has gone
             key = (request.method, request.raw_path, bearer, body if operation == "token" else b"")
             known = self._answers.get(key)
             if known is None:

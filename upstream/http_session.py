@@ -23,6 +23,9 @@ MAXIMUM_AGE_SECONDS = 60.0
 class AgingConnector(aiohttp.TCPConnector):
     """Keeps no connection longer than `maximum_age` seconds, however busy it is. aiohttp itself knows no such age.
 
+    Of the idle ones that used last goes first, so that those which a burst needed, and nothing since, end when they
+    have been idle for long. aiohttp takes them in turn, which keeps all of them.
+
     It reaches into aiohttp 3, so its version is capped. `clock` is in seconds. `trusted` says for each connection which
     authorities count.
     """
@@ -71,6 +74,8 @@ class AgingConnector(aiohttp.TCPConnector):
         if is_over:
             _end(protocol)
         super()._release(key, protocol, should_close=is_over)
+        if not is_over and not self._closed:
+            self._conns[key].rotate()  # to the end from which aiohttp takes
 
     def _retire_idle(self) -> None:
         for idle in self._conns.values():

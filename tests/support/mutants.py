@@ -30,7 +30,9 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("quart_app", "storage", "upstream")
-TIMEOUT_SECONDS = 180.0
+SHORTEST_TIMEOUT_SECONDS = 180.0
+TIMEOUT_FACTOR = 3.0
+"""A room's tests may take so many times as long with a change as they took without, on a busy machine too."""
 _ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"
 _SLOWEST = {"tests/quart_app/identities": "tests/quart_app/identities/test_interleavings.py"}
 
@@ -85,8 +87,8 @@ def room_tests(path: str) -> list[str]:
     return [*(test for test in others if test != slowest), slowest]
 
 
-def survives(copy: Path, python: str, tests: list[str], keyword: str) -> bool:
-    """Whether all tests pass in the copy; what does not end in time is noticed."""
+def survives(copy: Path, python: str, tests: list[str], keyword: str, timeout: float) -> bool:
+    """Whether all tests pass in the copy; what does not end within `timeout` seconds is noticed."""
     listed = copy / "tests.txt"
     listed.write_text("\n".join(tests))
     command = ["nice", python, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"@{listed}"]
@@ -94,7 +96,7 @@ def survives(copy: Path, python: str, tests: list[str], keyword: str) -> bool:
         command += ["-k", keyword]
     try:
         done = subprocess.run(
-            command, cwd=copy, env=_environment(copy), capture_output=True, timeout=TIMEOUT_SECONDS, check=False
+            command, cwd=copy, env=_environment(copy), capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
         return False
@@ -158,19 +160,23 @@ def main() -> int:
     python = str(given.python.absolute())
     results: Counter[str] = Counter()
     known: dict[tuple[str, ...], dict[str, dict[str, list[str]]]] = {}
+    timeouts: dict[tuple[str, ...], float] = {}
     with tempfile.TemporaryDirectory() as directory:
         copies: Queue[Path] = Queue()
         for job in range(given.jobs):
             copies.put(copied(Path(directory, str(job))))
 
         for room in sorted({tuple(room_tests(mutant.path)) for mutant in drawn}):
+            began = time.monotonic()
             known[room] = tests_of_lines(Path(directory, "0"), python, list(room))
+            timeouts[room] = max(SHORTEST_TIMEOUT_SECONDS, TIMEOUT_FACTOR * (time.monotonic() - began))
 
         def judge(mutant: Mutant) -> str:
             before, changed = (ROOT / mutant.path).read_text(), mutated(mutant)
             if changed is None:
                 return "the same program or none"
             room = room_tests(mutant.path)
+            timeout = timeouts[tuple(room)]
             lines = known[tuple(room)].get(mutant.path, {})
             first = sorted({test for line in changed_lines(before, changed) for test in lines.get(str(line), ())})
             copy = copies.get()
@@ -178,7 +184,9 @@ def main() -> int:
                 if time.monotonic() > until:
                     return "not begun"
                 (copy / mutant.path).write_text(changed)
-                survived = all(survives(copy, python, tests, given.keyword) for tests in (first, room) if tests)
+                survived = all(
+                    survives(copy, python, tests, given.keyword, timeout) for tests in (first, room) if tests
+                )
             finally:
                 shutil.copy2(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)

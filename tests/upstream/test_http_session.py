@@ -84,6 +84,19 @@ async def test_when_an_upstream_has_moved_idle_connections_are_dropped_and_busy_
         assert await number(session, url) == 3
 
 
+async def test_connections_that_only_a_burst_needed_stay_idle_afterwards(server: tuple[Server, str]) -> None:
+    numbering, url = server
+    numbering.may_answer.clear()
+    async with new_http_session() as session:
+        burst = [asyncio.create_task(number(session, url)) for _ in range(5)]
+        while len(numbering.numbers) < len(burst):
+            numbering.arrived.clear()
+            await numbering.arrived.wait()
+        numbering.may_answer.set()
+        assert sorted(await asyncio.gather(*burst)) == [1, 2, 3, 4, 5]
+        assert len({await number(session, url) for _ in range(10)}) == 1
+
+
 async def test_a_request_that_can_not_be_repeated_gets_a_fresh_connection(server: tuple[Server, str]) -> None:
     async with new_http_session(keep=False) as session:
         assert [await number(session, server[1]) for _ in range(3)] == [1, 2, 3]
