@@ -8,6 +8,8 @@ That timer is one of the event loop's. Hypercorn's is two tasks, made after each
 request is looked at. That takes several turns of the event loop, which are what a request waits for while the process
 is busy (`quart_app.web.overload`); so does the task in which Python 3.11's `wait_for` reads.
 
+A request's headers are gone through in one pass. h11 looks each up by its number, whenever Hypercorn goes through them.
+
 Requests that can't be read are answered in the service's own form. Hypercorn answers them with a status only.
 
 Clients that stop reading are let go after `STALLED_SECONDS` without progress. Hypercorn waits for them without end.
@@ -16,12 +18,13 @@ There is no HTTP/2 without TLS: no client needs it, and Hypercorn has no limit o
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
 import h11
 import hypercorn.protocol
+from h11._headers import Headers as RequestHeaders
 from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
@@ -107,7 +110,7 @@ class PromptTCPServer(TCPServer):
         try:
             for start in range(0, len(data), _PIECE_BYTES):
                 self.writer.write(data[start : start + _PIECE_BYTES])
-                if self.writer.transport.get_write_buffer_size():
+                if self.writer.transport.get_write_buffer_size() >= _PIECE_BYTES:  # below that nothing would wait
                     async with asyncio.timeout(STALLED_SECONDS):
                         await self.writer.drain()
         except TimeoutError:
@@ -136,13 +139,17 @@ class PromptTCPServer(TCPServer):
         self._task_group.spawn(self._initiate_server_close)
 
 
+def _each_header(headers: Any) -> Iterator[tuple[bytes, bytes]]:
+    return iter([(name, value) for _, name, value in headers._full_items])  # noqa: SLF001
+
+
 def patch_hypercorn(refusal: Callable[[int], tuple[Headers, bytes]]) -> None:
     """Change Hypercorn for the whole process, because it takes neither as an argument.
 
     `refusal` gives the headers and the body of the answer with a status to a request that can't be read.
     """
 
-    class RefusingH11Protocol(H11Protocol):
+    class PatchedH11Protocol(H11Protocol):
         async def _check_protocol(self, event: h11.Request) -> None:
             """Serve a request that asks for HTTP/2 by HTTP/1.1 (RFC 9110, section 7.8: an upgrade may be ignored)."""
 
@@ -155,4 +162,5 @@ def patch_hypercorn(refusal: Callable[[int], tuple[Headers, bytes]]) -> None:
 
     run.TCPServer = PromptTCPServer  # type: ignore[attr-defined,assignment]
     run.WorkerContext = TellingContext  # type: ignore[attr-defined]
-    hypercorn.protocol.H11Protocol = RefusingH11Protocol  # type: ignore[attr-defined]
+    hypercorn.protocol.H11Protocol = PatchedH11Protocol  # type: ignore[attr-defined]
+    RequestHeaders.__iter__ = _each_header  # type: ignore[method-assign]

@@ -231,7 +231,7 @@ def _config(bound: socket.socket, drain_seconds: float) -> Config:
 
 
 _CANCEL_SECONDS = 1.0
-_NEW_OBJECTS = 10_000
+_NEW_OBJECTS = 20_000
 _YOUNGER_PASSES = 2
 """After so many passes over a generation of objects, the next one looks at the older one, too. Python's usual ten
 would let a million objects of requests whose clients left pile up, 150 MiB (`python -m soak leaving`)."""

@@ -17,12 +17,15 @@ from quart_app.telemetry.served_request import current_request
 from quart_app.web.error_names import ErrorName
 from quart_app.web.middleware import Application, Middleware
 from quart_app.web.observation import REQUEST_ID_HEADER, request_id_of
-from quart_app.web.overload import Lateness
+from quart_app.web.overload import Lateness, TurnLimit
 from storage.mapping import UserKey
 
 MINUTE = 60.0
 REMEMBERED_USERS = 50_000
 BUSY_RETRY_AFTER_SECONDS = 1.0
+REFUSALS_EACH_TURN = 24
+"""Of the event loop. It takes about 4 ms, beside what those who are served need of the turn."""
+
 PUBLIC_REQUESTS = 50
 GUARDED_PATHS = ("/api/", "/getUser", "/getToken", "/exchangeToken")
 """What the paths of authenticated routes begin with."""
@@ -129,12 +132,17 @@ class ConcurrencyLimit:
             if scope["type"] != "http" or scope["path"].startswith(self._exempt):
                 return await application(scope, receive, send)
             group = _Group.UNKNOWN if scope["path"].startswith(self._guarded) else _Group.PUBLIC
-            if self._serving[group] >= self._maximum[group]:
+            if self._is_full(group):
                 return await self._refused("places", application, scope, receive, send)
-            if not self._lateness.admits(
-                lambda: group is _Group.UNKNOWN and self._is_known(_bearer_token(scope)),
-                strangers=self._serving[_Group.UNKNOWN] + self._serving[_Group.PUBLIC],
-            ):
+
+            def is_known() -> bool:
+                return group is _Group.UNKNOWN and self._is_known(_bearer_token(scope))
+
+            # `admit` would find that out, too, but only when most of the work is done.
+            if self._is_full(_Group.AUTHENTICATED) and is_known():
+                return await self._refused("places", application, scope, receive, send)
+            strangers = self._serving[_Group.UNKNOWN] + self._serving[_Group.PUBLIC]
+            if not self._lateness.admits(is_known, strangers=strangers):
                 return await self._refused("lateness", application, scope, receive, send)
             place = _Place(group)
             self._serving[group] += 1
@@ -155,12 +163,15 @@ class ConcurrencyLimit:
         place: _Place | None = cast(Any, request.scope).get(_PLACE)
         if place is None or place.group is _Group.AUTHENTICATED:
             return
-        if self._serving[_Group.AUTHENTICATED] >= self._maximum[_Group.AUTHENTICATED]:
+        if self._is_full(_Group.AUTHENTICATED):
             self._on_refused("places")
             raise TooBusy
         self._serving[place.group] -= 1
         place.group = _Group.AUTHENTICATED
         self._serving[place.group] += 1
+
+    def _is_full(self, group: "_Group") -> bool:
+        return self._serving[group] >= self._maximum[group]
 
     async def _refused(self, cause: str, application: Application, scope: Any, receive: Any, send: Any) -> None:
         self._on_refused(cause)
@@ -172,11 +183,18 @@ def refusing_early(answer: Callable[[str], tuple[list[tuple[bytes, bytes]], byte
 
     `answer` gives the headers and the body of it, for the request's id. Requests of browsers (`Origin`) are left to the
     application, because a page may only read an answer with the headers of CORS.
+
+    At most `REFUSALS_EACH_TURN` are answered in one turn of the event loop, the others in later ones: refusing is work
+    as well, and a flood of it must not make those wait who are served.
     """
+    refusals = TurnLimit(REFUSALS_EACH_TURN)
 
     def around(application: Application) -> Application:
         async def refusing(scope: Any, receive: Any, send: Any) -> None:
-            if _EXCESSIVE not in scope or any(name == b"origin" for name, _ in scope["headers"]):
+            is_refused = _EXCESSIVE in scope
+            if is_refused:
+                await refusals.turn()
+            if not is_refused or any(name == b"origin" for name, _ in scope["headers"]):
                 await application(scope, receive, send)
                 return
             request_id = request_id_of(scope["headers"])

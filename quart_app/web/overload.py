@@ -53,6 +53,38 @@ class Room:
         self._most = 0
 
 
+class TurnLimit:
+    """Lets at most `each` go on in one turn of the event loop, in the order in which they came."""
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._left = each
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def turn(self) -> None:
+        """Go on, in this turn of the event loop or in a later one."""
+        loop = asyncio.get_running_loop()
+        if self._left == self._each:
+            loop.call_soon(self._begin)
+        if self._left:
+            self._left -= 1
+            return
+        waiting = loop.create_future()
+        self._waiting.append(waiting)
+        await waiting
+
+    def _begin(self) -> None:
+        """The next turn has begun."""
+        self._left = self._each
+        while self._left and self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():  # else its client has gone
+                waiting.set_result(None)
+                self._left -= 1
+        if self._left < self._each:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+
 class Lateness:
     """How long a request now waits for its turns in the event loop, in seconds.
 

@@ -255,6 +255,34 @@ async def test_an_authenticated_caller_beyond_the_limit_is_refused_when_known() 
     assert (await first).status_code == 200
 
 
+async def test_a_known_caller_beyond_the_limit_is_refused_before_anything_is_done_for_it() -> None:
+    app = Quart(__name__)
+    refused: list[str] = []
+    limit = ConcurrencyLimit(1, is_known=lambda token: token == "known", on_refused=refused.append)
+    app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
+    app.before_request(limit.refuse)
+    register_error_handlers(app, "https://login.example", told_more=False)
+    opened, arrived = asyncio.Event(), asyncio.Queue[None]()
+
+    @app.get("/api/known")
+    async def api() -> str:
+        arrived.put_nowait(None)
+        limit.admit()
+        await opened.wait()
+        return ""
+
+    client = app.test_client()
+    first = asyncio.create_task(client.get("/api/known"))
+    await arrived.get()
+    assert (await client.get("/api/known", headers={"Authorization": "Bearer known"})).status_code == 503
+    assert arrived.empty()
+    assert (await client.get("/api/known", headers={"Authorization": "Bearer another"})).status_code == 503
+    assert not arrived.empty()
+    assert refused == ["places", "places"]
+    opened.set()
+    assert (await first).status_code == 200
+
+
 async def test_a_request_whose_client_went_away_is_not_counted_any_more() -> None:
     app = Quart(__name__)
     limit = ConcurrencyLimit(1)

@@ -21,6 +21,7 @@ from quart_app.web.overload import (
     TURNS,
     Lateness,
     Room,
+    TurnLimit,
 )
 from tests.conftest import FakeClock, NeverLate
 from tests.quart_app.conftest import Bearer
@@ -103,6 +104,44 @@ class TestRoom:
         room = Room(1.0)
         room.adapt(10.0)
         assert room.holds(100_000)
+
+
+class TestTurnLimit:
+    @given(each=st.integers(1, 5), callers=st.integers(0, 30), left=st.sets(st.integers(0, 29)))
+    async def test_in_each_turn_so_many_go_on_in_the_order_in_which_they_came(
+        self, each: int, callers: int, left: set[int]
+    ) -> None:
+        limit = TurnLimit(each)
+        turns: list[list[int]] = []
+
+        async def caller(number: int) -> None:
+            await limit.turn()
+            turns[-1].append(number)
+
+        async def count_turns() -> None:
+            while True:
+                turns.append([])
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count_turns())
+        tasks = [asyncio.create_task(caller(number)) for number in range(callers)]
+        await asyncio.sleep(0)
+        for number in left:
+            if number in range(each, callers):
+                tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        counting.cancel()
+        gone = [number for turn in turns for number in turn]
+        assert gone == [number for number in range(callers) if number < each or number not in left]
+        assert max(map(len, turns)) <= each
+
+    async def test_those_who_come_later_go_on_at_once(self) -> None:
+        limit = TurnLimit(1)
+        for _ in range(3):
+            going = asyncio.create_task(limit.turn())
+            await asyncio.sleep(0)
+            assert going.done()
+            await asyncio.sleep(0)
 
 
 def place_in(room: Room) -> int:
