@@ -73,7 +73,9 @@ class Nginx:
     async def start(self, ports: list[int]) -> None:
         """Start it; `end` ends it."""
         self._write(ports)
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        if nginx is None:
+            raise SystemExit("soak rolling needs nginx: install Debian's package nginx-light.")
         self._process = await asyncio.create_subprocess_exec(
             nginx, "-p", str(self._directory), "-c", str(self._directory / "nginx.conf")
         )
