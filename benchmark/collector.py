@@ -34,6 +34,8 @@ async def telemetry_settings(authority: LocalAuthority) -> AsyncIterator[Mapping
         "Azure Monitor, every trace": azure,
         "OTLP, one trace in 20": {**otlp, **_DEPLOYED},
         "OTLP, every trace": otlp,
+        "OTLP, metrics only": {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{url}/v1/metrics"},
+        "OTLP, traces only, one in 20": {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{url}/v1/traces", **_DEPLOYED},
     }
     await runner.cleanup()
 
