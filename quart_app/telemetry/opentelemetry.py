@@ -27,7 +27,15 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, format_trace_id, use_span
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    TracerProvider,
+    format_trace_id,
+    get_current_span,
+    use_span,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from quart_app.telemetry.instruments import Telemetry
@@ -102,9 +110,10 @@ class OpenTelemetry(Telemetry):
         carrier = {name.decode(): value.decode("latin-1") for name, value in headers if name in _CARRIED}
         context = _TRACE_CONTEXT.extract(carrier, _NO_CONTEXT) if carrier else _NO_CONTEXT
         span = self._tracer.start_span(method, context, SpanKind.SERVER)
+        is_sampled = _is_sampled(span)
         try:
-            with _inside(span), super().serving(request, headers):
-                if span.is_recording():
+            with _inside(span) if is_sampled else nullcontext(), super().serving(request, headers):
+                if is_sampled:
                     request.trace_id = format_trace_id(span.get_span_context().trace_id)
                 yield
         finally:
@@ -178,7 +187,8 @@ class OpenTelemetry(Telemetry):
         outcome = "ok"
         described = {"acs_auth.upstream": upstream, "acs_auth.operation": operation}
         span: Span | None = None
-        if current_request() is not None:
+        # Of a request that is not sampled no call would be, either: making it and throwing it away takes as long.
+        if current_request() is not None and _is_sampled(get_current_span()):
             span = self._tracer.start_span(f"{upstream} {operation}", kind=SpanKind.CLIENT, attributes=described)
         recording = span is not None and span.is_recording()
         with noting() if recording else nullcontext() as exchange:
@@ -302,6 +312,11 @@ async def exporting(*exporters: Exporters) -> AsyncIterator[OpenTelemetry]:
         thread = threading.Thread(target=shut_down, name="shut telemetry down", daemon=True)
         thread.start()
         await asyncio.to_thread(thread.join, SHUTDOWN_SECONDS)
+
+
+def _is_sampled(span: Span) -> bool:
+    """Also of a span that has ended."""
+    return span.get_span_context().trace_flags.sampled
 
 
 def _inside(span: Span) -> AbstractContextManager[Span]:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 from quart import Quart
 from quart.typing import TestClientProtocol as Client
@@ -38,10 +39,10 @@ from tests.support.service_process import environment_for, finished, python
 class Collected:
     """Spans and metrics in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._spans = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
-        tracers = TracerProvider(shutdown_on_exit=False)
+        tracers = TracerProvider(ParentBased(sampler), shutdown_on_exit=False)
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         self._meters = MeterProvider([self._reader], shutdown_on_exit=False)
         self.telemetry = OpenTelemetry(tracers, self._meters)
@@ -164,6 +165,22 @@ async def test_one_logical_call_is_one_span_and_one_count_with_its_retries_insid
     assert collected.total("acs_auth.upstream.throttles") == 2
     if upstream == "entra":
         assert collected.total("acs_auth.cache.lookups", cache="on_behalf_of", result="miss") == 1
+
+
+async def test_a_request_that_is_not_sampled_is_counted_with_its_calls_and_has_no_spans(
+    settings: Settings, bearer: Bearer
+) -> None:
+    collected = Collected(ALWAYS_OFF)
+    async with create_app(settings, collected.telemetry) as app:
+        await app.test_client().post("/api/user", headers=bearer("alex"))
+        sampled = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+        await app.test_client().get("/api/token", headers={**bearer("alex"), **sampled})
+    assert collected.total("acs_auth.upstream.duration", upstream="acs", operation="create_identity") == 1
+    assert [value for _, value in collected.points("acs_auth.request.duration")] == [1, 1]
+    server, calls = children(collected, "GET /api/token")
+    assert {span.name for span in collected.spans} == {server.name, *(call.name for call in calls)}
+    assert calls
+    collected.close()
 
 
 async def test_unknown_paths_and_methods_do_not_become_names(client: Client, collected: Collected) -> None:
