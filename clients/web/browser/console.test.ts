@@ -4,6 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { after, afterEach, before, test } from "node:test";
 import type { BrowserContext, Page } from "playwright-core";
 import { findings } from "./axe.js";
+import { complaintsOf } from "./complaints.js";
 import { control, eventually, type Service } from "./local-azure.js";
 import { World } from "./world.js";
 
@@ -37,13 +38,7 @@ interface Visit {
 async function visit(user?: string): Promise<Visit> {
   const context = await world.context();
   const page = await context.newPage();
-  const complaints: string[] = [];
-  page.on("pageerror", (error) => complaints.push(error.message));
-  page.on("console", (message) => {
-    if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) {
-      complaints.push(message.text());
-    }
-  });
+  const complaints = complaintsOf(page);
   page.setDefaultTimeout(15_000);
   await page.setViewportSize(WIDE);
   await page.goto(service.url);

@@ -4,6 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import type { BrowserContext, Page } from "playwright-core";
 import { findings } from "./axe.js";
+import { complaintsOf } from "./complaints.js";
 import type { Service } from "./local-azure.js";
 import { pick, World } from "./world.js";
 
@@ -24,13 +25,7 @@ after(() => world.close());
 async function open(): Promise<{ page: Page; context: BrowserContext; complaints: readonly string[] }> {
   const context = await world.context();
   const page = await context.newPage();
-  const complaints: string[] = [];
-  page.on("pageerror", (error) => complaints.push(error.message));
-  page.on("console", (message) => {
-    if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) {
-      complaints.push(message.text());
-    }
-  });
+  const complaints = complaintsOf(page);
   page.setDefaultTimeout(60_000);
   await page.setViewportSize(WIDE);
   await page.goto(`${service.url}/docs`);
