@@ -64,8 +64,9 @@ async def test_a_connection_is_used_again_until_its_maximum_age_however_busy_it_
     assert numbers == [1] * 11 + [2] * 3
 
 
+@pytest.mark.parametrize("age", [0.0, 1.0])
 async def test_when_an_upstream_has_moved_idle_connections_are_dropped_and_busy_ones_after_their_answer(
-    server: tuple[Server, str], clock: FakeClock
+    server: tuple[Server, str], clock: FakeClock, age: float
 ) -> None:
     numbering, url = server
     async with new_http_session() as session:
@@ -74,6 +75,7 @@ async def test_when_an_upstream_has_moved_idle_connections_are_dropped_and_busy_
         numbering.arrived.clear()
         busy = asyncio.create_task(number(session, url))
         await numbering.arrived.wait()
+        clock.advance(age)
         drop_connections(session)
         clock.advance(0.001)
         numbering.may_answer.set()

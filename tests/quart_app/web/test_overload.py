@@ -64,6 +64,22 @@ class TestLateness:
 
         assert virtual_time.run(main()) == 0
 
+    def test_it_is_measured_again_and_again(self) -> None:
+        noted: list[float] = []
+
+        class Noting(Lateness):
+            def note(self, seconds: float) -> None:
+                noted.append(seconds)
+
+        async def main() -> None:
+            lateness = Noting(asyncio.get_running_loop().time)
+            lateness.start()
+            await asyncio.sleep(10.5 * PERIOD_SECONDS)
+            await lateness.aclose()
+
+        virtual_time.run(main())
+        assert noted == [0.0] * 10
+
     @given(st.lists(WAITS, max_size=20))
     def test_it_is_the_least_of_the_last_readings_so_one_pause_is_no_overload(self, readings: list[float]) -> None:
         lateness = Lateness()
@@ -159,6 +175,16 @@ class TestWhoIsAdmitted:
         assert not lateness.admits(lambda: False, strangers=300)
         assert lateness.admits(lambda: True, strangers=300)
         assert lateness.admits(lambda: False, strangers=SMALLEST_ROOM - 1)
+
+    @pytest.mark.parametrize(("share", "all_come_in"), [(0.49, True), (0.51, False)])
+    def test_strangers_are_let_in_fewer_at_a_time_from_half_of_their_wait_on(
+        self, share: float, all_come_in: bool
+    ) -> None:
+        lateness = Lateness()
+        for _ in range(2 * READINGS):
+            lateness.admits(lambda: False, strangers=400)
+            lateness.note(STRANGERS_SECONDS * share)
+        assert lateness.admits(lambda: False, strangers=400) is all_come_in
 
     def test_known_callers_have_no_such_bound_because_their_coming_again_would_be_a_flood(self) -> None:
         lateness = Lateness()
