@@ -57,7 +57,7 @@ class Repeating:
             try:
                 body = await request.read()
             except ConnectionError:
-                return web.Response(status=400)  # whom nobody reads: its client has gone
+                return web.Response(status=400)  # nobody reads it: the client has gone
             key = (request.method, request.raw_path, bearer, body if operation == "token" else b"")
             known = self._answers.get(key)
             if known is None:

@@ -8,8 +8,6 @@ That timer is one of the event loop's. Hypercorn's is two tasks, made after each
 request is looked at. That takes several turns of the event loop, which are what a request waits for while the process
 is busy (`quart_app.web.overload`); so does the task in which Python 3.11's `wait_for` reads.
 
-A request's headers are gone through in one pass. h11 looks each up by its number, whenever Hypercorn goes through them.
-
 Requests that can't be read are answered in the service's own form. Hypercorn answers them with a status only.
 
 Clients that stop reading are let go after `STALLED_SECONDS` without progress. Hypercorn waits for them without end.
@@ -18,13 +16,12 @@ There is no HTTP/2 without TLS: no client needs it, and Hypercorn has no limit o
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
 import h11
 import hypercorn.protocol
-from h11._headers import Headers as RequestHeaders
 from hypercorn.asyncio import run
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import EventWrapper, WorkerContext
@@ -139,17 +136,13 @@ class PromptTCPServer(TCPServer):
         self._task_group.spawn(self._initiate_server_close)
 
 
-def _each_header(headers: Any) -> Iterator[tuple[bytes, bytes]]:
-    return iter([(name, value) for _, name, value in headers._full_items])  # noqa: SLF001
-
-
 def patch_hypercorn(refusal: Callable[[int], tuple[Headers, bytes]]) -> None:
     """Change Hypercorn for the whole process, because it takes neither as an argument.
 
     `refusal` gives the headers and the body of the answer with a status to a request that can't be read.
     """
 
-    class PatchedH11Protocol(H11Protocol):
+    class RefusingH11Protocol(H11Protocol):
         async def _check_protocol(self, event: h11.Request) -> None:
             """Serve a request that asks for HTTP/2 by HTTP/1.1 (RFC 9110, section 7.8: an upgrade may be ignored)."""
 
@@ -162,5 +155,4 @@ def patch_hypercorn(refusal: Callable[[int], tuple[Headers, bytes]]) -> None:
 
     run.TCPServer = PromptTCPServer  # type: ignore[attr-defined,assignment]
     run.WorkerContext = TellingContext  # type: ignore[attr-defined]
-    hypercorn.protocol.H11Protocol = PatchedH11Protocol  # type: ignore[attr-defined]
-    RequestHeaders.__iter__ = _each_header  # type: ignore[method-assign]
+    hypercorn.protocol.H11Protocol = RefusingH11Protocol  # type: ignore[attr-defined]

@@ -234,4 +234,4 @@ _CANCEL_SECONDS = 1.0
 _NEW_OBJECTS = 20_000
 _YOUNGER_PASSES = 2
 """After so many passes over a generation of objects, the next one looks at the older one, too. Python's usual ten
-would let a million objects of requests whose clients left pile up, 150 MiB (`python -m soak leaving`)."""
+let a million objects of requests whose clients left pile up, 150 MiB, with half of `_NEW_OBJECTS` (`soak leaving`)."""

@@ -6,7 +6,8 @@ here.
 
 The measure comes late: a wait is known only when it is over. Refusing only by it would let hundreds in together each
 time that it is short, and they would then wait for each other. So it also says how many may be served at once
-(`Room`), as TCP does for packets (RFC 5681, section 3.1).
+(`Room`), as TCP does for packets (RFC 5681, section 3.1). And refusing is work as well, which gets a share of each turn
+(`TurnLimit`).
 """
 
 import asyncio

@@ -6,18 +6,20 @@ import socket
 import threading
 import uuid
 from collections.abc import AsyncIterator
+from contextvars import copy_context
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azure.core.settings import settings as azure_settings
+from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 from quart import Quart
 from quart.typing import TestClientProtocol as Client
@@ -34,6 +36,18 @@ from quart_app.telemetry.served_request import ServedRequest
 from quart_app.web import overload
 from tests.quart_app.conftest import Bearer
 from tests.support.service_process import environment_for, finished, python
+
+
+class OnlyCalls(Sampler):
+    """Samples what has no parent and is no request: a call that does not know its request."""
+
+    def should_sample(
+        self, parent_context: Context | None, trace_id: int, name: str, kind: SpanKind | None = None, *_: Any, **__: Any
+    ) -> SamplingResult:
+        return SamplingResult(Decision.DROP if kind is SpanKind.SERVER else Decision.RECORD_AND_SAMPLE)
+
+    def get_description(self) -> str:
+        return "only calls"
 
 
 class Collected:
@@ -170,7 +184,7 @@ async def test_one_logical_call_is_one_span_and_one_count_with_its_retries_insid
 async def test_a_request_that_is_not_sampled_is_counted_with_its_calls_and_has_no_spans(
     settings: Settings, bearer: Bearer
 ) -> None:
-    collected = Collected(ALWAYS_OFF)
+    collected = Collected(OnlyCalls())
     async with create_app(settings, collected.telemetry) as app:
         await app.test_client().post("/api/user", headers=bearer("alex"))
         sampled = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -181,6 +195,20 @@ async def test_a_request_that_is_not_sampled_is_counted_with_its_calls_and_has_n
     assert {span.name for span in collected.spans} == {server.name, *(call.name for call in calls)}
     assert calls
     collected.close()
+
+
+def test_a_call_that_outlives_its_request_is_a_span_of_it(collected: Collected) -> None:
+    measure = collected.telemetry.upstream("acs")
+    with collected.telemetry.serving(ServedRequest("POST"), []):
+        inside = copy_context()
+
+    def call() -> None:
+        with measure("delete_identity"):
+            pass
+
+    inside.run(call)
+    _, calls = children(collected, "POST")
+    assert [call.name for call in calls] == ["acs delete_identity"]
 
 
 async def test_unknown_paths_and_methods_do_not_become_names(client: Client, collected: Collected) -> None:

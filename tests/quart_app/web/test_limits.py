@@ -13,8 +13,15 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.app import create_app
 from quart_app.settings import load_settings
-from quart_app.web.errors import register_error_handlers
-from quart_app.web.limits import MINUTE, ConcurrencyLimit, RateLimit, TooManyRequests
+from quart_app.web.errors import refusal_when_busy, register_error_handlers
+from quart_app.web.limits import (
+    MINUTE,
+    REFUSALS_EACH_TURN,
+    ConcurrencyLimit,
+    RateLimit,
+    TooManyRequests,
+    refusing_early,
+)
 from storage.mapping import UserKey
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
@@ -233,29 +240,7 @@ async def test_callers_unknown_ones_and_public_pages_are_counted_apart() -> None
     assert limit.serving == 0
 
 
-async def test_an_authenticated_caller_beyond_the_limit_is_refused_when_known() -> None:
-    app = Quart(__name__)
-    limit = ConcurrencyLimit(1)
-    app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
-    register_error_handlers(app, "https://login.example", told_more=False)
-    opened, arrived = asyncio.Event(), asyncio.Event()
-
-    @app.get("/api/known")
-    async def api() -> str:
-        limit.admit()
-        arrived.set()
-        await opened.wait()
-        return ""
-
-    client = app.test_client()
-    first = asyncio.create_task(client.get("/api/known"))
-    await arrived.wait()
-    assert (await client.get("/api/known")).status_code == 503
-    opened.set()
-    assert (await first).status_code == 200
-
-
-async def test_a_known_caller_beyond_the_limit_is_refused_before_anything_is_done_for_it() -> None:
+async def test_beyond_the_limit_a_known_caller_is_refused_before_anything_is_done_and_others_once_known() -> None:
     app = Quart(__name__)
     refused: list[str] = []
     limit = ConcurrencyLimit(1, is_known=lambda token: token == "known", on_refused=refused.append)
@@ -276,11 +261,37 @@ async def test_a_known_caller_beyond_the_limit_is_refused_before_anything_is_don
     await arrived.get()
     assert (await client.get("/api/known", headers={"Authorization": "Bearer known"})).status_code == 503
     assert arrived.empty()
-    assert (await client.get("/api/known", headers={"Authorization": "Bearer another"})).status_code == 503
-    assert not arrived.empty()
-    assert refused == ["places", "places"]
+    for headers in ({"Authorization": "Bearer another"}, {}):
+        assert (await client.get("/api/known", headers=headers)).status_code == 503
+        arrived.get_nowait()
+    assert refused == ["places"] * 3
     opened.set()
     assert (await first).status_code == 200
+
+
+async def test_of_a_crowd_so_many_are_refused_in_one_turn_of_the_event_loop() -> None:
+    async def unreachable(*_: object) -> None:
+        raise AssertionError
+
+    limit = ConcurrencyLimit(0)
+    refusing = limit(refusing_early(refusal_when_busy)(unreachable))
+    turns: list[int] = []
+
+    async def count_turns() -> None:
+        while True:
+            turns.append(0)
+            await asyncio.sleep(0)
+
+    async def send(message: dict[str, object]) -> None:
+        turns[-1] += message.get("status") == 503
+
+    counting = asyncio.create_task(count_turns())
+    scope = {"type": "http", "path": "/api/user", "headers": []}
+    crowd = 3 * REFUSALS_EACH_TURN
+    await asyncio.gather(*(refusing(scope, None, send) for _ in range(crowd)))
+    counting.cancel()
+    assert sum(turns) == crowd
+    assert max(turns) == REFUSALS_EACH_TURN
 
 
 async def test_a_request_whose_client_went_away_is_not_counted_any_more() -> None:
