@@ -84,7 +84,7 @@ class AgingConnector(aiohttp.TCPConnector):
                     _end(protocol)  # the connector passes over closed ones
 
     def _is_retired(self, protocol: ResponseHandler) -> bool:
-        made_at = self._made_at.get(protocol, -math.inf)
+        made_at = self._made_at[protocol]
         return made_at <= self._usable_since or self._clock() - made_at > self._maximum_age
 
 

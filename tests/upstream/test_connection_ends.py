@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import create_server
 
+import aiohttp
 import pytest
 
 from local_azure.environment import LocalAzure
@@ -58,3 +59,43 @@ async def test_nothing_is_left_of_it_when_the_event_loop_ends(local_azure: Local
             return [str(warning.message) for warning in told]
 
     assert await asyncio.to_thread(in_an_event_loop_of_its_own) == []
+
+
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.parametrize("error", [None, OSError("refused")])
+async def test_one_whose_caller_leaves_while_it_is_made_or_just_afterwards_is_closed(
+    monkeypatch: pytest.MonkeyPatch, turns: int, error: OSError | None
+) -> None:
+    made: list[Protocol] = []
+
+    class Protocol:
+        aborted = False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def make(*_: object) -> Protocol:
+        await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        made.append(Protocol())
+        return made[-1]
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", make)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with new_http_session() as session:
+        assert session.connector is not None
+        calling = asyncio.create_task(session.connector._create_connection(*[None] * 3))  # type: ignore[arg-type]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        calling.cancel()
+        await asyncio.wait({calling})
+        await asyncio.sleep(0)
+    assert calling.cancelled() == (turns < 4)
+    if not calling.cancelled():
+        assert calling.exception() is error
+    assert [protocol.aborted for protocol in made] == [calling.cancelled()] * len(made)
+    assert len(made) == (turns > 2 and error is None)
+    gc.collect()
+    assert told == []
