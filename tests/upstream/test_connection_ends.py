@@ -66,7 +66,7 @@ async def test_nothing_is_left_of_it_when_the_event_loop_ends(local_azure: Local
 async def test_one_whose_caller_leaves_while_it_is_made_or_just_afterwards_is_closed(
     monkeypatch: pytest.MonkeyPatch, turns: int, error: OSError | None
 ) -> None:
-    made: list[Protocol] = []
+    made: list["Protocol"] = []
 
     class Protocol:
         aborted = False
