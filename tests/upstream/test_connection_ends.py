@@ -18,6 +18,15 @@ from upstream.http_session import drop_connections, new_http_session
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+class Made:
+    """Stands for a connection's protocol."""
+
+    aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
 @contextmanager
 def deaf_after_answering(context: ssl.SSLContext) -> Iterator[int]:
     """The port of a server that answers one request over TLS and then reads nothing, not even the end of TLS."""
@@ -66,19 +75,13 @@ async def test_nothing_is_left_of_it_when_the_event_loop_ends(local_azure: Local
 async def test_one_whose_caller_leaves_while_it_is_made_or_just_afterwards_is_closed(
     monkeypatch: pytest.MonkeyPatch, turns: int, error: OSError | None
 ) -> None:
-    made: list["Protocol"] = []
+    made: list[Made] = []
 
-    class Protocol:
-        aborted = False
-
-        def abort(self) -> None:
-            self.aborted = True
-
-    async def make(*_: object) -> Protocol:
+    async def make(*_: object) -> Made:
         await asyncio.sleep(0)
         if error is not None:
             raise error
-        made.append(Protocol())
+        made.append(Made())
         return made[-1]
 
     monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", make)
