@@ -84,7 +84,11 @@ def room_tests(path: str) -> list[str]:
     while not (ROOT / folder).is_dir():
         folder = folder.parent
     found = (test.relative_to(ROOT).as_posix() for test in (ROOT / folder).glob("test_*.py"))
-    return sorted(found, key=lambda test: (test == _SLOWEST, test))
+    return sorted(found, key=_slowest_last)
+
+
+def _slowest_last(test: str) -> tuple[bool, str]:
+    return test.startswith(_SLOWEST), test
 
 
 def survives(copy: Path, python: str, tests: list[str], keyword: str, timeout: float) -> bool:
@@ -184,7 +188,8 @@ def main() -> int:
             room = room_tests(mutant.path)
             timeout = timeouts[tuple(room)]
             lines = known[tuple(room)].get(mutant.path, {})
-            first = sorted({test for line in changed_lines(before, changed) for test in lines.get(str(line), ())})
+            running = {test for line in changed_lines(before, changed) for test in lines.get(str(line), ())}
+            first = sorted(running, key=_slowest_last)
             copy = copies.get()
             try:
                 if time.monotonic() > until:
