@@ -91,13 +91,20 @@ def _slowest_last(test: str) -> tuple[bool, str]:
     return test.startswith(_SLOWEST), test
 
 
-def survives(copy: Path, python: str, tests: list[str], keyword: str, timeout: float) -> bool:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The ids of a room's tests in their order, which of them run which lines of which files, and a time limit."""
+
+    tests: list[str]
+    lines: dict[str, dict[str, list[str]]]
+    timeout: float
+
+
+def survives(copy: Path, python: str, tests: list[str], timeout: float) -> bool:
     """Whether all tests pass in the copy; what does not end within `timeout` seconds is noticed."""
     listed = copy / "tests.txt"
     listed.write_text("\n".join(tests))
     command = ["nice", python, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"@{listed}"]
-    if keyword:
-        command += ["-k", keyword]
     try:
         done = subprocess.run(
             command, cwd=copy, env=_environment(copy), capture_output=True, timeout=timeout, check=False
@@ -107,13 +114,14 @@ def survives(copy: Path, python: str, tests: list[str], keyword: str, timeout: f
     return done.returncode == 0
 
 
-def tests_of_lines(copy: Path, python: str, tests: list[str]) -> dict[str, dict[str, list[str]]]:
-    """Which of `tests` run which lines of which files. Raises `CalledProcessError` if one fails."""
+def measured(copy: Path, python: str, tests: list[str]) -> Room:
+    """What the unchanged tests run. Raises `CalledProcessError` if one fails."""
     found = copy / "tests_of_lines.json"
     command = ["nice", python, "-m", "tests.support.tests_of_lines", str(found), *tests]
+    began = time.monotonic()
     subprocess.run(command, cwd=copy, env=_environment(copy), stdout=subprocess.DEVNULL, check=True)
-    read: dict[str, dict[str, list[str]]] = json.loads(found.read_text())
-    return read
+    took = time.monotonic() - began
+    return Room(timeout=max(SHORTEST_TIMEOUT_SECONDS, TIMEOUT_FACTOR * took), **json.loads(found.read_text()))
 
 
 def changed_lines(before: str, after: str) -> list[int]:
@@ -154,7 +162,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=600.0, help="begin none after so long")
-    parser.add_argument("-k", dest="keyword", default="", help="only tests that pytest's -k selects")
     given = parser.parse_args()
     paths = given.paths or sorted(
         str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")
@@ -165,39 +172,34 @@ def main() -> int:
     until = time.monotonic() + given.minutes * 60
     python = str(given.python.absolute())
     results: Counter[str] = Counter()
-    known: dict[tuple[str, ...], dict[str, dict[str, list[str]]]] = {}
-    timeouts: dict[tuple[str, ...], float] = {}
+    rooms: dict[tuple[str, ...], Room] = {}
     with tempfile.TemporaryDirectory() as directory:
         copies: Queue[Path] = Queue()
         for job in range(given.jobs):
             copies.put(copied(Path(directory, str(job))))
 
-        def measure(room: tuple[str, ...]) -> None:
+        def measure(tests: tuple[str, ...]) -> None:
             copy = copies.get()
-            began = time.monotonic()
             try:
-                known[room] = tests_of_lines(copy, python, list(room))
+                rooms[tests] = measured(copy, python, list(tests))
             finally:
                 copies.put(copy)
-            timeouts[room] = max(SHORTEST_TIMEOUT_SECONDS, TIMEOUT_FACTOR * (time.monotonic() - began))
 
         def judge(mutant: Mutant) -> str:
             before, changed = (ROOT / mutant.path).read_text(), mutated(mutant)
             if changed is None:
                 return "the same program or none"
-            room = room_tests(mutant.path)
-            timeout = timeouts[tuple(room)]
-            lines = known[tuple(room)].get(mutant.path, {})
+            room = rooms[tuple(room_tests(mutant.path))]
+            lines = room.lines.get(mutant.path, {})
             running = {test for line in changed_lines(before, changed) for test in lines.get(str(line), ())}
             first = sorted(running, key=_slowest_last)
+            others = [test for test in room.tests if test not in running]
             copy = copies.get()
             try:
                 if time.monotonic() > until:
                     return "not begun"
                 (copy / mutant.path).write_text(changed)
-                survived = all(
-                    survives(copy, python, tests, given.keyword, timeout) for tests in (first, room) if tests
-                )
+                survived = all(survives(copy, python, tests, room.timeout) for tests in (first, others) if tests)
             finally:
                 shutil.copy2(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)
@@ -206,8 +208,7 @@ def main() -> int:
             return "survived" if survived else "noticed"
 
         with ThreadPoolExecutor(given.jobs) as jobs:
-            rooms = sorted({tuple(room_tests(mutant.path)) for mutant in drawn})
-            for _ in jobs.map(measure, rooms):
+            for _ in jobs.map(measure, sorted({tuple(room_tests(mutant.path)) for mutant in drawn})):
                 pass
             print(f"{len(rooms)} rooms pass their tests unchanged", flush=True)
             for number, result in enumerate(jobs.map(judge, drawn), 1):

@@ -16,10 +16,12 @@ class EachTestItsContext:
 
     def __init__(self, measuring: coverage.Coverage) -> None:
         self._measuring = measuring
+        self.tests: list[str] = []
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """See pytest."""
+        self.tests.append(item.nodeid)
         self._measuring.switch_context(item.nodeid)
         try:
             return (yield)
@@ -28,22 +30,25 @@ class EachTestItsContext:
 
 
 def main(output: Path, tests: list[str]) -> int:
-    """Run `tests` in this process and write a JSON object: file, then line, then the ids of the tests that ran it.
+    """Run `tests` in this process and write a JSON object. The exit status is pytest's.
 
-    Lines that run while a module is imported, or in another process, have no tests. The exit status is pytest's.
+    tests  the ids of all, in their order
+    lines  file, then line, then the ids of the tests that ran it; none for a line that runs while a module is imported,
+           or in another process
     """
     measuring = coverage.Coverage(data_file=None, config_file=False, source_pkgs=PACKAGES)
     measuring.start()
-    status = pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", *tests], plugins=[EachTestItsContext(measuring)])
+    each = EachTestItsContext(measuring)
+    status = pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider", *tests], plugins=[each])
     measuring.stop()
     data = measuring.get_data()
-    found = {
+    lines = {
         str(Path(name).relative_to(Path.cwd())): {
             line: sorted(filter(None, contexts)) for line, contexts in data.contexts_by_lineno(name).items()
         }
         for name in data.measured_files()
     }
-    output.write_text(json.dumps(found))
+    output.write_text(json.dumps({"tests": each.tests, "lines": lines}))
     return status
 
 
