@@ -221,10 +221,7 @@ class IdentityService:
         cancelled. Raises `TooManyFlights`, `StoreError`, `AcsError`; after each, repeating the call is safe.
         """
         flight, leads = self._begin(self._flights, user, lambda: self._create(user))
-        await asyncio.wait({flight}, timeout=remaining())
-        if not flight.done() or flight.cancelled():
-            raise StoreUnavailable
-        identity = flight.result()
+        identity = await _outcome(flight)
         return identity if leads else replace(identity, created=False)
 
     async def delete(self, user: UserKey, *, as_operator: bool = False) -> None:
@@ -240,12 +237,9 @@ class IdentityService:
         key = user, as_operator
         flight, _ = self._begin(self._deletions, key, lambda: self._run_deletion(user, as_operator=as_operator))
         try:
-            await asyncio.wait({flight}, timeout=remaining())
+            await _outcome(flight)
         finally:
             self._cache.pop(user, None)
-        if not flight.done() or flight.cancelled():
-            raise StoreUnavailable
-        flight.result()
 
     async def sign_out(self, user: UserKey) -> None:
         """Revoke every ACS access token of the user, on every device; the identity stays.
@@ -259,10 +253,7 @@ class IdentityService:
         """
         # Each call is a flight of its own: a caller who joined one that has already revoked would keep newer tokens.
         flight, _ = self._begin(self._sign_outs, object(), lambda: self._run_sign_out(user))
-        await asyncio.wait({flight}, timeout=remaining())
-        if not flight.done() or flight.cancelled():
-            raise StoreUnavailable
-        flight.result()
+        await _outcome(flight)
 
     async def issue_token(
         self, user: UserKey, request: TokenRequest | None = None, *, fresh: bool = False, keep: bool = True
@@ -706,6 +697,14 @@ class IdentityService:
             yield
         finally:
             lock.release()
+
+
+async def _outcome(flight: asyncio.Task[T]) -> T:
+    """What the flight returns or raises; `StoreUnavailable` if it is not over at the deadline, or was cut."""
+    await asyncio.wait({flight}, timeout=remaining())
+    if not flight.done() or flight.cancelled():
+        raise StoreUnavailable
+    return flight.result()
 
 
 @dataclass(slots=True)

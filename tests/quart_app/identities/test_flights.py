@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 import pytest
 from tenacity import wait_none
 
 from quart_app.acs.interface import AcsUnavailable, IdentityGone
-from quart_app.identities import IdentityNotFound, MappedIdentityGone
-from storage.mapping import StoreMisconfigured, StoreThrottled, StoreUnavailable
+from quart_app.identities import IdentityNotFound, IdentityService, MappedIdentityGone
+from storage.mapping import StoreMisconfigured, StoreThrottled, StoreUnavailable, UserKey
 from tests.quart_app.identities.test_service import ALICE, BOB, World, a_world, passing
 from tests.support import virtual_time
 from tests.support.scripted import FailAfter, FailBefore, Gate, Hang
@@ -172,15 +173,32 @@ class TestClosing:
         (closed,) = [record for record in caplog.records if record.message == "closed"]
         assert (closed.levelno, closed.pending) == (logging.ERROR, 1)  # type: ignore[attr-defined]
 
-    async def test_a_creation_that_is_cut_is_counted(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize(
+        ("work", "hangs"),
+        [
+            (IdentityService.get_or_create, "create_identity"),
+            (IdentityService.delete, "delete_identity"),
+            (IdentityService.sign_out, "revoke_tokens"),
+        ],
+    )
+    async def test_work_that_is_cut_is_counted_and_its_caller_told_to_come_back(
+        self,
+        world: World,
+        caplog: pytest.LogCaptureFixture,
+        work: Callable[[IdentityService, UserKey], Awaitable[object]],
+        hangs: str,
+    ) -> None:
+        await world.process().get_or_create(BOB)
         service = world.process(close_seconds=0.01)
-        world.acs.script("create_identity", Hang())
-        creation = asyncio.create_task(service.get_or_create(ALICE))
-        await asyncio.sleep(0)
+        world.acs.script(hangs, gate := Gate())
+        caller = asyncio.ensure_future(work(service, ALICE if hangs == "create_identity" else BOB))
+        await gate.reached.wait()
         await service.aclose()
+        with pytest.raises(StoreUnavailable):
+            await caller
         (closed,) = [record for record in caplog.records if record.message == "closed"]
         assert (closed.levelno, closed.cut) == (logging.ERROR, 1)  # type: ignore[attr-defined]
-        await asyncio.gather(creation, return_exceptions=True)
+        await world.aclose()
 
 
 class TestGone:
