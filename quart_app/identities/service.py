@@ -146,6 +146,7 @@ class IdentityService:
         self._deletions: SingleFlight[tuple[UserKey, bool], None] = SingleFlight()
         self._sign_outs: SingleFlight[object, None] = SingleFlight()
         self._locks: WeakValueDictionary[UserKey, asyncio.Lock] = WeakValueDictionary()
+        self._minting = 0
         self._pending: dict[UserKey, _Minted] = {}
         self._orphans: set[str] = set()
         self._unfinished: set[UserKey] = set()
@@ -508,10 +509,14 @@ class IdentityService:
         raise StoreUnavailable
 
     async def _mint(self, user: UserKey) -> "_Minted":
-        if len(self._pending) + len(self._orphans) >= self._pending_limit:
+        if self._minting + len(self._pending) + len(self._orphans) >= self._pending_limit:
             raise StoreUnavailable
         self._refused_writes.stop_minting()
-        minted = self._pending[user] = _Minted(await self._acs.create_identity())
+        self._minting += 1
+        try:
+            minted = self._pending[user] = _Minted(await self._acs.create_identity())
+        finally:
+            self._minting -= 1
         return minted
 
     async def _write(self, user: UserKey, minted: "_Minted") -> IdentityMapping:

@@ -404,6 +404,17 @@ class TestUnknownOutcomes:
         await service.reconcile()
         assert (await service.get_or_create(BOB)).created
 
+    async def test_nor_by_several_at_once(self, world: World) -> None:
+        service = world.process(pending_limit=2)
+        world.acs.script("create_identity", gate := Gate(), 2)
+        users = ALICE, BOB, CAROL
+        under_way = [asyncio.create_task(service.get_or_create(user)) for user in users]
+        await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        gate.opened.set()
+        outcomes = await asyncio.gather(*under_way, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Identity, Identity, StoreUnavailable]
+        assert (await service.get_or_create(CAROL)).created
+
     async def test_surplus_identities_count_among_those_that_can_be_remembered(self, world: World) -> None:
         service = world.process(pending_limit=2)
         world.store.script("create", gate := Gate())
@@ -443,12 +454,56 @@ class TestUnknownOutcomes:
         assert (await service.get_or_create(CAROL)).created
         assert len(world.acs.minted) == 3
 
+    async def test_creations_deletions_and_sign_outs_count_together(self, world: World) -> None:
+        dave = UserKey(ALICE.issuer, "dave")
+        for user in (BOB, CAROL, dave):
+            await world.process().get_or_create(user)
+        service = world.process(flight_limit=4)
+        operations = "create_identity", "delete_identity", "revoke_tokens", "revoke_tokens"
+        gates = [Gate() for _ in operations]
+        for operation, gate in zip(operations, gates, strict=True):
+            world.acs.script(operation, gate)
+        calls = service.get_or_create(ALICE), service.delete(BOB), service.sign_out(CAROL), service.sign_out(dave)
+        under_way = [asyncio.ensure_future(call) for call in calls]
+        for gate in gates:
+            await gate.reached.wait()
+        (refused,) = await asyncio.gather(service.delete(UserKey(ALICE.issuer, "eve")), return_exceptions=True)
+        for gate in gates:
+            gate.opened.set()
+        await asyncio.gather(*under_way)
+        assert isinstance(refused, TooManyFlights)
+        await service.sign_out(CAROL)
+
     async def test_no_representation_holds_an_id(self, world: World, service: IdentityService) -> None:
         identity = await service.get_or_create(ALICE)
         issued = await service.issue_token(ALICE)
         shown = repr([identity, issued, _Minted(identity.acs_user_id)])
         assert identity.acs_user_id not in shown
         assert issued.token.token not in shown
+
+    async def test_it_is_told_how_much_is_still_open(self, world: World) -> None:
+        users = ALICE, BOB, CAROL, UserKey(ALICE.issuer, "dave")
+        service = world.process(reconciler=ReconcilerOptions(first_pause=3600))
+        for user in users[:2]:  # surplus
+            world.store.script("create", FailBefore(ExtensionLimitReached()))
+            world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+            with pytest.raises(ExtensionLimitReached):
+                await service.get_or_create(user)
+        await service.get_or_create(users[2])
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        with pytest.raises(AcsUnavailable):
+            await service.delete(users[2])
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(users[3])
+        assert (service.pending, service.unfinished_deletions, service.orphans) == (1, 1, 2)
+        world.store.script("*", FailBefore(StoreUnavailable()), None)
+        world.acs.script("*", FailBefore(AcsUnavailable()), None)
+        assert await service.reconcile() == 4
+        world.store.clear()
+        world.acs.clear()
+        assert await service.reconcile() == 0
+        assert world.acs.live == {world.mapped(users[3])}
 
     async def test_closing_settles_what_is_open(self, world: World) -> None:
         service = world.process()
@@ -551,9 +606,11 @@ class TestDeletion:
         assert world.acs.live == set()
         assert world.mapped() is None
 
-    async def test_a_user_who_came_back_meanwhile_keeps_the_new_identity(self, world: World) -> None:
+    @pytest.mark.parametrize("first", [acs_id("own_0"), acs_id("own_9")])
+    async def test_a_user_who_came_back_meanwhile_keeps_the_new_identity(self, world: World, first: str) -> None:
         one, other = world.process(), world.process()
-        await one.get_or_create(ALICE)
+        await world.stored.create(ALICE, first)
+        world.acs.live.add(first)
         world.store.script("change", gate := Gate())
         deleting = asyncio.create_task(one.delete(ALICE))
         await gate.reached.wait()
@@ -631,6 +688,14 @@ class TestTokens:
         clock.advance(2)
         await service.issue_token(ALICE)
         assert world.store.counts["get"] == 2
+
+    async def test_each_look_into_memory_is_told_with_its_outcome(self, world: World) -> None:
+        looks: list[bool] = []
+        await world.process().get_or_create(ALICE)
+        service = world.process(on_lookup=looks.append)
+        for _ in range(3):
+            await service.issue_token(ALICE)
+        assert looks == [False, True, True]
 
     async def test_after_the_mapping_was_made_or_told_a_token_needs_no_read(self, world: World) -> None:
         one, other = world.process(), world.process()
@@ -896,6 +961,15 @@ class TestUnreadableMappings:
         with pytest.raises(IdentityNotFound):
             await service.find(ALICE)
         assert service.without_seal_key == 0
+
+    async def test_one_that_can_not_be_read_for_another_reason_is_not_counted_among_them(
+        self, world: World, service: IdentityService
+    ) -> None:
+        for reason, count in ((Unreadable.SEAL_KEY_NOT_HELD, 1), (DAMAGED.reason, 0)):
+            world.stored.unreadable[ALICE] = dataclasses.replace(DAMAGED, reason=reason)
+            with pytest.raises(MappingUnreadable):
+                await service.find(ALICE)
+            assert service.without_seal_key == count
 
     @pytest.mark.parametrize("deleting", [False, True])
     async def test_no_identity_is_deleted_on_the_word_of_an_unsealed_mapping(
