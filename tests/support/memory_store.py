@@ -23,6 +23,11 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _as_read(text: str) -> str:
+    """An equal one, and another object, as what is read over a wire."""
+    return "".join((text[:1], text[1:]))
+
+
 class MemoryMappingStore:
     """Fulfils `MappingStore`. Every call first yields to the event loop, so that concurrent callers interleave.
 
@@ -40,7 +45,8 @@ class MemoryMappingStore:
     async def get(self, user: UserKey) -> IdentityMapping | None:
         await asyncio.sleep(0)
         self._require_readable(user)
-        return self.stored.get(user)
+        mapping = self.stored.get(user)
+        return None if mapping is None else dataclasses.replace(mapping, acs_user_id=_as_read(mapping.acs_user_id))
 
     async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         await asyncio.sleep(0)
