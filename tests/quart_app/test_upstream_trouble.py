@@ -159,3 +159,25 @@ async def test_an_outage_right_after_minting_leaves_one_identity_which_is_the_ma
     again = await client.post("/api/user", headers=headers)
     assert (answer.status_code, again.status_code) == (201, 200)
     assert local_azure.acs.live_identities() == [(await again.get_json())["acsUserIdentity"]]
+
+
+async def test_a_slow_acs_is_asked_for_one_identity_however_often_the_caller_comes_back(
+    client: Client, local_azure: LocalAzure
+) -> None:
+    headers = authorization(local_azure, "alex")
+    assert (await client.get("/api/user", headers=headers)).status_code == 404
+    local_azure.acs.faults.script("create_identity", Fault(until=(answers := asyncio.Event())))
+    with held_time() as held:
+        calls = [asyncio.create_task(client.post("/api/user", headers=headers)) for _ in range(3)]
+        await local_azure.acs.faults.arrived("create_identity", 1)
+        for _ in range(25):
+            held.advance(1)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert all(call.done() for call in calls), "the deadline of 10 s did not end them"
+    assert [(await call).status_code for call in calls] == [503] * 3
+    answers.set()
+    created = await client.post("/api/user", headers=headers)
+    assert created.status_code == 200, "it was made for those who asked before"
+    assert local_azure.acs.live_identities() == [(await created.get_json())["acsUserIdentity"]]
+    assert local_azure.acs.faults.counts["create_identity"] == 1

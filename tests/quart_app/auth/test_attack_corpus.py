@@ -178,7 +178,7 @@ async def world(
             assert azure.acs.faults.counts["revoke_access_tokens"] == 0, "An attack signed somebody out."
             service.process.terminate()
             _, written = await stopped(service)
-    assert '"status": 401' in written, "the log was not read"
+    assert '"status": 201' in written, "the log was not read"
     for unwanted in ("Traceback", "unexpected error", '"level": "error"', "eyJ", "8:acs", "access_token="):
         assert unwanted not in written, unwanted
 

@@ -49,6 +49,10 @@ async def test_a_connection_that_its_client_closed_leaves_nothing_behind(request
             await asyncio.wait(left)
 
 
+def test_a_client_that_stops_reading_has_seconds_not_minutes() -> None:
+    assert 1 <= hypercorn_patch.STALLED_SECONDS <= 10
+
+
 async def test_a_client_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypercorn_patch, "STALLED_SECONDS", 0.01)
     app = Quart(__name__)

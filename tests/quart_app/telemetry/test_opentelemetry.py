@@ -362,6 +362,19 @@ async def test_pending_and_orphaned_identities_and_readiness_can_be_watched(
     assert collected.total("acs_auth.identities.pending") == 0
 
 
+async def test_deletions_that_are_not_finished_can_be_watched(
+    client: Client, bearer: Bearer, collected: Collected, local_azure: LocalAzure
+) -> None:
+    await client.post("/api/user", headers=bearer("alex"))
+    assert collected.total("acs_auth.deletions.unfinished") == 0
+    local_azure.acs.faults.script("delete_identity", Fault(status=500, times=None))
+    await client.delete("/api/user", headers=bearer("alex"))
+    assert collected.total("acs_auth.deletions.unfinished") == 1
+    local_azure.acs.faults.clear()
+    assert (await client.delete("/api/user", headers=bearer("alex"))).status_code == 204
+    assert collected.total("acs_auth.deletions.unfinished") == 0
+
+
 async def test_nothing_that_is_exported_tells_who_called_or_holds_a_token(
     client: Client,
     bearer: Bearer,

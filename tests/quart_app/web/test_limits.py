@@ -1,6 +1,7 @@
 """Limits: how often a user may ask, how many requests are served at once, who may call from a browser."""
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from contextlib import suppress
 
 import pytest
@@ -231,7 +232,8 @@ async def test_callers_unknown_ones_and_public_pages_are_counted_apart() -> None
     held = []
     for path in paths:
         held.append(asyncio.create_task(client.get(path)))
-        await arrived.get()
+        await asyncio.wait({held[-1], arriving := asyncio.ensure_future(arrived.get())}, return_when=FIRST_COMPLETED)
+        assert arriving.done(), path
     assert limit.serving == len(paths)
     for path in ("/page", "/api/unknown"):
         assert (await client.get(path)).status_code == 503
