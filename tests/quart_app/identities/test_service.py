@@ -749,9 +749,11 @@ class TestTokens:
         with pytest.raises(IdentityNotFound):
             await one.issue_token(ALICE)
 
-    async def test_a_new_identity_from_elsewhere_is_found_by_repeating_once(self, world: World) -> None:
+    @pytest.mark.parametrize("first", [acs_id("own_0"), acs_id("own_9")])
+    async def test_a_new_identity_from_elsewhere_is_found_by_repeating_once(self, world: World, first: str) -> None:
         one, other = world.process(), world.process()
-        await one.get_or_create(ALICE)
+        await world.stored.create(ALICE, first)
+        world.acs.live.add(first)
         await one.issue_token(ALICE)
         await other.delete(ALICE)
         second = await other.get_or_create(ALICE)

@@ -11,7 +11,7 @@ from quart_app.acs.interface import AcsUnavailable
 from quart_app.identities import IdentityNotFound, MappedIdentityGone, MappedIdentityNotOwned
 from quart_app.identities.service import _ROUNDS
 from quart_app.identities.token_cache import TokenCache
-from storage.mapping import StoreUnavailable
+from storage.mapping import MappingUnreadable, StoreUnavailable, Unreadable, UnreadableMapping
 from tests.quart_app.identities.test_service import ALICE, FOREIGN, World, a_world
 from tests.support.acs_ids import acs_id
 from tests.support.scripted import FailBefore, Gate
@@ -163,3 +163,24 @@ async def test_what_acs_could_not_revoke_is_not_marked(world: World) -> None:
     with pytest.raises(AcsUnavailable):
         await service.sign_out(ALICE)
     assert world.stored.stored[ALICE].signed_out_at is None
+
+
+async def test_a_mapping_that_its_user_may_have_written_signs_nobody_out(world: World) -> None:
+    service = world.process()
+    await service.get_or_create(ALICE)
+    mapping = world.stored.stored[ALICE] = replace(world.stored.stored[ALICE], unsealed=True)
+    with pytest.raises(MappingUnreadable) as caught:
+        await service.sign_out(ALICE)
+    told = UnreadableMapping(ALICE, mapping.version, Unreadable.UNSEALED, users_may_write=True)
+    assert caught.value.unreadable == told
+    assert world.acs.counts["revoke_tokens"] == 0
+
+
+async def test_a_mark_at_the_end_of_time_is_no_obstacle(world: World) -> None:
+    service = world.process()
+    await service.get_or_create(ALICE)
+    last = datetime.max.replace(tzinfo=UTC)
+    for _ in range(2):
+        world.stored.stored[ALICE] = replace(world.stored.stored[ALICE], signed_out_at=last)
+        await service.sign_out(ALICE)
+        assert world.stored.stored[ALICE].signed_out_at == last - timedelta(microseconds=1)

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from quart_app.acs.interface import AcsToken, TokenRequest
 from quart_app.identities import IdentityService, TokenCache
 from quart_app.identities.token_cache import VARIANTS
 from quart_app.settings import InvalidSettings, load_settings
-from storage.mapping import MappingUnreadable, UserKey
+from storage.mapping import UserKey
 from tests.conftest import FakeClock
 from tests.quart_app.conftest import Bearer
 from tests.support.acs_ids import acs_id
@@ -334,26 +332,3 @@ def test_one_identity_has_no_more_than_so_many_kept_tokens() -> None:
     for request_ in requests:
         kept.keep(acs_id("one"), request_, "1", AcsToken(str(request_.minutes), ""))
     assert [kept.find(acs_id("one"), request_, "1") is not None for request_ in requests] == [False] + [True] * VARIANTS
-
-
-async def test_a_mapping_that_its_user_may_have_written_signs_nobody_out() -> None:
-    store, communication = MemoryMappingStore(), MemoryAcsClient()
-    service = IdentityService(store, communication)
-    await service.get_or_create(ALEX)
-    store.stored[ALEX] = replace(store.stored[ALEX], unsealed=True)
-    with pytest.raises(MappingUnreadable):
-        await service.sign_out(ALEX)
-    assert communication.counts["revoke_tokens"] == 0
-    await service.aclose()
-
-
-async def test_a_mark_at_the_end_of_time_is_no_obstacle() -> None:
-    store = MemoryMappingStore()
-    service = IdentityService(store, MemoryAcsClient())
-    await service.get_or_create(ALEX)
-    last = datetime.max.replace(tzinfo=UTC)
-    for _ in range(2):
-        store.stored[ALEX] = replace(store.stored[ALEX], signed_out_at=last)
-        await service.sign_out(ALEX)
-        assert store.stored[ALEX].signed_out_at != last
-    await service.aclose()
