@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,10 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("quart_app", "storage", "upstream")
-SHORTEST_TIMEOUT_SECONDS = 180.0
-TIMEOUT_FACTOR = 3.0
-"""A room's tests may take so many times as long with a change as they took without, on a busy machine too."""
+SHORTEST_TIMEOUT_SECONDS = 60.0
+TIMEOUT_FACTOR = 5.0
+"""Tests may take so many times as long with a change as they took without, on a busy machine too."""
 _ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"
-_SLOWEST = "tests/quart_app/identities/test_interleavings.py"
 _TESTED_IN = {"quart_app/operations": "tests/quart_app/cli"}
 """Rooms whose tests drive them through another room."""
 
@@ -78,26 +77,36 @@ def mutated(mutant: Mutant) -> str | None:
 
 
 def room_tests(path: str) -> list[str]:
-    """The test files of the room that the file is in, the slowest last; not those of rooms inside it."""
+    """The test files of the room that the file is in; not those of rooms inside it."""
     room = Path(path).parent
     folder = Path(_TESTED_IN.get(room.as_posix(), Path("tests", room).as_posix()))
     while not (ROOT / folder).is_dir():
         folder = folder.parent
-    found = (test.relative_to(ROOT).as_posix() for test in (ROOT / folder).glob("test_*.py"))
-    return sorted(found, key=_slowest_last)
-
-
-def _slowest_last(test: str) -> tuple[bool, str]:
-    return test.startswith(_SLOWEST), test
+    return sorted(test.relative_to(ROOT).as_posix() for test in (ROOT / folder).glob("test_*.py"))
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The ids of a room's tests in their order, which of them run which lines of which files, and a time limit."""
+    """How long each of a room's tests takes, by its id, and which of them run which lines of which files."""
 
-    tests: list[str]
+    seconds: dict[str, float]
     lines: dict[str, dict[str, list[str]]]
-    timeout: float
+
+    def quickest_first(self, tests: Iterable[str]) -> list[str]:
+        """Those of the file first that take the least, so that a mistake is soon noticed."""
+        kept = set(tests)
+        files: defaultdict[str, float] = defaultdict(float)
+        for test in kept:
+            files[_file(test)] += self.seconds[test]
+        return sorted(kept, key=lambda test: (files[_file(test)], _file(test), self.seconds[test], test))
+
+    def timeout(self, tests: list[str]) -> float:
+        """The seconds after which `tests` count as hanging."""
+        return SHORTEST_TIMEOUT_SECONDS + TIMEOUT_FACTOR * sum(self.seconds[test] for test in tests)
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
 
 
 def survives(copy: Path, python: str, tests: list[str], timeout: float) -> bool:
@@ -118,10 +127,8 @@ def measured(copy: Path, python: str, tests: list[str]) -> Room:
     """What the unchanged tests run. Raises `CalledProcessError` if one fails."""
     found = copy / "tests_of_lines.json"
     command = ["nice", python, "-m", "tests.support.tests_of_lines", str(found), *tests]
-    began = time.monotonic()
     subprocess.run(command, cwd=copy, env=_environment(copy), stdout=subprocess.DEVNULL, check=True)
-    took = time.monotonic() - began
-    return Room(timeout=max(SHORTEST_TIMEOUT_SECONDS, TIMEOUT_FACTOR * took), **json.loads(found.read_text()))
+    return Room(**json.loads(found.read_text()))
 
 
 def changed_lines(before: str, after: str) -> list[int]:
@@ -192,14 +199,13 @@ def main() -> int:
             room = rooms[tuple(room_tests(mutant.path))]
             lines = room.lines.get(mutant.path, {})
             running = {test for line in changed_lines(before, changed) for test in lines.get(str(line), ())}
-            first = sorted(running, key=_slowest_last)
-            others = [test for test in room.tests if test not in running]
+            parts = [room.quickest_first(tests) for tests in (running, room.seconds.keys() - running)]
             copy = copies.get()
             try:
                 if time.monotonic() > until:
                     return "not begun"
                 (copy / mutant.path).write_text(changed)
-                survived = all(survives(copy, python, tests, room.timeout) for tests in (first, others) if tests)
+                survived = all(survives(copy, python, tests, room.timeout(tests)) for tests in parts if tests)
             finally:
                 shutil.copy2(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,25 +17,26 @@ class EachTestItsContext:
 
     def __init__(self, measuring: coverage.Coverage) -> None:
         self._measuring = measuring
-        self.tests: list[str] = []
+        self.seconds: dict[str, float] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """See pytest."""
-        self.tests.append(item.nodeid)
         self._measuring.switch_context(item.nodeid)
+        began = time.monotonic()
         try:
             return (yield)
         finally:
+            self.seconds[item.nodeid] = time.monotonic() - began
             self._measuring.switch_context("")
 
 
 def main(output: Path, tests: list[str]) -> int:
     """Run `tests` in this process and write a JSON object. The exit status is pytest's.
 
-    tests  the ids of all, in their order
-    lines  file, then line, then the ids of the tests that ran it; none for a line that runs while a module is imported,
-           or in another process
+    seconds  how long each test takes, by its id
+    lines    file, then line, then the ids of the tests that ran it; none for a line that runs while a module is
+             imported, or in another process
     """
     measuring = coverage.Coverage(data_file=None, config_file=False, source_pkgs=PACKAGES)
     measuring.start()
@@ -48,7 +50,7 @@ def main(output: Path, tests: list[str]) -> int:
         }
         for name in data.measured_files()
     }
-    output.write_text(json.dumps({"tests": each.tests, "lines": lines}))
+    output.write_text(json.dumps({"seconds": each.seconds, "lines": lines}))
     return status
 
 
