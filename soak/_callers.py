@@ -38,6 +38,9 @@ class Sample:
     descriptors: int
     threads: int
 
+    def __str__(self) -> str:
+        return f"{self.resident:.1f} MiB, {self.descriptors} descriptors, {self.threads} threads"
+
     @classmethod
     def of(cls, child: Child) -> "Sample":
         process = psutil.Process(child.process.pid)
