@@ -124,10 +124,12 @@ def survives(copy: Path, python: str, tests: list[str], timeout: float) -> bool:
 
 
 def measured(copy: Path, python: str, tests: list[str]) -> Room:
-    """What the unchanged tests run. Raises `CalledProcessError` if one fails."""
+    """What the unchanged tests run. Raises `SystemExit` with what pytest printed if one fails."""
     found = copy / "tests_of_lines.json"
     command = ["nice", python, "-m", "tests.support.tests_of_lines", str(found), *tests]
-    subprocess.run(command, cwd=copy, env=_environment(copy), stdout=subprocess.DEVNULL, check=True)
+    done = subprocess.run(command, cwd=copy, env=_environment(copy), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"Mend these tests first: they fail without any change.\n{done.stdout}{done.stderr}")
     return Room(**json.loads(found.read_text()))
 
 
