@@ -591,10 +591,12 @@ class IdentityService:
         try:
             await self._store.remove(marked)
         except MappingChanged:
+            mapping = await self._read(marked.user)
+        else:
+            mapping = None
+        if mapping is None or not mapping.deleting:
             self._unfinished.discard(marked.user)
-            return await self._read(marked.user)
-        self._unfinished.discard(marked.user)
-        return None
+        return mapping
 
     async def _finish_interrupted(self, user: UserKey) -> None:
         mapping = await self._read(user)

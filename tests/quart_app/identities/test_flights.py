@@ -118,6 +118,22 @@ class TestDeletion:
 
         virtual_time.run(main())
 
+    def test_one_that_waits_for_another_request_ends_at_the_bound_of_its_flight(self) -> None:
+        async def main() -> float:
+            async with a_world() as world:
+                service = world.process(flight_seconds=40)
+                world.store.script("get", Gate())
+                creation = asyncio.create_task(service.get_or_create(ALICE))
+                await asyncio.sleep(0)
+                with pytest.raises(StoreUnavailable):
+                    await service.delete(ALICE)
+                ended = asyncio.get_running_loop().time()
+                await asyncio.gather(creation, return_exceptions=True)
+                assert world.store.counts["get"] == 1, "the deletion never had its turn"
+                return ended
+
+        assert virtual_time.run(main()) == 40
+
 
 class TestCreation:
     def test_a_mint_that_takes_longer_than_the_deadline_is_kept_and_the_repeat_finds_it(self) -> None:

@@ -22,10 +22,11 @@ from quart_app.identities import (
     TooManyFlights,
 )
 from quart_app.identities.reconciler import Reconciler, ReconcilerOptions
-from quart_app.identities.service import _Minted
+from quart_app.identities.service import _ROUNDS, _Minted
 from storage.guarded import GuardedStore
 from storage.mapping import (
     ExtensionLimitReached,
+    MappingChanged,
     MappingExists,
     MappingUnreadable,
     StoreError,
@@ -620,6 +621,43 @@ class TestDeletion:
         await deleting
         assert world.acs.live == {second.acs_user_id} == {world.mapped()}
 
+    async def test_it_gives_up_in_the_end_when_the_mapping_never_holds_still(
+        self, world: World, service: IdentityService
+    ) -> None:
+        identity = (await service.get_or_create(ALICE)).acs_user_id
+        world.store.script("change", FailBefore(MappingChanged()), None)
+        with pytest.raises(StoreUnavailable):
+            await service.delete(ALICE)
+        assert world.store.counts["change"] == _ROUNDS
+        assert world.acs.live == {identity} == {world.mapped()}
+
+    async def test_nor_does_the_background_go_on_for_ever(self, world: World) -> None:
+        service = world.process(reconciler=ReconcilerOptions(first_pause=3600))
+        await service.get_or_create(ALICE)
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        with pytest.raises(AcsUnavailable):
+            await service.delete(ALICE)
+        world.store.script("remove", FailBefore(MappingChanged()), None)
+        assert await service.reconcile() == 1
+        assert world.store.counts["remove"] == _ROUNDS
+        world.store.clear()
+        assert await service.reconcile() == 0
+        assert world.mapped() is None
+
+    async def test_a_deletion_whose_mapping_was_changed_and_can_not_be_read_again_stays_unfinished(
+        self, world: World
+    ) -> None:
+        service = world.process(reconciler=ReconcilerOptions(first_pause=3600))
+        await service.get_or_create(ALICE)
+        world.store.script("get", passing())
+        world.store.script("get", FailBefore(StoreUnavailable()))
+        world.store.script("remove", FailBefore(MappingChanged()))
+        with pytest.raises(StoreUnavailable):
+            await service.delete(ALICE)
+        assert service.unfinished_deletions == 1
+        assert await service.reconcile() == 0
+        assert world.mapped() is None
+
     async def test_creation_and_deletion_of_one_user_follow_one_another(
         self, world: World, service: IdentityService
     ) -> None:
@@ -794,6 +832,24 @@ class TestTokens:
             await one.issue_token(ALICE)
         assert world.acs.counts["issue_token"] == 2
 
+    async def test_it_gives_up_in_the_end_when_the_identity_is_replaced_each_time(self, world: World) -> None:
+        service, other = world.process(), world.process()
+        await service.get_or_create(ALICE)
+        issue = world.acs.issue_token
+        times = 0
+
+        async def replaced_just_before(acs_user_id: str, request: object = None) -> object:
+            nonlocal times
+            times += 1
+            await other.delete(ALICE)
+            await other.get_or_create(ALICE)
+            return await issue(acs_user_id)
+
+        world.acs.issue_token = replaced_just_before  # type: ignore[method-assign,assignment]
+        with pytest.raises(StoreUnavailable):
+            await service.issue_token(ALICE)
+        assert times == _ROUNDS
+
     async def test_acs_trouble_is_passed_on_and_the_mapping_stays_remembered(
         self, world: World, service: IdentityService
     ) -> None:
@@ -857,6 +913,22 @@ class TestSettler:
                 assert world.acs.live == {world.mapped()}
 
         virtual_time.run(main())
+
+    async def test_what_a_request_settled_meanwhile_is_not_settled_once_more(self, world: World) -> None:
+        service = world.process(reconciler=ReconcilerOptions(first_pause=3600))
+        for user in (ALICE, BOB):
+            world.store.script("create", FailBefore(StoreUnavailable()))
+            with pytest.raises(StoreUnavailable):
+                await service.get_or_create(user)
+        world.store.script("get", gate := Gate())
+        reconciling = asyncio.create_task(service.reconcile())
+        await gate.reached.wait()
+        await service.get_or_create(BOB)
+        world.store.counts.clear()
+        gate.opened.set()
+        assert await reconciling == 0
+        assert world.store.counts["create"] == 1, "only the first user's mapping was still to be made"
+        assert world.acs.live == {world.mapped(), world.mapped(BOB)}
 
     async def test_one_users_trouble_does_not_keep_the_others_from_being_settled(
         self, world: World, service: IdentityService
@@ -972,6 +1044,50 @@ class TestUnreadableMappings:
             with pytest.raises(MappingUnreadable):
                 await service.find(ALICE)
             assert service.without_seal_key == count
+
+    async def test_so_many_are_counted_and_no_more(
+        self, world: World, service: IdentityService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("quart_app.identities.service._NOTED_AT_MOST", 2)
+        for user in (ALICE, BOB, CAROL):
+            world.stored.unreadable[user] = dataclasses.replace(DAMAGED, user=user, reason=Unreadable.SEAL_KEY_NOT_HELD)
+            with pytest.raises(MappingUnreadable):
+                await service.find(user)
+        assert service.without_seal_key == 2
+
+    @pytest.mark.parametrize("reason", [Unreadable.SEAL_KEY_NOT_HELD, DAMAGED.reason])
+    async def test_one_that_names_no_user_is_reported_and_not_counted(
+        self, world: World, service: IdentityService, reason: Unreadable
+    ) -> None:
+        world.stored.unreadable[ALICE] = dataclasses.replace(DAMAGED, user=None, reason=reason)
+        with pytest.raises(MappingUnreadable):
+            await service.find(ALICE)
+        assert service.without_seal_key == 0
+
+    async def test_deleting_gives_up_in_the_end_when_it_never_holds_still(
+        self, world: World, service: IdentityService
+    ) -> None:
+        world.stored.unreadable[ALICE] = DAMAGED
+        world.store.script("remove", FailBefore(MappingChanged()), None)
+        with pytest.raises(StoreUnavailable):
+            await service.delete(ALICE)
+        assert world.store.counts["remove"] == _ROUNDS
+
+    async def test_an_unsealed_mapping_that_was_replaced_meanwhile_is_not_removed(
+        self, world: World, service: IdentityService
+    ) -> None:
+        bobs = (await service.get_or_create(BOB)).acs_user_id
+        mapping = await world.stored.create(ALICE, bobs)
+        unsealed = world.stored.stored[ALICE] = dataclasses.replace(mapping, unsealed=True, deleting=True)
+        world.store.script("remove", gate := Gate())
+        creation = asyncio.create_task(service.get_or_create(ALICE))
+        await gate.reached.wait()
+        world.stored.stored[ALICE] = dataclasses.replace(
+            unsealed, acs_user_id=acs_id("own_9"), version="another", unsealed=False, deleting=False
+        )
+        gate.opened.set()
+        assert await creation == Identity(acs_id("own_9"), created=False)
+        assert (service.orphans, bobs in world.acs.live) == (0, True)
 
     @pytest.mark.parametrize("deleting", [False, True])
     async def test_no_identity_is_deleted_on_the_word_of_an_unsealed_mapping(
