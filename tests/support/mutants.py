@@ -30,7 +30,7 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("quart_app", "storage", "upstream")
-SHORTEST_TIMEOUT_SECONDS = 60.0
+SHORTEST_TIMEOUT_SECONDS = 20.0
 TIMEOUT_FACTOR = 5.0
 """Tests may take so many times as long with a change as they took without, on a busy machine too."""
 _ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"
@@ -100,23 +100,30 @@ class Room:
             files[_file(test)] += self.seconds[test]
         return sorted(kept, key=lambda test: (files[_file(test)], _file(test), self.seconds[test], test))
 
-    def timeout(self, tests: list[str]) -> float:
-        """The seconds after which `tests` count as hanging."""
-        return SHORTEST_TIMEOUT_SECONDS + TIMEOUT_FACTOR * sum(self.seconds[test] for test in tests)
+    def timeouts(self, tests: list[str]) -> tuple[float, float]:
+        """The seconds after which one of `tests` counts as hanging, and after which they do together."""
+        seconds = [self.seconds[test] for test in tests]
+        each, all_together = max(seconds), sum(seconds)
+        return (
+            SHORTEST_TIMEOUT_SECONDS + TIMEOUT_FACTOR * each,
+            SHORTEST_TIMEOUT_SECONDS + TIMEOUT_FACTOR * all_together,
+        )
 
 
 def _file(test: str) -> str:
     return test.partition("::")[0]
 
 
-def survives(copy: Path, python: str, tests: list[str], timeout: float) -> bool:
-    """Whether all tests pass in the copy; what does not end within `timeout` seconds is noticed."""
+def survives(copy: Path, python: str, tests: list[str], timeouts: tuple[float, float]) -> bool:
+    """Whether all tests pass in the copy; what hangs is noticed (see `Room.timeouts`)."""
+    each, all_together = timeouts
     listed = copy / "tests.txt"
     listed.write_text("\n".join(tests))
     command = ["nice", python, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", f"@{listed}"]
+    command += ["-o", f"faulthandler_timeout={each}", "-o", "faulthandler_exit_on_timeout=true"]
     try:
         done = subprocess.run(
-            command, cwd=copy, env=_environment(copy), capture_output=True, timeout=timeout, check=False
+            command, cwd=copy, env=_environment(copy), capture_output=True, timeout=all_together, check=False
         )
     except subprocess.TimeoutExpired:
         return False
@@ -207,7 +214,7 @@ def main() -> int:
                 if time.monotonic() > until:
                     return "not begun"
                 (copy / mutant.path).write_text(changed)
-                survived = all(survives(copy, python, tests, room.timeout(tests)) for tests in parts if tests)
+                survived = all(survives(copy, python, tests, room.timeouts(tests)) for tests in parts if tests)
             finally:
                 shutil.copy2(ROOT / mutant.path, copy / mutant.path)
                 copies.put(copy)
