@@ -1,7 +1,8 @@
 """Changes the code in one place at a time and asks its own room's tests whether they notice: `make mutants`.
 
 The changes are cosmic-ray's (https://cosmic-ray.readthedocs.io), which is in an environment of its own. Each is made in
-a copy of the checkout. Left out are changes of `|`, which here stands in type annotations and fails on import.
+a copy of the checkout. Left out are changes of `|`, which here stands in type annotations and fails on import, and what
+says only how a value may be made or used: `frozen` and `slots` of a dataclass, `*` for `/` in a signature.
 
 The tests that run a changed line come first; only what they don't notice is tried by the whole room.
 """
@@ -70,10 +71,33 @@ def mutated(mutant: Mutant) -> str | None:
     except AttributeError:
         return None  # cosmic-ray can't replace an exception whose name has a dot
     try:
-        same = changed is None or ast.dump(ast.parse(changed)) == ast.dump(ast.parse(text))
+        same = changed is None or _meaning(changed) == _meaning(text)
     except SyntaxError:
         return None
     return None if same else changed
+
+
+class _Meaning(ast.NodeTransformer):
+    """Takes out what makes no difference to a program that is right."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Take out `frozen` and `slots` of a dataclass."""
+        if isinstance(node.func, ast.Name) and node.func.id == "dataclass":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("frozen", "slots")]
+        return self.generic_visit(node)
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        """Take out which arguments have to be named, and which must not be."""
+        without = len(node.posonlyargs) + len(node.args) - len(node.defaults)
+        defaults: list[ast.expr | None] = [*[None] * without, *node.defaults, *node.kw_defaults]
+        node.kwonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.posonlyargs, node.args, node.defaults, node.kw_defaults = [], [], [], defaults
+        return self.generic_visit(node)
+
+
+def _meaning(program: str) -> str:
+    """Raises `SyntaxError`."""
+    return ast.dump(_Meaning().visit(ast.parse(program)))
 
 
 def room_tests(path: str) -> list[str]:
