@@ -1,6 +1,7 @@
 """How a service starts while what it needs is not there yet, and how it stops, mostly by real processes and signals."""
 
 import asyncio
+import gc
 import signal
 import sys
 import time
@@ -170,6 +171,30 @@ async def test_a_signal_between_two_tries_ends_the_start() -> None:
     assert tries == 1
     await asyncio.sleep(0)  # what was cancelled ends
     assert "wait before the next try" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_an_error_of_a_try_that_a_signal_ended_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    gc.collect()  # what other tests left
+    caplog.clear()
+    stopping = Stopping(PATIENCE_SECONDS)
+
+    @asynccontextmanager
+    async def failing_when_cancelled() -> AsyncIterator[Quart]:
+        stopping.signalled.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise StoreUnavailable from None
+        yield Quart(__name__)
+
+    def no_trouble() -> None:
+        raise AssertionError
+
+    async with AsyncExitStack() as stack:
+        app = await opened(failing_when_cancelled, stack, stopping, no_trouble, seconds=PATIENCE_SECONDS)
+    gc.collect()  # an error that nobody looked at would be reported now
+    assert app is None
+    assert caplog.records == []
 
 
 async def test_while_the_service_starts_a_websocket_is_told_to_come_back() -> None:
