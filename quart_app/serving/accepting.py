@@ -53,7 +53,7 @@ class _Listener(asyncio.AbstractServer):
         self._loop = loop
         self._protocol_factory = protocol_factory
         self._listening = listening
-        self._opening: set[asyncio.Task[Any]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
         self._resuming: asyncio.TimerHandle | None = None
         listening.setblocking(False)
         listening.listen(backlog)
@@ -101,13 +101,13 @@ class _Listener(asyncio.AbstractServer):
                 self._resuming = self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
             connection.setblocking(False)
-            opening = self._loop.create_task(
-                self._loop.connect_accepted_socket(self._protocol_factory, connection), name="open a connection"
-            )
+            opening = self._loop.create_task(self._open(connection), name="open a connection")
             self._opening.add(opening)
-            opening.add_done_callback(self._opened)
+            opening.add_done_callback(self._opening.discard)
 
-    def _opened(self, opening: asyncio.Task[Any]) -> None:
-        self._opening.discard(opening)
-        if not opening.cancelled() and (error := opening.exception()) is not None:
+    async def _open(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol_factory, connection)
+        except Exception as error:
+            connection.close()
             logger.debug("a connection ended as it was opened: %s", type(error).__name__)

@@ -285,9 +285,7 @@ class GraphSettings(Group):
         validation_alias=_named("GRAPH_EXTENSION_NAME", "Graph__ExtensionName"),
     )
     seal_keys: Annotated[SecretStr, AfterValidator(check_seal_keys)] | None = None
-    accept_unsealed_until: Annotated[date, BeforeValidator(parse_date), AfterValidator(check_within_90_days)] | None = (
-        None
-    )
+    accept_unsealed_until: Annotated[date, _parsed(parse_date), AfterValidator(check_within_90_days)] | None = None
 
 
 NO_SEAL_KEYS = (

@@ -115,8 +115,6 @@ def _shown(value: object) -> str:
             return ",".join(value)
         case bool():
             return str(value).lower()
-        case None:
-            return ""
         case _:
             return str(value)
 

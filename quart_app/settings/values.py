@@ -157,9 +157,7 @@ def check_seal_keys(value: SecretStr) -> SecretStr:
     return value
 
 
-def parse_date(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+def parse_date(value: str) -> date:
     try:
         return datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:

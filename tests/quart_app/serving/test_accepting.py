@@ -2,14 +2,18 @@
 
 import asyncio
 import errno
+import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from local_azure.certificates import LocalAuthority
 from quart_app.serving import accepting
 from quart_app.serving.accepting import AT_ONCE, AcceptingLoop
 
@@ -44,12 +48,15 @@ def clients(address: Any, count: int) -> Iterator[list[socket.socket]]:
         yield made
 
 
-async def listening(accepted: list[asyncio.Transport]) -> tuple[asyncio.AbstractServer, Any]:
+async def listening(
+    accepted: list[asyncio.Transport], protocol: Callable[[], asyncio.Protocol] | None = None
+) -> tuple[asyncio.AbstractServer, Any]:
     bound = socket.socket()
     bound.bind(("127.0.0.1", 0))
     address = bound.getsockname()
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: _Accepted(accepted), sock=bound, backlog=2 * AT_ONCE), address
+    made = protocol or (lambda: _Accepted(accepted))
+    return await loop.create_server(made, sock=bound, backlog=2 * AT_ONCE), address
 
 
 async def received(client: socket.socket) -> bytes:
@@ -129,3 +136,71 @@ def test_without_descriptors_it_pauses_says_so_and_goes_on(
     assert [record.getMessage() for record in caplog.records] == [
         "no connection can be accepted for 0.01 s: Too many open files"
     ] * 2
+
+
+def test_a_connection_whose_protocol_fails_ends_is_told_and_the_next_one_is_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "quart_app.serving.accepting")
+
+    async def main() -> None:
+        accepted: list[asyncio.Transport] = []
+        failures = [RuntimeError("something of the caller's")]
+
+        def protocol() -> asyncio.Protocol:
+            if failures:
+                raise failures.pop()
+            return _Accepted(accepted)
+
+        server, address = await listening(accepted, protocol)
+        for said in (b"", b"good day"):
+            with clients(address, 1) as (client,):
+                assert await received(client) == said
+        accepted[0].abort()
+        server.close()
+
+    on_the_accepting_loop(main)
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "quart_app.serving.accepting"]
+    assert told == "a connection ended as it was opened: RuntimeError"
+
+
+def test_the_server_knows_its_loop_and_is_run_by_nobody_else() -> None:
+    async def main() -> None:
+        server, _ = await listening([])
+        assert server.get_loop() is asyncio.get_running_loop()
+        with pytest.raises(NotImplementedError):
+            await server.serve_forever()
+        assert server.is_serving()
+        server.close()
+
+    on_the_accepting_loop(main)
+
+
+def test_a_host_and_port_instead_of_a_socket_are_listened_on_too() -> None:
+    async def main() -> None:
+        accepted: list[asyncio.Transport] = []
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Accepted(accepted), "127.0.0.1", 0)
+        with clients(server.sockets[0].getsockname(), 1) as (client,):
+            assert await received(client) == b"good day"
+        server.close()
+
+    on_the_accepting_loop(main)
+
+
+def test_a_socket_with_tls_speaks_tls(state_directory: Path) -> None:
+    context = LocalAuthority(state_directory).server_context()
+
+    async def main() -> None:
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        host, port = bound.getsockname()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Accepted([]), sock=bound, ssl=context)
+        trust = ssl.create_default_context()
+        reader, writer = await asyncio.open_connection(host, port, ssl=trust, server_hostname="localhost")
+        assert await reader.readexactly(len(b"good day")) == b"good day"
+        writer.close()
+        server.close()
+
+    on_the_accepting_loop(main)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import signal
+import socket
 import sys
 import weakref
 from collections import deque
@@ -18,7 +19,10 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.port_choice import free_port
 from local_azure.service_process import ServiceProcess
-from quart_app.serving.server import _spare_the_garbage_collector
+from quart_app.serving import server
+from quart_app.serving.server import StartUpFailed, _bind, _drained, _Server, _spare_the_garbage_collector
+from quart_app.serving.stopping import Stopping
+from quart_app.settings import ServerSettings
 from quart_app.web.limits import BUSY_RETRY_AFTER_SECONDS
 from tests.support.service_process import PATIENCE_SECONDS, environment_for, not_accepting, serving, stopped
 
@@ -229,6 +233,69 @@ async def test_the_port_is_the_one_that_is_set(environment: dict[str, str]) -> N
     environment["PORT"] = str(port)
     async with serving(environment), aiohttp.ClientSession() as session:
         assert await status_of(session, f"http://127.0.0.1:{port}/health/live") == 200
+
+
+def test_on_windows_too_a_port_is_taken_by_one_service_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    settings = ServerSettings.model_validate({"host": "127.0.0.1", "port": free_port()})
+    with _bind(settings), pytest.raises(StartUpFailed, match=f"Port {settings.port} is taken by another program"):
+        _bind(settings)
+
+
+async def test_a_start_that_is_given_up_is_not_listening_any_more() -> None:
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    address = bound.getsockname()
+    starting = _Server(bound, 0, DRAIN_SECONDS, Stopping(PATIENCE_SECONDS))
+    starting.cut()  # nothing to stop yet
+    starting.listen()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await is_listened_on(address):
+            pass
+        starting.cut()
+        assert starting._serving is not None
+        await asyncio.wait({starting._serving})
+        assert not await is_listened_on(address)
+
+
+async def is_listened_on(address: tuple[str, int]) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(*address)
+    except ConnectionRefusedError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+@pytest.mark.parametrize("reaction", ["ends", "fails", "goes on"])
+async def test_at_the_end_of_the_drain_time_serving_is_cut_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reaction: str
+) -> None:
+    monkeypatch.setattr(server, "_CANCEL_SECONDS", 0.01)
+    gc.collect()  # what other tests left
+    caplog.clear()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            if reaction == "ends":
+                raise
+            if reaction == "fails":
+                raise ConnectionResetError from None
+            await over.wait()
+
+    serving = asyncio.create_task(serve())
+    await _drained(serving, 0)
+    assert serving.done() is (reaction != "goes on")
+    over.set()
+    await asyncio.wait({serving})
+    del serving
+    gc.collect()  # an error that nobody looked at would be reported now
+    assert [record.getMessage() for record in caplog.records] == [
+        "connections were still open at the end of the drain time; they are cut"
+    ]
 
 
 @pytest.mark.parametrize(("scopes", "told"), [("chat,voip", 1), ("voip", 0)])

@@ -1,17 +1,25 @@
-"""How a service starts while what it needs is not there yet, and how it stops: real processes and signals."""
+"""How a service starts while what it needs is not there yet, and how it stops, mostly by real processes and signals."""
 
 import asyncio
+import gc
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from quart import Quart
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.service_process import ServiceProcess
+from quart_app.serving.starting import Front, opened
+from quart_app.serving.stopping import Stopping
+from storage.mapping import StoreUnavailable
 from tests.support.service_process import BRIEFLY_STARTED, PATIENCE_SECONDS, environment_for, serving, stopped
 
 
@@ -144,6 +152,59 @@ async def test_a_signal_during_the_start_ends_it_within_a_second(
     assert status == 0
     assert "Traceback" not in log
     assert took < 30  # a second, on a machine that does nothing else; a start is tried for 60 s
+
+
+async def test_a_signal_between_two_tries_ends_the_start() -> None:
+    tries = 0
+    stopping = Stopping(PATIENCE_SECONDS)
+
+    @asynccontextmanager
+    async def in_trouble() -> AsyncIterator[Quart]:
+        nonlocal tries
+        tries += 1
+        raise StoreUnavailable
+        yield
+
+    async with AsyncExitStack() as stack:
+        app = await opened(in_trouble, stack, stopping, stopping.signalled.set, seconds=PATIENCE_SECONDS)
+    assert app is None
+    assert tries == 1
+    await asyncio.sleep(0)  # what was cancelled ends
+    assert "wait before the next try" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_an_error_of_a_try_that_a_signal_ended_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    gc.collect()  # what other tests left
+    caplog.clear()
+    stopping = Stopping(PATIENCE_SECONDS)
+
+    @asynccontextmanager
+    async def failing_when_cancelled() -> AsyncIterator[Quart]:
+        stopping.signalled.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise StoreUnavailable from None
+        yield Quart(__name__)
+
+    def no_trouble() -> None:
+        raise AssertionError
+
+    async with AsyncExitStack() as stack:
+        app = await opened(failing_when_cancelled, stack, stopping, no_trouble, seconds=PATIENCE_SECONDS)
+    gc.collect()  # an error that nobody looked at would be reported now
+    assert app is None
+    assert caplog.records == []
+
+
+async def test_while_the_service_starts_a_websocket_is_told_to_come_back() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await Front()({"type": "websocket", "path": "/"}, None, send)
+    assert sent == [{"type": "websocket.close", "code": 1013, "reason": None}]  # 1013: "Try Again Later"
 
 
 HELD_UP = """

@@ -1,7 +1,9 @@
-"""What each setting must look like: what is accepted works, and what can't work is refused in one sentence of ours."""
+"""What each setting must look like, and which of them go together: what is accepted works, and what can't work is
+refused in one sentence of ours."""
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from azure.monitor.opentelemetry.exporter._connection_string_parser import ConnectionStringParser
@@ -12,6 +14,7 @@ from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.settings import GROUPS, AcsConnectionString, InvalidSettings, Settings, is_secret, load_settings
 from quart_app.settings import variable_name as name_of
 from tests.quart_app.test_settings import GOOD, TENANT
+from tests.support.certificates import write_certificate
 
 ACS = "https://contoso.communication.azure.com"
 KEY = "c2VjcmV0LWtleQ=="
@@ -203,6 +206,51 @@ def test_a_value_that_cannot_work_is_refused_in_one_sentence(
     assert told.startswith(name)
     assert words in told
     assert KEY not in told
+
+
+SEALED = {"STORAGE_BACKEND": "graph", "GRAPH_SEAL_KEYS": "a2V5IGtleSBrZXkga2V5IGtleSBrZXkga2V5IGtleSE="}
+OF_GRAPH = (
+    "STORAGE_BACKEND=graph needs exactly one of ENTRA_CLIENT_SECRET, ENTRA_CLIENT_CERTIFICATE_PATH, "
+    "ENTRA_MANAGED_IDENTITY_CLIENT_ID."
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (SEALED, OF_GRAPH),
+        ({**SEALED, "ENTRA_CLIENT_SECRET": "hush", "ENTRA_MANAGED_IDENTITY_CLIENT_ID": TENANT}, OF_GRAPH),
+        (
+            {"STORAGE_BACKEND": "cosmos", "COSMOS_KEY": KEY},
+            "STORAGE_BACKEND=cosmos needs COSMOS_ENDPOINT, such as https://NAME.documents.azure.com.",
+        ),
+        (
+            {"COSMOS_CREATE_IF_MISSING": "true"},
+            "COSMOS_CREATE_IF_MISSING is only for ENVIRONMENT=development; elsewhere, deploy the container.",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_told_in_one_sentence(
+    environment: pytest.MonkeyPatch, given: dict[str, str], sentence: str
+) -> None:
+    for name, value in given.items():
+        environment.setenv(name, value)
+    assert faults() == [sentence]
+
+
+def test_a_secret_and_a_certificate_are_one_too_many(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("ENTRA_CLIENT_SECRET", "hush")
+    environment.setenv("ENTRA_CLIENT_CERTIFICATE_PATH", str(write_certificate(tmp_path / "client.pem")))
+    assert faults() == ["Set only one of ENTRA_CLIENT_SECRET and ENTRA_CLIENT_CERTIFICATE_PATH."]
+
+
+def test_what_follows_from_a_malformed_registration_is_not_told_too(environment: pytest.MonkeyPatch) -> None:
+    for name, value in {"OIDC_ISSUER": "https://id.example.com", "OIDC_AUDIENCE": "api"}.items():
+        environment.setenv(name, value)
+    environment.setenv("OIDC_REQUIRED_SCOPE", "call")
+    environment.setenv("ENTRA_TENANT_ID", "contoso.onmicrosoft.com")
+    (told,) = faults()
+    assert told.startswith("ENTRA_TENANT_ID: must be a GUID")
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,14 @@ def test_the_csharp_samples_scopes_are_understood(environment: pytest.MonkeyPatc
     assert load_settings(None).acs.token_scopes == ("voip",)
 
 
+def test_a_list_that_is_also_given_whole_is_told_and_not_joined(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CommunicationServices__Scopes", "chat")
+    environment.setenv("CommunicationServices__Scopes__0", "voip")
+    (told,) = faults()
+    assert told.startswith("CommunicationServices__Scopes__0 ")
+    assert told.endswith("means nothing here; leave it out.")
+
+
 def test_a_wrong_scope_of_the_csharp_sample_is_told_by_our_name(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("CommunicationServices__Scopes__0", "fly")
     assert faults() == [

@@ -17,8 +17,9 @@ from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.monitor import Ingestion, Row
 from quart_app.app import create_app
-from quart_app.settings import Environment, Settings, load_settings
+from quart_app.settings import Environment, Settings, TelemetrySettings, load_settings
 from quart_app.telemetry.logs import configure_logging
+from quart_app.telemetry.opening import open_telemetry
 from quart_app.telemetry.opentelemetry import azure_monitor, exporting
 from quart_app.telemetry.served_request import ServedRequest
 from tests.quart_app.conftest import Bearer
@@ -203,6 +204,17 @@ async def test_the_exporter_sends_nothing_about_itself(
     await a_busy_hour(settings, ingestion, local_azure, bearer)
     foreign = {row.columns["name"] for row in ingestion.table("customMetrics")}
     assert {name for name in foreign if not name.startswith(("acs_auth.", "http.server.request.duration"))} == set()
+
+
+async def test_a_connection_string_is_enough_for_telemetry_to_be_sent(ingestion: Ingestion) -> None:
+    settings = TelemetrySettings.model_validate({"applicationinsights_connection_string": connection_string(ingestion)})
+    async with open_telemetry(settings, {}) as told:
+        told.minted()
+        with told.serving(ServedRequest("GET", "request-1"), []):
+            pass
+    (request,) = ingestion.table("requests")
+    assert request.dimensions["acs_auth.request_id"] == "request-1"
+    assert "acs_auth.identities.minted" in {row.columns["name"] for row in ingestion.table("customMetrics")}
 
 
 REFUSALS = {

@@ -1,6 +1,7 @@
 """Log lines go out in order while somebody reads, and hold up nobody while nobody does."""
 
 import os
+import pty
 import select
 import threading
 from collections.abc import Iterator
@@ -70,6 +71,16 @@ def test_where_nobody_can_tell_whether_the_reader_keeps_up_every_line_is_queued(
         stream.write(f"{number}\n")
     assert read_all(pipe[0], b"9\n").split() == [str(number).encode() for number in range(10)]
     assert stream.drain(30)
+
+
+def test_it_knows_whether_a_person_reads(pipe: tuple[int, int]) -> None:
+    controlling, terminal = pty.openpty()
+    try:
+        assert LogStream(terminal).isatty()
+    finally:
+        os.close(controlling)
+        os.close(terminal)
+    assert not LogStream(pipe[1]).isatty()
 
 
 def test_a_long_line_is_written_whole(pipe: tuple[int, int]) -> None:

@@ -14,10 +14,12 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.app import create_app
-from quart_app.settings import Environment, load_settings
+from quart_app.auth.caller import Caller
+from quart_app.settings import DoorName, Environment, load_settings
 from quart_app.telemetry.instruments import Telemetry
 from quart_app.telemetry.logs import configure_logging
 from quart_app.telemetry.pseudonyms import Pseudonyms
+from quart_app.telemetry.served_request import ServedRequest, serving
 from quart_app.web.observation import identify_requests, observing
 from quart_app.web.readiness import Readiness
 from storage.mapping import StoreUnavailable, UserKey
@@ -133,6 +135,34 @@ async def test_in_development_lines_are_for_people(written: io.StringIO, client:
 def test_what_a_call_adds_to_a_line_is_written(written: io.StringIO) -> None:
     logging.getLogger("quart_app.x").warning("told", extra={"operation": "create_identity"})
     assert json.loads(written.getvalue())["operation"] == "create_identity"
+
+
+def test_a_line_names_the_request_that_it_is_written_for_and_the_user_once_known(written: io.StringIO) -> None:
+    served = ServedRequest("GET", "request-1")
+    with serving(served):
+        logging.getLogger("quart_app.x").warning("before the token is verified")
+        served.user = "0123456789abcdef"
+        logging.getLogger("quart_app.x").warning("after it")
+    logging.getLogger("quart_app.x").warning("for no request")
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [(line.get("request_id"), line.get("user", "nobody")) for line in lines] == [
+        ("request-1", "nobody"),
+        ("request-1", "0123456789abcdef"),
+        (None, "nobody"),
+    ]
+
+
+def test_callers_outside_of_a_request_are_noted_nowhere_and_are_no_error() -> None:
+    served = ServedRequest("GET", "request-1")
+    caller = Caller(UserKey("tenant", "alex"), access_token="", expires_at=0)
+    pseudonyms, telemetry = Pseudonyms("key"), Telemetry()
+    telemetry.came_by(DoorName.ENTRA)
+    pseudonyms.note(caller)
+    with serving(served):
+        assert (served.door, served.user) == (None, None)
+        telemetry.came_by(DoorName.ENTRA)
+        pseudonyms.note(caller)
+    assert (served.door, served.user) == ("entra", pseudonyms.of(caller.user))
 
 
 def test_libraries_that_log_urls_are_kept_quiet(written: io.StringIO) -> None:

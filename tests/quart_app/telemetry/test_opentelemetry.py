@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 from quart import Quart
 from quart.typing import TestClientProtocol as Client
@@ -51,12 +51,12 @@ class OnlyCalls(Sampler):
 
 
 class Collected:
-    """Spans and metrics in memory."""
+    """Spans and metrics in memory. `sampler` decides on what has no parent, `calls` on what a sampled request calls."""
 
-    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
+    def __init__(self, sampler: Sampler = ALWAYS_ON, calls: Sampler = ALWAYS_ON) -> None:
         self._spans = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
-        tracers = TracerProvider(ParentBased(sampler), shutdown_on_exit=False)
+        tracers = TracerProvider(ParentBased(sampler, local_parent_sampled=calls), shutdown_on_exit=False)
         tracers.add_span_processor(SimpleSpanProcessor(self._spans))
         self._meters = MeterProvider([self._reader], shutdown_on_exit=False)
         self.telemetry = OpenTelemetry(tracers, self._meters)
@@ -197,6 +197,17 @@ async def test_a_request_that_is_not_sampled_is_counted_with_its_calls_and_has_n
     collected.close()
 
 
+async def test_a_call_that_is_not_sampled_though_its_request_is_is_counted_and_harms_nothing(
+    settings: Settings, bearer: Bearer
+) -> None:
+    collected = Collected(calls=ALWAYS_OFF)
+    async with create_app(settings, collected.telemetry) as app:
+        assert (await app.test_client().post("/api/user", headers=bearer("alex"))).status_code == 201
+    assert [span.name for span in collected.spans] == ["POST /api/user"]
+    assert collected.total("acs_auth.upstream.duration", upstream="acs", operation="create_identity", outcome="ok") == 1
+    collected.close()
+
+
 def test_a_call_that_outlives_its_request_is_a_span_of_it(collected: Collected) -> None:
     measure = collected.telemetry.upstream("acs")
     with collected.telemetry.serving(ServedRequest("POST"), []):
@@ -330,6 +341,43 @@ async def test_throttles_retries_and_failures_are_counted_and_mark_their_span(
     assert (failed.attributes or {})["error.type"] == "AcsUnavailable"
     assert failed.status.status_code is StatusCode.ERROR
     assert failed.events == ()  # an exception event would quote its message
+
+
+@pytest.mark.parametrize(
+    ("upstream", "call"),
+    [("acs", ("acs", "create_identity")), ("store", ("graph", "create_extension")), ("entra", ("entra", "token"))],
+)
+async def test_every_answer_that_an_upstream_is_too_busy_counts_once_the_last_one_too(
+    upstream: str,
+    call: tuple[str, str],
+    local_azure: LocalAzure,
+    monkeypatch: pytest.MonkeyPatch,
+    bearer: Bearer,
+    collected: Collected,
+) -> None:
+    for name, value in {**local_azure.service_environment(), "STORAGE_BACKEND": "graph"}.items():
+        monkeypatch.setenv(name, value)
+    stand_in, wire_name = call
+    faults = getattr(local_azure, stand_in).faults
+    faults.script(wire_name, Fault(status=429, headers={"Retry-After": "0"}, times=None))
+    async with create_app(load_settings(None), collected.telemetry) as app:
+        assert (await app.test_client().post("/api/user", headers=bearer("alex"))).status_code == 503
+    assert collected.total("acs_auth.upstream.throttles", upstream=upstream) == faults.counts[wire_name] > 1
+    assert collected.total("acs_auth.upstream.throttles") == faults.counts[wire_name]
+
+
+async def test_an_orderly_refusal_is_told_and_is_no_failure_of_the_upstream(
+    client: Client, bearer: Bearer, collected: Collected, local_azure: LocalAzure
+) -> None:
+    await client.post("/api/user", headers=bearer("alex"))
+    refusal = {"error": {"code": "IdentityNotOwned", "message": "Provided identity doesn't belong to the resource."}}
+    local_azure.acs.faults.script("issue_access_token", Fault(status=401, body=refusal, times=None))
+    assert (await client.get("/api/token", headers=bearer("alex"))).status_code == 409
+    _, calls = children(collected, "GET /api/token")
+    (call,) = [each for each in calls if each.name == "acs issue_token"]
+    assert (call.attributes or {})["acs_auth.outcome"] == "refused"
+    assert (call.attributes or {})["acs_auth.error"] == (call.attributes or {})["error.type"]
+    assert call.status.status_code is StatusCode.UNSET
 
 
 @pytest.mark.parametrize("storage", ["sqlite", "graph"])

@@ -1,5 +1,6 @@
 """What `/` is, and what the console is told: the page itself is tested in a browser, by `make browser`."""
 
+import os
 import re
 
 import pytest
@@ -8,9 +9,13 @@ from quart.typing import TestClientProtocol as Client
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from local_azure.port_choice import free_port
 from quart_app.app import create_app
 from quart_app.settings import load_settings
+from quart_app.telemetry.served_request import MeasuredCall
+from quart_app.web.observation import server_timing
 from tests.quart_app.conftest import Bearer
+from tests.support.answers import error_of
 
 BROWSER_ACCEPT = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -71,6 +76,38 @@ async def test_the_console_is_told_where_users_sign_in_and_which_calls_there_are
     assert told["signIn"]["token"].startswith(local_azure.entra.url)
     assert "GET /api/token" in told["operations"]
     assert told["explains"] is True
+
+
+@pytest.mark.usefixtures("in_development")
+async def test_until_the_issuer_told_where_users_sign_in_the_console_is_not_told_either(
+    configured: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("ENTRA_", "TEAMS_"))]:
+        configured.delenv(name)
+    issuer = {"OIDC_ISSUER": f"https://localhost:{free_port()}", "OIDC_AUDIENCE": "api", "OIDC_REQUIRED_SCOPE": "call"}
+    for name, value in issuer.items():
+        configured.setenv(name, value)
+    async with create_app(load_settings(None)) as app:
+        client = app.test_client()
+        told = await (await client.get("/console/start.json")).get_json()
+        policy = (await client.get("/")).headers["Content-Security-Policy"]
+    assert told["signIn"] is None
+    assert "GET /api/token" in told["operations"]
+    assert policy.endswith("connect-src 'self'")
+
+
+@pytest.mark.usefixtures("in_development")
+@pytest.mark.parametrize("name", ["nothing.js", "index.html", "console", "..%2Fdocs.css"])
+async def test_the_console_has_no_other_files(client: Client, name: str) -> None:
+    assert await error_of(await client.get(f"/console/{name}")) == (404, "not_found")
+
+
+def test_a_call_that_still_runs_when_the_answer_begins_is_not_told() -> None:
+    finished = MeasuredCall("acs", "issue_token", seconds=0.0125, outcome="throttled", status=429, retries=2)
+    running = MeasuredCall("acs", "delete_identity")
+    assert server_timing([running, finished], 0.02) == (
+        'acs;desc="issue_token";dur=12.5;outcome=throttled;retries=2;status=429, total;dur=20.0'
+    )
 
 
 @pytest.mark.usefixtures("in_development")

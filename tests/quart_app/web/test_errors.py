@@ -3,12 +3,13 @@
 import asyncio
 import json
 import re
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from quart import Quart
+from quart import Blueprint, Quart, abort
 from quart.typing import TestClientProtocol as Client
 
 from local_azure.environment import LocalAzure
@@ -18,8 +19,11 @@ from quart_app.app import create_app
 from quart_app.auth.compact_jws import json_object
 from quart_app.settings import Settings, load_settings
 from quart_app.web import errors
+from quart_app.web.error_examples import example_of
 from quart_app.web.error_names import ErrorName, names_of
 from quart_app.web.errors import describe, register_error_handlers
+from quart_app.web.routes.description import Answer, describes
+from quart_app.web.routes.openapi import openapi_document
 from quart_app.web.stack_traces import stack_trace
 from storage.mapping import StoreError, StoreThrottled
 from tests.quart_app.conftest import Bearer
@@ -95,6 +99,38 @@ async def test_openapi_shows_of_each_status_an_answer_that_the_service_gives(cli
         jsonschema.validate(example, schema)
     refused = await client.get("/api/user", headers={"Authorization": "Bearer none"})
     assert schemas["Error401"]["examples"][0]["message"] == (await refused.get_json())["message"]
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.IM_A_TEAPOT, HTTPStatus.BAD_GATEWAY])
+async def test_a_status_of_the_framework_that_has_no_name_here_is_an_internal_error(status: HTTPStatus) -> None:
+    app = Quart(__name__)
+    register_error_handlers(app, "", told_more=False)
+
+    @app.get("/")
+    async def view() -> str:
+        abort(status)
+
+    answer = await app.test_client().get("/")
+    assert (answer.status_code, (await answer.get_json())["error"]) == (500, "internal_error")
+
+
+def test_openapi_describes_an_error_without_an_example_where_none_was_chosen() -> None:
+    app = Quart(__name__)
+    blueprint = Blueprint("room", __name__)
+
+    @blueprint.get("/")
+    @describes("A view", Answer(404, "Nothing there."), Answer(500, "Broken.", error=ErrorName.INTERNAL_ERROR))
+    async def view() -> str:
+        return ""
+
+    app.register_blueprint(blueprint)
+    document = openapi_document(app)
+    schemas, answers = document["components"]["schemas"], document["paths"]["/"]["get"]["responses"]
+    assert example_of(500) is example_of(404, ErrorName.STORAGE_FULL) is None
+    assert schemas["Error500"]["properties"]["error"]["enum"] == ["internal_error"]
+    assert "examples" not in schemas["Error500"]
+    assert "example" not in answers["500"]["content"]["application/json"]
+    assert schemas["Error404"]["examples"]
 
 
 async def test_an_error_while_describing_an_error_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,6 +271,26 @@ async def test_beyond_the_limit_a_known_caller_is_refused_before_anything_is_don
     assert (await first).status_code == 200
 
 
+async def test_a_caller_who_is_admitted_twice_has_one_place_and_whoever_is_not_counted_has_none() -> None:
+    app = Quart(__name__)
+    limit = ConcurrencyLimit(1)
+    app.asgi_app = limit(app.asgi_app)  # type: ignore[assignment,method-assign]
+    serving: list[int] = []
+
+    @app.get("/<path:path>")
+    async def view(path: str) -> str:
+        limit.admit()
+        limit.admit()
+        serving.append(limit.serving)
+        return ""
+
+    client = app.test_client()
+    for path in ("/api/user", "/health/live"):
+        assert (await client.get(path)).status_code == 200
+    assert serving == [1, 0]
+    assert limit.serving == 0
+
+
 async def test_of_a_crowd_so_many_are_refused_in_one_turn_of_the_event_loop() -> None:
     async def unreachable(*_: object) -> None:
         raise AssertionError

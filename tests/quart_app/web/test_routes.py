@@ -13,7 +13,9 @@ from quart.typing import TestClientProtocol as Client
 from local_azure.entra.directory import BROWSER
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from quart_app.app import create_app
 from quart_app.auth.guard import ACCESS
+from quart_app.settings import load_settings
 from tests.quart_app.conftest import Bearer
 from tests.support.answers import error_of
 
@@ -297,6 +299,23 @@ async def test_the_openapi_document_is_valid_and_describes_every_api_route(clien
     assert set(AUTHENTICATED) <= described
     flow = document["components"]["securitySchemes"]["entra"]["flows"]["authorizationCode"]
     assert flow["authorizationUrl"].endswith("/oauth2/v2.0/authorize")
+
+
+@pytest.mark.parametrize(("docs_client", "schemes"), [(None, ["entra", "token"]), (BROWSER.client_id, ["entra"])])
+async def test_the_docs_ask_for_a_token_by_hand_unless_they_can_sign_users_in(
+    configured: pytest.MonkeyPatch, docs_client: str | None, schemes: list[str]
+) -> None:
+    configured.delenv("DOCS_CLIENT_ID", raising=False)
+    if docs_client is not None:
+        configured.setenv("DOCS_CLIENT_ID", docs_client)
+    async with create_app(load_settings(None)) as app:
+        client = app.test_client()
+        of_the_page = await (await client.get("/docs/openapi.json")).get_json()
+        of_clients = await (await client.get("/openapi.json")).get_json()
+    for document, named in ((of_the_page, schemes), (of_clients, ["entra", "token"])):
+        validate(document)
+        assert list(document["components"]["securitySchemes"]) == named
+        assert [name for each in document["security"] for name in each] == named
 
 
 async def test_generated_clients_get_good_names_and_are_told_which_routes_are_older_names(client: Client) -> None:
