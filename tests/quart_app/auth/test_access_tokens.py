@@ -192,14 +192,15 @@ async def test_a_verified_token_is_remembered_until_it_expires_or_its_key_is_wit
         return really_decode(*arguments, **keywords)
 
     monkeypatch.setattr("quart_app.auth.registered_claims.jwt.decode", counting)
-    entra, clock = local_azure.entra, FakeClock(time.time())
+    entra = local_azure.entra
+    token = entra.access_token("alex", lifetime=600)
+    clock = FakeClock(time.time())  # not before the token's beginning, so in 600 seconds it is over
     for name, value in {**local_azure.service_environment(), "STORAGE_BACKEND": "sqlite"}.items():
         monkeypatch.setenv(name, value)
     (door,) = doors(load_settings(None))
     async with aiohttp.ClientSession() as session:
         keys = SigningKeys(session, door.discovery_urls[:1])
         validator = AccessTokenValidator([OpenDoor(door, keys)], clock)
-        token = entra.access_token("alex", lifetime=600)
         callers = [await validator.validate(token) for _ in range(10)]
         assert callers == [callers[0]] * 10
         assert verifications == 1
