@@ -538,6 +538,19 @@ async def test_what_answers_as_acs_never_does_is_told_with_its_status(
     assert found.startswith("It gave an unexpected answer (status 418). Check that the endpoint in ACS_CONNECTION_ST")
 
 
+async def test_what_cosmos_db_answers_is_told_with_what_its_support_finds_it_by(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["STORAGE_BACKEND"] = "cosmos"
+    odd = Fault(status=418, headers={"x-ms-activity-id": "0f0f0f0f-0001"}, times=None)
+    local_azure.cosmos.faults.script("read_item", odd)
+    result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 1
+    found = about(json.loads(result.stdout)["findings"], "mapping store")
+    assert found.startswith("The mapping store gave an unexpected answer (418")
+    assert "0f0f0f0f-0001" in found
+
+
 async def test_a_file_that_is_there_is_read_and_not_written(
     sqlite_store: MappingStore, environment: Environment, acs_auth: AcsAuth
 ) -> None:
@@ -618,13 +631,19 @@ EXPIRED = {
             "Entra ID is throttling requests. ",
         ),
         (
+            "entra",
+            "token",
+            Fault(reset=True, times=None),
+            "Entra ID is unavailable. Check ENTRA_AUTHORITY_HOST and the network.",
+        ),
+        (
             "graph",
             "get_me",
             Fault(status=418, body={"error": {"code": "Teapot", "message": "x"}}, times=None),
             "The mapping store gave an unexpected answer (418 Teapot). ",
         ),
     ],
-    ids=["the token is refused", "Entra ID is busy", "Microsoft Graph is odd"],
+    ids=["the token is refused", "Entra ID is busy", "Entra ID does not answer", "Microsoft Graph is odd"],
 )
 async def test_what_keeps_the_service_from_acting_for_a_user_is_told(
     stand_in: str,
