@@ -133,7 +133,8 @@ async def test_it_works_as_a_process_that_reads_a_pipe(local_azure: LocalAzure, 
 
 async def test_at_a_terminal_it_says_how_to_give_it_a_token(local_azure: LocalAzure, tmp_path: Path) -> None:
     """A terminal would show the token, and cut it off."""
-    status, out, err = await acs_auth_at_terminal(environment_for(local_azure, tmp_path), "x\n", "explain-token")
+    typed = "x\n\x04"  # a line, and the end of the input
+    status, out, err = await acs_auth_at_terminal(environment_for(local_azure, tmp_path), typed, "explain-token")
     assert (status, out) == (2, "")
     assert "Pipe the token in, for example: acs-auth explain-token < FILE" in " ".join(err.split())
 

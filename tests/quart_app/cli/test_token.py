@@ -115,7 +115,7 @@ async def test_nobody_in_time_and_a_declined_code_fail_in_a_sentence(
     assert "authorization_declined" in err
 
 
-async def test_where_no_browser_can_be_opened_the_address_is_printed_and_is_waited_for_in_vain_no_longer_than_told(
+async def test_without_a_browser_the_address_is_printed_and_nobody_is_waited_for_longer_than_told(
     process_environment: dict[str, str], tmp_path: Path
 ) -> None:
     without = {name: value for name, value in process_environment.items() if "DISPLAY" not in name}
