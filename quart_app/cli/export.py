@@ -86,7 +86,6 @@ def export(
     settings, backend = _chosen(store)
     if user is None:
         _export_all(settings, backend, form or "jsonl", output, decision_owner or "", look_up=look_up)
-        return
     found = run(_read(settings, backend, user), as_json=as_json)
     document: dict[str, Any] = {"user": described(user), "store": backend.value, "mapping": None}
     if isinstance(found, UnreadableMapping):

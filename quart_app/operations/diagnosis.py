@@ -132,7 +132,7 @@ class _Diagnosis:
             yield "Entra ID credential", self._credential
         if uses_managed_identity(self._settings):
             yield f"managed identity {self._settings.entra.managed_identity_client_id}", self._identity
-            if self._sign_in not in (None, OperatorSignIn.MANAGED_IDENTITY):
+            if self._sign_in not in (None, OperatorSignIn.MANAGED_IDENTITY) and any(self._scopes_of_identity()):
                 yield "your own sign-in", self._own_sign_in
         if self._options.user_token is not None:
             yield "access token", partial(self._access_token, self._options.user_token)
@@ -257,10 +257,7 @@ class _Diagnosis:
                     return [_skipped(_NO_IDENTITY if self._sign_in is None else f"{refusal} {RUN_THERE}")]
                 identity = await stack.enter_async_context(open_sign_in(self._settings, _RETRY))
             options = OnBehalfOfOptions(entra.authority_host, entra.client_id, client_credential(entra, identity))
-            try:
-                on_behalf_of = OnBehalfOf(options, _RETRY)
-            except OnBehalfOfError as error:
-                return [_from_text(str(error))]
+            on_behalf_of = OnBehalfOf(options, _RETRY)
             stack.push_async_callback(on_behalf_of.aclose)
             for tenant in entra.tenants:
                 try:

@@ -54,24 +54,41 @@ def environment_for(local_azure: LocalAzure, directory: Path, storage: str = "sq
 
 
 async def python(
-    environment: Mapping[str, str], *arguments: str, directory: Path | None = None, stdin: bool = False
+    environment: Mapping[str, str], *arguments: str, directory: Path | None = None, stdin: bool | int = False
 ) -> Process:
-    """Start Python with these arguments, in the working directory `directory`; with `stdin`, it can be written to."""
+    """Start Python with these arguments, in the working directory `directory`; with `stdin`, it can be written to.
+
+    `stdin` may also be the descriptor that standard input is.
+    """
     return await asyncio.create_subprocess_exec(
         *(sys.executable, *arguments),
         env=environment,
         cwd=directory,
-        stdin=PIPE if stdin else None,
+        stdin=PIPE if stdin is True else None if stdin is False else stdin,
         stdout=PIPE,
         stderr=PIPE,
     )
 
 
 async def acs_auth(
-    environment: Mapping[str, str], *arguments: str, directory: Path | None = None, stdin: bool = False
+    environment: Mapping[str, str], *arguments: str, directory: Path | None = None, stdin: bool | int = False
 ) -> Process:
     """Start a command; `directory` is the working directory, where `.env` is looked for."""
     return await python(environment, "-m", "quart_app.cli", *arguments, directory=directory, stdin=stdin)
+
+
+async def acs_auth_at_terminal(
+    environment: Mapping[str, str], typed: str, *arguments: str
+) -> tuple[int | None, str, str]:
+    """A command at a terminal, on which `typed` is typed: exit status, output and errors."""
+    keyboard, terminal = os.openpty()
+    try:
+        process = await acs_auth(environment, *arguments, stdin=terminal)
+        os.write(keyboard, typed.encode())
+        return await finished(process)
+    finally:
+        os.close(terminal)
+        os.close(keyboard)
 
 
 async def finished(process: Process, patience: float = PATIENCE_SECONDS) -> tuple[int | None, str, str]:

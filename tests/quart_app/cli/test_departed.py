@@ -65,22 +65,65 @@ async def test_without_the_option_entra_id_is_not_asked(
 
 
 DENIED = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+SOMEBODY = "00000000-0000-4000-8000-000000000001"
+SILENT = "Microsoft Graph did not say who exists in Entra ID."
 
 
 @pytest.mark.parametrize(
-    ("operation", "fault"),
+    ("operation", "fault", "reason"),
     [
-        ("get_by_ids", Fault(status=200, body={"value": []}, times=None)),
-        ("get_by_ids", Fault(status=403, body=DENIED, times=None)),
-        ("get_by_ids", Fault(status=404, body="<h1>Not Found</h1>", content_type="text/html", times=None)),
-        ("get_deleted_item", Fault(status=404, body={"error": {"code": "NotWhatGraphSays"}}, times=None)),
-        ("get_service_principal", Fault(status=403, body=DENIED, times=None)),
+        (
+            "get_by_ids",
+            Fault(status=200, body={"value": []}, times=None),
+            "Entra ID's answer lacks the API's own service principal, so it says nothing about users.",
+        ),
+        ("get_by_ids", Fault(status=200, body={"value": [SOMEBODY]}, times=None), SILENT),
+        ("get_by_ids", Fault(status=302, body={"error": {"code": "Moved"}}, times=None), SILENT),
+        (
+            "get_by_ids",
+            Fault(status=403, body=DENIED, times=None),
+            "Microsoft Graph refused to say who exists in Entra ID (403 Authorization_RequestDenied). Grant the API "
+            "registration the Microsoft Graph permission Directory.Read.All (application) and consent to it.",
+        ),
+        ("get_by_ids", Fault(status=404, body="<h1>Not Found</h1>", content_type="text/html", times=None), SILENT),
+        (
+            "get_by_ids",
+            Fault(status=429, body={"error": {"code": "TooManyRequests"}}, times=None),
+            "Microsoft Graph is throttling requests.",
+        ),
+        ("get_by_ids", Fault(reset=True, times=None), SILENT),
+        (
+            "get_deleted_item",
+            Fault(status=404, body={"error": {"code": "NotWhatGraphSays"}}, times=None),
+            "Microsoft Graph refused to say who exists in Entra ID (404 NotWhatGraphSays).",
+        ),
+        ("get_deleted_item", Fault(status=200, body={"id": SOMEBODY}, times=None), SILENT),
+        (
+            "get_service_principal",
+            Fault(status=403, body=DENIED, times=None),
+            "Microsoft Graph refused to say who exists in Entra ID (403 Authorization_RequestDenied). Grant the API "
+            "registration the Microsoft Graph permission Directory.Read.All (application) and consent to it.",
+        ),
+        ("get_service_principal", Fault(status=200, body={"id": "not an id"}, times=None), SILENT),
     ],
-    ids=["no service principal in the answer", "no permission", "a stranger answers", "another code", "not known"],
+    ids=[
+        "no service principal in the answer",
+        "no objects in the answer",
+        "elsewhere",
+        "no permission",
+        "a stranger answers",
+        "too busy",
+        "no answer",
+        "another code",
+        "somebody else",
+        "not known",
+        "known by no id",
+    ],
 )
 async def test_what_is_not_answered_decides_nothing(
     operation: str,
     fault: Fault,
+    reason: str,
     local_azure: LocalAzure,
     store: MappingStore,
     acs_auth: AcsAuth,
@@ -91,6 +134,9 @@ async def test_what_is_not_answered_decides_nothing(
     result = await acs_auth("reconcile", "--departed", "--repair", "--json")
     report = json.loads(result.stdout)
     assert (result.exit_code, report["departed"], report["restorable"], report["unknown"]) == (3, 0, 0, 3)
+    (trouble,) = report["trouble"]
+    assert trouble["upstream"] == "directory"
+    assert trouble["reason"] == f"it is not known whether its user exists: {reason}"
     assert await left(local_azure, store) == set(NAMES)
 
 
@@ -112,6 +158,27 @@ async def test_most_users_gone_at_once_are_not_believed_without_their_number(
 async def test_microsoft_graph_is_refused_with_the_reason(acs_auth: AcsAuth) -> None:
     result = await acs_auth("reconcile", "--departed", "--store", "graph")
     assert (result.exit_code, "goes with its user" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("missing", ["the credential", "Entra ID"])
+async def test_without_what_entra_id_is_asked_with_it_is_refused(
+    missing: str,
+    local_azure: LocalAzure,
+    store: MappingStore,
+    environment: dict[str, str | None],
+    acs_auth: AcsAuth,
+) -> None:
+    if missing == "the credential":
+        environment["ENTRA_CLIENT_SECRET"] = None
+        fault = "Asking Entra ID needs exactly one of ENTRA_CLIENT_SECRET, "
+    else:
+        environment.update({name: None for name in environment if name.startswith(("ENTRA_", "TEAMS_", "DOCS_"))})
+        environment.update(local_azure.entra.oidc_issuer.service_environment())
+        fault = "Only users of Microsoft Entra ID can be looked up there: set the ENTRA_ settings."
+    result = await acs_auth("reconcile", "--departed", "--repair")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"The settings can't be used:\n- {fault}")
+    assert await left(local_azure, store) == set(NAMES)
 
 
 class ScriptedDirectory:

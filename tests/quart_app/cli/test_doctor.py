@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cryptography import x509
@@ -22,6 +23,9 @@ from local_azure.entra.directory import API, HOME_TENANT, MANAGED_IDENTITY
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from local_azure.port_choice import free_port
+from quart_app.operations.diagnosis import DiagnosisOptions, FindingState, diagnose
+from quart_app.settings import Settings
+from storage.mapping import MappingStore
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.support import fake_azure_cli
 from tests.support.running_cosmos import running_cosmos
@@ -50,7 +54,7 @@ class Seeded:
     check: str
 
 
-def settings(**changes: str | None) -> Callable[[Scene], None]:
+def changed(**changes: str | None) -> Callable[[Scene], None]:
     return lambda scene: scene.environment.update(changes)
 
 
@@ -182,24 +186,24 @@ def permission_missing(scene: Scene) -> None:
 NOBODY = "11112222-bbbb-3333-cccc-4444dddd5555"
 OTHER_KEY = "b3RoZXI="
 SEEDED = [
-    Seeded("the tenant is wrong", settings(ENTRA_TENANT_ID=NOBODY), "signing keys"),
+    Seeded("the tenant is wrong", changed(ENTRA_TENANT_ID=NOBODY), "signing keys"),
     Seeded("the authority is wrong", authority_unreachable, "signing keys"),
     Seeded("Entra ID is busy", answering("entra", "openid_configuration_v2", 429), "signing keys"),
-    Seeded("the client secret is wrong", settings(ENTRA_CLIENT_SECRET="x"), "Entra ID credential"),
-    Seeded("the client id is wrong", settings(ENTRA_CLIENT_ID=NOBODY), "Entra ID credential"),
+    Seeded("the client secret is wrong", changed(ENTRA_CLIENT_SECRET="x"), "Entra ID credential"),
+    Seeded("the client id is wrong", changed(ENTRA_CLIENT_ID=NOBODY), "Entra ID credential"),
     Seeded("the certificate is not known", unknown_certificate, "Entra ID credential"),
     Seeded("the access key is wrong", other_acs_key, "ACS"),
     Seeded("ACS can't be reached", acs_unreachable, "connection to"),
     Seeded("the endpoint is not ACS", not_acs, "ACS"),
     Seeded("ACS is throttling", answering("acs", "issue_access_token", 429), "ACS"),
     Seeded("the clock is wrong", clock_off, "connection to"),
-    Seeded("the account key is wrong", cosmos(settings(COSMOS_KEY=OTHER_KEY)), "mapping store"),
-    Seeded("the container is missing", cosmos(settings(COSMOS_CONTAINER="none")), "mapping store"),
+    Seeded("the account key is wrong", cosmos(changed(COSMOS_KEY=OTHER_KEY)), "mapping store"),
+    Seeded("the container is missing", cosmos(changed(COSMOS_CONTAINER="none")), "mapping store"),
     Seeded("the managed identity lacks its role at ACS", without_secrets(without_acs_role), "ACS"),
     Seeded("the managed identity lacks its role at Cosmos DB", without_secrets(without_role), "mapping store"),
     Seeded(
         "the managed identity is not the workload's",
-        without_secrets(settings(ENTRA_MANAGED_IDENTITY_CLIENT_ID=NOBODY)),
+        without_secrets(changed(ENTRA_MANAGED_IDENTITY_CLIENT_ID=NOBODY)),
         "managed identity",
     ),
     Seeded(
@@ -211,7 +215,7 @@ SEEDED = [
     Seeded("you are not signed in", without_secrets(signed_out), "your own sign-in"),
     Seeded("you lack a role", without_secrets(own_role_missing), "mapping store"),
     Seeded("the Graph permission is missing", graph(permission_missing), "Microsoft Graph as the application"),
-    Seeded("the SQLite directory is missing", settings(SQLITE_PATH="/nowhere/mappings.sqlite"), "mapping store"),
+    Seeded("the SQLite directory is missing", changed(SQLITE_PATH="/nowhere/mappings.sqlite"), "mapping store"),
 ]
 
 
@@ -473,3 +477,187 @@ async def test_the_retirement_of_chat_is_one_warning_where_tokens_are_good_for_i
     for each in found:
         assert "2028-09-30" in each["message"]
         assert "docs/retirement.md" in each["remedy"]
+
+
+async def test_an_expiring_certificate_is_a_warning_with_its_last_day(scene: Scene, acs_auth: AcsAuth) -> None:
+    path = certificate(scene, timedelta(days=10))
+    scene.azure.entra.clients.register_certificate(API.client_id, path.read_bytes())
+    result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 0
+    last = (datetime.now(UTC) + timedelta(days=10)).date()
+    found = about(json.loads(result.stdout)["findings"], "Entra ID credential")
+    assert found.startswith(f"Accepted, but the client certificate expires on {last}. Create a new certificate, ")
+
+
+async def test_a_check_that_gets_no_answer_in_time_says_so_and_holds_up_nothing(settings: Settings) -> None:
+    findings = await diagnose(settings, DiagnosisOptions(patience=0))
+    unanswered = [finding for finding in findings if finding.check.startswith("connection to")]
+    assert {(each.state, each.message, each.remedy) for each in unanswered} == {
+        (FindingState.FAILED, "No answer within 0 s.", "Check network and firewall.")
+    }
+    assert [each.state for each in findings if each.check == "ACS retirement"] == [FindingState.WARNING]
+
+
+async def test_a_name_that_nobody_knows_is_told_apart_from_a_service_that_is_down(settings: Settings) -> None:
+    name = ".".join(["a" * 60] * 5)  # longer than any name may be, so no name server is asked
+    entra = settings.entra.model_copy(update={"authority_host": f"https://{name}"})
+    findings = await diagnose(replace(settings, entra=entra), DiagnosisOptions())
+    (unknown,) = [each for each in findings if each.check == f"connection to {name}"]
+    assert (unknown.state, unknown.message) == (FindingState.FAILED, "Its name can't be resolved.")
+    assert unknown.remedy == "Check ENTRA_AUTHORITY_HOST, and this machine's name resolution."
+
+
+async def test_an_answer_without_a_date_says_nothing_about_the_clocks(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    local_azure.acs.faults.script("unknown", Fault(status=404, headers={"Date": ""}, times=None))
+    result = await acs_auth("doctor")
+    assert result.exit_code == 0
+    assert "Reachable, certificate trusted; its answer has no date." in result.stdout
+
+
+async def test_what_issues_a_token_for_an_identity_of_no_resource_is_not_taken_for_acs(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    token = {"token": "x", "expiresOn": "2030-01-01T00:00:00.0000000+00:00"}
+    local_azure.acs.faults.script("issue_access_token", Fault(status=200, body=token, times=None))
+    result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 1
+    found = about(json.loads(result.stdout)["findings"], "ACS")
+    assert found.startswith("It issued a token for an identity of no resource. Is this really ACS?")
+
+
+async def test_what_answers_as_acs_never_does_is_told_with_its_status(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    odd = {"error": {"code": "Teapot", "message": "x"}}
+    local_azure.acs.faults.script("issue_access_token", Fault(status=418, body=odd, times=None))
+    result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 1
+    found = about(json.loads(result.stdout)["findings"], "ACS")
+    assert found.startswith("It gave an unexpected answer (status 418). Check that the endpoint in ACS_CONNECTION_ST")
+
+
+async def test_what_cosmos_db_answers_is_told_with_what_its_support_finds_it_by(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["STORAGE_BACKEND"] = "cosmos"
+    odd = Fault(status=418, headers={"x-ms-activity-id": "0f0f0f0f-0001"}, times=None)
+    local_azure.cosmos.faults.script("read_item", odd)
+    result = await acs_auth("doctor", "--json")
+    assert result.exit_code == 1
+    found = about(json.loads(result.stdout)["findings"], "mapping store")
+    assert found.startswith("The mapping store gave an unexpected answer (418")
+    assert "0f0f0f0f-0001" in found
+
+
+async def test_a_file_that_is_there_is_read_and_not_written(
+    sqlite_store: MappingStore, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    result = await acs_auth("doctor")
+    assert result.exit_code == 0
+    assert "mapping store (sqlite): It answers reads. With --write, a mapping is created as well." in result.stdout
+    assert [each async for each in sqlite_store.mappings()] == []
+
+
+IDENTITY_USES = [
+    ("sqlite", ("ENTRA_CLIENT_SECRET", "COSMOS_KEY"), "https://communication.azure.com/"),
+    ("cosmos", ("ENTRA_CLIENT_SECRET", "ACS_CONNECTION_STRING"), "https://localhost"),
+    ("graph", ("COSMOS_KEY", "ACS_CONNECTION_STRING"), "api://AzureADTokenExchange"),
+]
+
+
+@pytest.mark.parametrize(("store", "kept", "asked_for"), IDENTITY_USES)
+async def test_the_managed_identity_is_asked_for_what_it_is_used_for_and_for_nothing_else(
+    store: str,
+    kept: tuple[str, ...],
+    asked_for: str,
+    local_azure: LocalAzure,
+    environment: Environment,
+    acs_auth: AcsAuth,
+) -> None:
+    secrets = {name: environment[name] for name in kept}
+    environment.update(dict.fromkeys(("COSMOS_KEY", "ENTRA_CLIENT_SECRET", "ACS_CONNECTION_STRING")))
+    environment.update(local_azure.service_environment(secrets=False), STORAGE_BACKEND=store, **secrets)
+    if "ACS_CONNECTION_STRING" in kept:
+        environment["ACS_ENDPOINT"] = None
+    result = await acs_auth("doctor")
+    assert result.exit_code == 0, result.output
+    calls = [call.path for call in local_azure.entra.faults.calls if call.operation == "managed_identity_token"]
+    assert {parse_qs(urlsplit(path).query)["resource"][0] for path in calls} == {asked_for}
+    local_azure.entra.faults.script(
+        "managed_identity_token", Fault(status=429, headers={"Retry-After": "0"}, times=None)
+    )
+    busy = await acs_auth("doctor", "--json")
+    assert busy.exit_code == 1
+    found = about(json.loads(busy.stdout)["findings"], "managed identity")
+    assert found == "The managed identity endpoint is throttling requests. Wait a minute and run this again."
+
+
+async def test_a_sign_in_of_ones_own_that_nothing_is_asked_of_is_not_said_to_give_tokens(
+    scene: Scene, acs_auth: AcsAuth
+) -> None:
+    """With Microsoft Graph and a key for ACS, only the service itself needs the managed identity."""
+    kept = scene.environment["ACS_CONNECTION_STRING"]
+    graph(without_secrets(signed_out))(scene)
+    scene.environment.update(STORAGE_BACKEND="graph", ACS_CONNECTION_STRING=kept, ACS_ENDPOINT=None)
+    result = await acs_auth("doctor", "--json")
+    findings = {each["check"]: each for each in json.loads(result.stdout)["findings"]}
+    assert "your own sign-in" not in findings
+    assert findings["Microsoft Graph as the application"]["state"] == "skipped"
+    assert findings[f"managed identity {MANAGED_IDENTITY.client_id}"]["state"] == "skipped"
+
+
+EXPIRED = {
+    "error": "invalid_grant",
+    "error_description": "AADSTS500133: Assertion is not within its valid time range.",
+    "error_codes": [500133],
+}
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "operation", "fault", "sentence"),
+    [
+        (
+            "entra",
+            "token",
+            Fault(status=400, body=EXPIRED, times=None),
+            "The caller's token was refused (AADSTS500133). Get a fresh one for this API: acs-auth token",
+        ),
+        (
+            "entra",
+            "token",
+            Fault(status=429, headers={"Retry-After": "0"}, times=None),
+            "Entra ID is throttling requests. ",
+        ),
+        (
+            "entra",
+            "token",
+            Fault(reset=True, times=None),
+            "Entra ID is unavailable. Check ENTRA_AUTHORITY_HOST and the network.",
+        ),
+        (
+            "graph",
+            "get_me",
+            Fault(status=418, body={"error": {"code": "Teapot", "message": "x"}}, times=None),
+            "The mapping store gave an unexpected answer (418 Teapot). ",
+        ),
+    ],
+    ids=["the token is refused", "Entra ID is busy", "Entra ID does not answer", "Microsoft Graph is odd"],
+)
+async def test_what_keeps_the_service_from_acting_for_a_user_is_told(
+    stand_in: str,
+    operation: str,
+    fault: Fault,
+    sentence: str,
+    local_azure: LocalAzure,
+    environment: Environment,
+    acs_auth: AcsAuth,
+) -> None:
+    environment["STORAGE_BACKEND"] = "graph"
+    getattr(local_azure, stand_in).faults.script(operation, fault)
+    token = local_azure.entra.access_token("alex")
+    result = await acs_auth("doctor", "--json", "--user-token", "-", typed=token)
+    assert result.exit_code == 1
+    found = about(json.loads(result.stdout)["findings"], "Microsoft Graph on behalf of a user")
+    assert found.startswith(sentence)

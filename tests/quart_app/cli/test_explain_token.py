@@ -19,7 +19,7 @@ from tests.quart_app.cli.conftest import AcsAuth
 from tests.support.attack_corpus import TOKENS, Forger, reason
 from tests.support.oidc_issuer import OidcIssuer, running_oidc_issuer
 from tests.support.service_process import acs_auth as start
-from tests.support.service_process import environment_for
+from tests.support.service_process import acs_auth_at_terminal, environment_for
 from upstream.http_session import new_http_session
 
 Environment = dict[str, str | None]
@@ -129,6 +129,14 @@ async def test_it_works_as_a_process_that_reads_a_pipe(local_azure: LocalAzure, 
     out, err = await process.communicate(b"\xff\xfe")
     assert (process.returncode, err) == (1, b"")
     assert b"Reason: malformed." in out
+
+
+async def test_at_a_terminal_it_says_how_to_give_it_a_token(local_azure: LocalAzure, tmp_path: Path) -> None:
+    """A terminal would show the token, and cut it off."""
+    typed = "x\n\x04"  # a line, and the end of the input
+    status, out, err = await acs_auth_at_terminal(environment_for(local_azure, tmp_path), typed, "explain-token")
+    assert (status, out) == (2, "")
+    assert "Pipe the token in, for example: acs-auth explain-token < FILE" in " ".join(err.split())
 
 
 async def test_on_a_terminal_the_rules_are_a_table(

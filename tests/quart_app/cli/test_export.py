@@ -10,6 +10,7 @@ from local_azure.faults import Fault
 from storage.mapping import MappingStore, UserKey
 from tests.quart_app.cli.conftest import AcsAuth, extend
 from tests.support.acs_ids import acs_id
+from tests.support.service_process import acs_auth_at_terminal
 
 
 @pytest.fixture
@@ -104,6 +105,22 @@ async def test_nobody_who_is_not_there_is_asked(
     assert result.exit_code == 2
     assert "--yes" in result.stderr
     assert local_azure.acs.live_identities() == [identity]
+
+
+@pytest.mark.parametrize(("typed", "status"), [("n\n", 1), ("y\n", 0)])
+async def test_who_is_there_is_asked_and_decides(
+    typed: str,
+    status: int,
+    local_azure: LocalAzure,
+    environment: dict[str, str | None],
+    user: UserKey,
+    identity: str,
+) -> None:
+    given = {name: value for name, value in environment.items() if value is not None}
+    ended = await acs_auth_at_terminal(given, typed, "delete", "--user", f"{user.issuer}/{user.subject}")
+    assert ended[0] == status
+    assert "Delete the user's ACS identity for good?" in ended[2]
+    assert local_azure.acs.live_identities() == ([] if status == 0 else [identity])
 
 
 async def test_a_delete_that_acs_interrupts_is_told_without_ids_and_finished_by_the_next(

@@ -13,11 +13,13 @@ from local_azure.cosmos import throttled
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.operations.export_file import ExportFile, NotResumable
-from quart_app.operations.exporting import ExportFormat, ExportOptions, export_all
+from quart_app.operations.exporting import ExportCounts, ExportFormat, ExportOptions, ExportProgress, export_all
 from storage.cosmos import CosmosMappingStore, open_cosmos_store
 from storage.cosmos_options import CosmosOptions
 from storage.mapping import MappingPage, MappingStore, StoreUnavailable, Unreadable, UnreadableMapping, UserKey
+from storage.sqlite import open_sqlite_store
 from tests.quart_app.cli.conftest import AcsAuth, extend
+from tests.quart_app.cli.test_standard_streams import ACS_AUTH, ended, shell
 from tests.support.acs_ids import acs_id
 from tests.support.memory_store import MemoryMappingStore
 from tests.support.service_process import acs_auth as start_acs_auth
@@ -232,6 +234,110 @@ async def test_what_can_not_be_read_is_exported_as_that(store: Interrupted, tmp_
         counts = await export_all(store, await asyncio.to_thread(ExportFile, path, {}), ExportOptions(form))
         assert (counts.mappings, counts.unreadable) == (7, 1)
         assert said in path.read_text()
+
+
+async def test_another_export_into_the_same_file_is_refused_until_the_first_is_given_up(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    await sqlite_store.create(ELSEWHERE, acs_id("x"))
+    output = tmp_path / "mappings"
+    await begun(output, "csv", "1")
+    refused = await acs_auth("export", "--all", "--output", str(output))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("The export can't continue:\n- Another export was started in ")
+    (tmp_path / "mappings.position").unlink()
+    assert (await acs_auth("export", "--all", "--output", str(output))).exit_code == 0
+    assert len(output.read_text().splitlines()) == 1
+
+
+async def test_a_page_that_the_store_does_not_know_is_told_with_the_way_out(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    output = tmp_path / "mappings"
+    await begun(output, "jsonl", "a page of another store")
+    result = await acs_auth("export", "--all", "--output", str(output))
+    assert result.exit_code == 1
+    assert f"does not know the page that {output}.position names. Remove that file to start afresh." in result.stderr
+    assert not output.exists()
+
+
+async def begun(output: Path, form: str, following: str) -> None:
+    """Leave what a killed export of the SQLite store leaves."""
+    options: dict[str, str | bool] = {"store": "sqlite", "format": form, "decision_owner": "", "look_up": False}
+    file = await asyncio.to_thread(ExportFile, output, options)
+    await file.reached(ExportProgress(following, ExportCounts(mappings=500)))
+    file.close()
+
+
+@pytest.mark.parametrize("kind", ["in no directory", "a directory", "a link", "a device"])
+async def test_an_output_that_is_no_plain_file_is_refused_before_anything_is_read(
+    kind: str, sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    path = tmp_path / "mappings"
+    match kind:
+        case "in no directory":
+            path = tmp_path / "missing" / "mappings"
+        case "a directory":
+            path.mkdir()
+        case "a link":
+            path.symlink_to(tmp_path / "elsewhere")
+        case _:
+            path = Path("/dev/null")
+    result = await acs_auth("export", "--all", "--output", str(path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "can't be written" in " ".join(result.stderr.split())
+    assert not (tmp_path / "elsewhere").exists()
+    assert not path.with_name(f"{path.name}.partial").exists()
+
+
+async def test_an_output_that_can_no_longer_be_written_is_told_and_the_same_command_continues(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    for number in range(501):  # more than a page
+        await sqlite_store.create(UserKey("tenant", str(number)), acs_id(str(number)))
+    output, obstacle = tmp_path / "mappings", tmp_path / "mappings.position.new"
+    obstacle.mkdir()
+    command = ("export", "--all", "--output", str(output))
+    result = await acs_auth(*command)
+    assert result.exit_code == 1
+    assert f"{output} can't be written (Is a directory). What was written stays: run the same" in result.stderr
+    assert not output.exists()
+    obstacle.rmdir()
+    assert (await acs_auth(*command)).exit_code == 0
+    assert [json.loads(line)["subject"] for line in output.read_text().splitlines()] == [str(n) for n in range(501)]
+
+
+async def test_what_is_printed_and_finds_no_room_is_told(local_azure: LocalAzure, tmp_path: Path) -> None:
+    environment = environment_for(local_azure, tmp_path)
+    async with aclosing(await open_sqlite_store(Path(environment["SQLITE_PATH"]))) as store:
+        await store.create(ELSEWHERE, acs_id("x"))
+    status, out, err = await ended(await shell(environment, f"{ACS_AUTH} export --all > /dev/full"))
+    assert (status, out, err) == (1, "", "The output can't be written (No space left on device).\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "fault"),
+    [
+        (
+            {"ENTRA_CLIENT_SECRET": None},
+            ("--format", "graph-chat", "--look-up"),
+            "Asking Entra ID needs exactly one of ENTRA_CLIENT_SECRET, ",
+        ),
+        ({"COSMOS_ENDPOINT": None}, ("--store", "cosmos"), "COSMOS_ENDPOINT is not set, such as https://"),
+    ],
+)
+async def test_an_export_that_the_settings_do_not_suffice_for_is_refused(
+    changes: dict[str, str | None],
+    options: tuple[str, ...],
+    fault: str,
+    sqlite_store: MappingStore,
+    environment: dict[str, str | None],
+    acs_auth: AcsAuth,
+) -> None:
+    environment.update(changes)
+    result = await acs_auth("export", "--all", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"The settings can't be used:\n- {fault}")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tenacity.wait import wait_exponential
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from quart_app.cli.progress import Progress
 from quart_app.operations.migration import MigrationOptions, MigrationOutcome, migrate
 from storage.graph_extensions import DELETING
 from storage.mapping import (
@@ -318,6 +319,78 @@ async def test_on_a_terminal_a_bar_shows_on_standard_error_alone(
     assert result.exit_code == 0
     assert "\x1b[" in result.stderr
     assert summary(result.stdout)["created"] == 1
+
+
+async def test_on_a_terminal_a_wait_shows_in_the_bar(
+    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+) -> None:
+    environment["FORCE_COLOR"] = "1"
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    busy = Fault(status=429, headers={"Retry-After": "0"}, times=2)
+    # The bar that a run ends with is always drawn: this one ends where it has waited.
+    local_azure.graph.faults.script("list_users", busy, Fault(status=403, body=denied))
+    result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite")
+    assert result.exit_code == 3
+    assert "waiting: The mapping store is throttling requests." in result.stderr
+    assert "        2  waits for a throttled or unavailable service\n" in result.stdout
+
+
+def test_a_bar_is_told_only_what_it_does_not_show_yet() -> None:
+    shown = []
+
+    def bar(text: str) -> None:
+        shown.append(text)
+
+    progress = Progress(bar)
+    for attempt in (1, 2):
+        progress.waited(StoreThrottled(), attempt, 0.0)
+    progress.done(1, "done", 0)
+    progress.done(1, "done", 0)
+    assert shown == ["waiting: The mapping store is throttling requests.", "1 done, 0 in trouble, 2 waits"]
+
+
+def test_without_a_terminal_each_thousandth_mapping_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(None)
+    for count in (0, 1, 999, 1000, 1001, 1999, 2000):
+        progress.done(count, "done", count // 1000)
+    assert capsys.readouterr().err == (
+        "1000 mappings done, 1 in trouble, 0 waits\n2000 mappings done, 2 in trouble, 0 waits\n"
+    )
+
+
+@pytest.mark.parametrize("report", [False, True])
+async def test_a_run_that_stops_early_says_why_and_what_to_do_next(
+    report: bool, local_azure: LocalAzure, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.json"
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    local_azure.graph.faults.script("list_users", Fault(status=403, body=denied))
+    options = ("--report", str(path)) if report else ()
+    result = await acs_auth("migrate", "--from", "graph", "--to", "sqlite", *options)
+    assert result.exit_code == 3
+    stopped, incomplete = result.stderr.splitlines()
+    assert stopped.startswith("Stopped early. The source can't be read: Microsoft Graph denied access")
+    where = f"{path} says" if report else "--report FILE says"
+    assert incomplete == f"Not complete: {where} which and why. Run the same command again to continue."
+
+
+@pytest.mark.parametrize(
+    ("theirs", "outcome"),
+    [("one", MigrationOutcome.ALREADY_THERE), ("another", MigrationOutcome.CONFLICTING)],
+)
+async def test_what_somebody_else_writes_into_the_target_meanwhile_is_not_counted_as_created(
+    theirs: str, outcome: MigrationOutcome
+) -> None:
+    class WrittenMeanwhile(MemoryMappingStore):
+        async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> Any:
+            await super().create(user, acs_id(theirs))
+            return await super().create(user, acs_user_id, created_at)
+
+    source, target = MemoryMappingStore(), WrittenMeanwhile()
+    await source.create(UserKey("tenant", "one"), acs_id("one"))
+    report = await migrate(source, target, MigrationOptions())
+    assert report.outcomes == {outcome: 1}
+    assert target.stored[UserKey("tenant", "one")].acs_user_id == acs_id(theirs)
 
 
 async def test_an_identity_at_two_users_and_what_can_not_be_read_are_named_and_not_copied() -> None:

@@ -82,6 +82,16 @@ async def test_a_dry_run_only_looks(local_azure: LocalAzure, store: MappingStore
     assert local_azure.acs.live_identities() == before
 
 
+@pytest.mark.parametrize("option", [("--repair",), ("--remove-up-to", "5")])
+async def test_a_dry_run_that_repairs_is_refused(
+    option: tuple[str, ...], store: MappingStore, acs_auth: AcsAuth
+) -> None:
+    result = await acs_auth("reconcile", "--dry-run", *option)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--dry-run changes nothing, so it can't go with --repair." in result.stderr
+    assert len(await left(store)) == 5
+
+
 async def test_by_itself_it_finishes_deletions_and_leaves_the_rest(
     local_azure: LocalAzure, store: MappingStore, acs_auth: AcsAuth
 ) -> None:

@@ -13,19 +13,29 @@ from hypothesis import strategies as st
 
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
-from quart_app.acs.interface import AcsUnavailable
-from quart_app.operations.rekeying import RekeyOptions, UnusablePairs, read_pairs, rekey
-from storage.mapping import IdentityMapping, MappingStore, StoreUnavailable, UnreadableMapping, UserKey
+from quart_app.acs.interface import AcsUnavailable, IdentityNotOwned
+from quart_app.operations.rekeying import Move, RekeyOptions, UnusablePairs, read_pairs, rekey
+from storage.mapping import (
+    IdentityMapping,
+    MappingChanged,
+    MappingExists,
+    MappingStore,
+    StoreUnavailable,
+    Unreadable,
+    UnreadableMapping,
+    UserKey,
+)
 from tests.quart_app.cli.conftest import AcsAuth
 from tests.quart_app.cli.test_export_all import opened_cosmos
 from tests.support.acs_ids import acs_id
 from tests.support.memory_acs import MemoryAcsClient
 from tests.support.memory_store import MemoryMappingStore
-from tests.support.scripted import FailBefore
+from tests.support.scripted import FailAfter, FailBefore, ScriptedStore
 from tests.support.service_process import acs_auth as start_acs_auth
 from tests.support.service_process import environment_for
 
 OLD, NEW = "https://old.example/v2", "https://new.example/v2"
+TENANT = "0d5c8e2b-3c4d-4e8f-9a61-7f2b5a107a11"
 LONG_AGO = datetime(2024, 2, 29, 12, 30, tzinfo=UTC)
 
 
@@ -231,6 +241,140 @@ async def test_when_acs_does_not_say_which_of_both_it_was_nothing_is_removed() -
     report = await rekey(store, acs, RekeyOptions(OLD, NEW, {"a": "A"}))
     assert list(store.stored) == [UserKey(NEW, "A")]
     assert not report.complete
+
+
+async def test_an_identity_of_another_resource_was_not_deleted_here_so_the_new_user_keeps_it() -> None:
+    store, acs = TakenMeanwhile(), MemoryAcsClient()
+    await store.create(UserKey(OLD, "a"), acs_id("foreign"))
+    acs.script("issue_token", FailBefore(IdentityNotOwned()))
+    report = await rekey(store, acs, RekeyOptions(OLD, NEW, {"a": "A"}))
+    assert list(store.stored) == [UserKey(NEW, "A")]
+    assert report.moves == {Move.MOVED_BEFORE: 1}
+
+
+async def test_a_new_user_who_signs_up_meanwhile_keeps_the_identity_of_their_own() -> None:
+    class SignsUpMeanwhile(MemoryMappingStore):
+        async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
+            if user.issuer == NEW:
+                await super().create(user, acs_id("own"))
+            return await super().create(user, acs_user_id, created_at)
+
+    store = SignsUpMeanwhile()
+    await store.create(UserKey(OLD, "a"), acs_id("a"))
+    report = await rekey(store, MemoryAcsClient(), RekeyOptions(OLD, NEW, {"a": "A"}))
+    assert {user.subject: mapping.acs_user_id for user, mapping in store.stored.items()} == {
+        "a": acs_id("a"),
+        "A": acs_id("own"),
+    }
+    assert [(each.move, each.reason) for each in report.trouble] == [
+        (Move.CONFLICTING, "the new user has another identity")
+    ]
+
+
+async def test_a_move_that_another_run_makes_at_the_same_time_is_finished_once() -> None:
+    store = ScriptedStore(MemoryMappingStore())
+    mapping = await store.create(UserKey(OLD, "a"), acs_id("a"))
+    copy = IdentityMapping(UserKey(NEW, "A"), mapping.acs_user_id, mapping.created_at, deleting=False, version="2")
+    store.script("create", FailAfter(MappingExists(copy)))  # it was the other run that made it
+    report = await rekey(store, MemoryAcsClient(), RekeyOptions(OLD, NEW, {"a": "A"}))
+    assert {each.user async for each in store.mappings()} == {UserKey(NEW, "A")}
+    assert (report.moves, report.complete) == ({Move.MOVED: 1}, True)
+
+
+async def test_a_mapping_that_changes_meanwhile_or_can_not_be_read_is_left_and_told() -> None:
+    inner = MemoryMappingStore()
+    store = ScriptedStore(inner)
+    for name in ("changed", "damaged"):
+        await store.create(UserKey(OLD, name), acs_id(name))
+    damaged = UserKey(OLD, "damaged")
+    inner.unreadable[damaged] = UnreadableMapping(damaged, "1", Unreadable.DAMAGED, "it is a note")
+    inner.unreadable[UserKey("x", "y")] = UnreadableMapping(None, "2", Unreadable.DAMAGED, key="a-note")
+    store.script("remove", FailBefore(MappingChanged()))
+    pairs = {"changed": "CHANGED", "damaged": "DAMAGED"}
+    report = await rekey(store, MemoryAcsClient(), RekeyOptions(OLD, NEW, pairs, concurrency=1))
+    assert [(each.old.subject, each.move, each.reason) for each in report.trouble] == [
+        ("changed", Move.CHANGED, "The mapping was changed by someone else since it was read."),
+        ("damaged", Move.UNREADABLE, "damaged: it is a note"),
+    ]
+    assert UserKey(NEW, "DAMAGED") not in inner.stored
+
+
+async def test_a_store_that_takes_nothing_ends_the_run_early() -> None:
+    store = ScriptedStore(MemoryMappingStore())
+    for number in range(20):
+        await store.create(UserKey(OLD, f"old {number}"), acs_id(number))
+    store.script("create", FailBefore(StoreUnavailable()), None)
+    pairs = {f"old {number}": f"new {number}" for number in range(20)}
+    report = await rekey(store, MemoryAcsClient(), RekeyOptions(OLD, NEW, pairs, concurrency=1, give_up_after=3))
+    assert report.moves == {Move.FAILED: 3}
+    assert report.stopped == ("3 pairs in a row failed, the last one like this: The mapping store is unavailable.")
+
+
+async def test_a_store_that_can_not_be_listed_moves_nothing_and_the_run_says_that_it_stopped(
+    local_azure: LocalAzure, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    async with aclosing(await opened_cosmos(local_azure)) as cosmos:
+        await cosmos.create(UserKey(OLD, "a"), acs_id("a"))
+        refused = Fault(status=403, headers={"x-ms-substatus": "5301"}, times=None)
+        local_azure.cosmos.faults.script("query_items", refused)
+        subjects = pairs_file(tmp_path, ("a", "A"))
+        result = await acs_auth(*command(subjects, "--store", "cosmos"))
+        assert result.exit_code == 3
+        assert "Stopped early. The store can't be read: " in result.stderr
+        assert "Not complete: --report FILE says which and why." in result.stderr
+        local_azure.cosmos.faults.clear()
+        assert await cosmos.get(UserKey(NEW, "A")) is None
+
+
+async def test_of_a_complete_run_only_the_counts_are_told(
+    sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    await sqlite_store.create(UserKey(OLD, "a"), acs_id("a"))
+    result = await acs_auth(*command(await asyncio.to_thread(pairs_file, tmp_path, ("a", "A"))))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "        1  moved\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--from-issuer", OLD, "--to-issuer", OLD), "--from-issuer and --to-issuer must differ."),
+        (("--from-issuer", "old.example", "--to-issuer", NEW), "must be the issuer's URL (https://…), or an Entra"),
+    ],
+)
+async def test_issuers_between_which_nothing_can_be_moved_are_refused(
+    options: tuple[str, ...], sentence: str, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    subjects = await asyncio.to_thread(pairs_file, tmp_path, ("a", "A"))
+    result = await acs_auth("rekey", *options, "--subjects", subjects)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sentence in " ".join(result.stderr.replace("│", "").split())
+
+
+@pytest.mark.parametrize(
+    ("content", "issuer", "fault"),
+    [
+        (b"old_subject,new_subject\na,A\n", TENANT, "A new subject is not an object id, although --to-issuer is a"),
+        (b"old_subject,new_subject\n,A\n", NEW, "Line 2 does not hold an old and a new subject."),
+        (b"old_subject,new_subject\n\xff,A\n", NEW, "subjects.csv can't be read as UTF-8 text."),
+    ],
+    ids=["no object id", "an empty subject", "no UTF-8"],
+)
+async def test_pairs_that_name_no_users_are_refused_before_anything_is_moved(
+    content: bytes, issuer: str, fault: str, sqlite_store: MappingStore, acs_auth: AcsAuth, tmp_path: Path
+) -> None:
+    await sqlite_store.create(UserKey(OLD, "a"), acs_id("a"))
+    subjects = tmp_path / "subjects.csv"
+    await asyncio.to_thread(subjects.write_bytes, content)
+    result = await acs_auth("rekey", "--from-issuer", OLD, "--to-issuer", issuer, "--subjects", str(subjects))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("The pairs can't be used:\n- ")
+    assert fault in result.stderr
+    assert [each.user async for each in sqlite_store.mappings()] == [UserKey(OLD, "a")]
+
+
+def test_empty_lines_among_the_pairs_are_no_pairs() -> None:
+    assert read_pairs(["old_subject,new_subject", "", "a,A", "", "b,B"]) == {"a": "A", "b": "B"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """`acs-auth seal` seals what can be known to be right, and says what an operator must decide."""
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -179,3 +181,95 @@ async def test_a_user_without_a_mapping_and_a_user_who_is_none_are_told(
     refused = await acs_auth("seal")
     assert refused.exit_code == 2
     assert "openssl rand -base64 32" in refused.stderr
+
+
+async def test_one_users_mapping_is_sealed_once_and_anew_only_when_asked_to(
+    local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth, environment: Environment
+) -> None:
+    alex, old = people["alex"], environment["GRAPH_SEAL_KEYS"]
+    give(local_azure, alex, "alex", sealed=True)
+    environment["GRAPH_SEAL_KEYS"] = f"{NEW_KEY},{old}"
+    (new_id, old_id) = (key.id for key in parse_seal_keys(str(environment["GRAPH_SEAL_KEYS"])))
+    before = properties(local_azure, alex)
+    kept = await acs_auth("seal", "--user", alex.object_id, "--json")
+    assert (kept.exit_code, told(kept)["already"], told(kept)["keys"]) == (0, 1, {old_id: 1})
+    assert properties(local_azure, alex) == before
+    renewed = await acs_auth("seal", "--user", alex.object_id, "--renew", "--json")
+    assert (renewed.exit_code, told(renewed)["renewed"], told(renewed)["keys"]) == (0, 1, {new_id: 1})
+    assert properties(local_azure, alex) != before
+
+
+async def test_one_users_mapping_without_an_identity_is_damaged_and_left(
+    local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth
+) -> None:
+    alex = people["alex"]
+    extend(local_azure, alex.tenant_id, alex.object_id, "not an identity", sealed=False)
+    result = await acs_auth("seal", "--user", alex.object_id, "--json")
+    assert (result.exit_code, told(result)["damaged"], told(result)["sealed"]) == (3, 1, 0)
+    assert SEAL not in properties(local_azure, alex)
+
+
+async def test_a_mapping_that_its_user_replaces_meanwhile_is_not_sealed(
+    local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth
+) -> None:
+    alex = people["alex"]
+    give(local_azure, alex, "alex")
+    listed = asyncio.Event()
+    local_azure.graph.faults.script("get_user", Fault(until=listed))
+    sealing = acs_auth("seal", "--json")
+    await local_azure.graph.faults.arrived("get_user")
+    local_azure.graph.extensions.delete(alex.tenant_id, alex.object_id, EXTENSION)
+    give(local_azure, alex, "another")
+    listed.set()
+    result = await sealing
+    assert (result.exit_code, told(result)["changed"], told(result)["sealed"]) == (3, 1, 0)
+    assert properties(local_azure, alex) == {"acsUserIdentity": acs_id("another")}
+
+
+async def test_a_seal_that_is_not_taken_is_told_and_the_old_one_still_counts_for_its_key(
+    local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth, environment: Environment, tmp_path: Path
+) -> None:
+    for name in ("alex", "megan"):
+        give(local_azure, people[name], name, sealed=True)
+    environment["GRAPH_SEAL_KEYS"] = f"{NEW_KEY},{environment['GRAPH_SEAL_KEYS']}"
+    (new_id, old_id) = (key.id for key in parse_seal_keys(str(environment["GRAPH_SEAL_KEYS"])))
+    full = {"error": {"code": "Directory_QuotaExceeded", "message": "The directory is full."}}
+    local_azure.graph.faults.script("update_user_extension", Fault(status=403, body=full))
+    report = tmp_path / "report.json"
+    result = await acs_auth("seal", "--renew", "--report", str(report))
+    assert result.exit_code == 3
+    written = json.loads(report.read_text())
+    assert (written["renewed"], written["failed"], written["keys"]) == (1, 1, {new_id: 1, old_id: 1})
+    (entry,) = written["mappings"]
+    assert (entry["outcome"], "Directory_QuotaExceeded" in entry["reason"]) == ("failed", True)
+    assert "Not every mapping is sealed: --report FILE says which are not, and why." in result.stderr
+    assert "refused every change" not in result.stderr
+
+
+async def test_in_words_keys_are_counted_and_a_key_that_is_not_held_is_named(
+    local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth, environment: Environment
+) -> None:
+    give(local_azure, people["alex"], "alex", sealed=True)
+    key = seals_of(local_azure).key_id
+    complete = await acs_auth("seal")
+    assert (complete.exit_code, complete.stderr) == (0, "")
+    assert f"        1  by the key {key}\n" in complete.stdout
+    environment["GRAPH_SEAL_KEYS"] = NEW_KEY
+    result = await acs_auth("seal")
+    assert result.exit_code == 3
+    assert f"        1  by the key {key}, which is not in GRAPH_SEAL_KEYS\n" in result.stdout
+
+
+async def test_in_words_a_list_that_breaks_off_and_a_missing_permission_are_told_with_what_to_do(
+    local_azure: LocalAzure, people: dict[str, User], acs_auth: AcsAuth
+) -> None:
+    give(local_azure, people["alex"], "alex")
+    denied = {"error": {"code": "Authorization_RequestDenied", "message": "Insufficient privileges."}}
+    local_azure.graph.faults.script("list_users", Fault(status=403, body=denied))
+    stopped = await acs_auth("seal")
+    assert stopped.exit_code == 3
+    assert stopped.stderr.startswith("Nothing was sealed. Microsoft Graph can't be read: Microsoft Graph denied access")
+    local_azure.graph.faults.script("update_user_extension", Fault(status=403, body=denied))
+    refused = await acs_auth("seal")
+    assert refused.exit_code == 3
+    assert "Microsoft Graph refused every change: does the application have the permission" in refused.stderr

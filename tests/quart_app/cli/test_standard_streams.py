@@ -1,16 +1,20 @@
 """Standard streams as a command may find them: closed, full, or of a terminal that lacks a character."""
 
 import asyncio
+import errno
+import io
 import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from local_azure.environment import LocalAzure
+from quart_app.cli import main
 from tests.support.service_process import PATIENCE_SECONDS, environment_for
 
 ACS_AUTH = f"exec {sys.executable} -m quart_app.cli"
@@ -58,6 +62,29 @@ async def test_output_that_finds_no_room_is_told_by_the_exit_status(environment:
     assert (status, err) == (1, "The output can't be written (No space left on device).\n")
     status, _, _ = await ended(await shell(environment, f"{ACS_AUTH} {command} > /dev/full 2> /dev/full"))
     assert status == 1
+
+
+async def test_trouble_with_the_input_is_not_told_as_trouble_with_the_output(environment: dict[str, str]) -> None:
+    status, out, err = await ended(await shell(environment, f"{ACS_AUTH} explain-token 0> /dev/null"))
+    assert (status, out) == (1, "")
+    assert "Bad file descriptor" in err
+    assert "The output can't be written" not in err
+
+
+def test_a_caller_in_python_may_put_any_stream_in_the_place_of_standard_output() -> None:
+    with redirect_stdout(io.StringIO()) as output:
+        main(["--version"], prog_name="acs-auth", standalone_mode=False)
+    assert output.getvalue().startswith("acs-auth")
+
+
+def test_a_stream_without_a_descriptor_that_finds_no_room_is_told_like_any_other() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with redirect_stdout(Full()), redirect_stderr(io.StringIO()) as errors, pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, errors.getvalue()) == (1, "The output can't be written (No space left on device).\n")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])

@@ -5,13 +5,17 @@ import json
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from local_azure.entra.directory import API, BROWSER, COMMAND_LINE, HOME_TENANT
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
+from tests.quart_app.cli.conftest import AcsAuth
+from tests.support.oidc_issuer import running_oidc_issuer
 from tests.support.service_process import PATIENCE_SECONDS, finished
 from tests.support.service_process import acs_auth as start
 
@@ -111,6 +115,31 @@ async def test_nobody_in_time_and_a_declined_code_fail_in_a_sentence(
     assert "authorization_declined" in err
 
 
+async def test_without_a_browser_the_address_is_printed_and_nobody_is_waited_for_longer_than_told(
+    process_environment: dict[str, str], tmp_path: Path
+) -> None:
+    without = {name: value for name, value in process_environment.items() if "DISPLAY" not in name}
+    without |= {"BROWSER": "no-browser", "PATH": str(tmp_path)}
+    status, out, err = await finished(await start(without, "token", "--timeout", "1"))
+    assert (status, out) == (1, "")
+    assert "No browser could be opened here. Open this address on this machine:\nhttps://localhost:" in err
+    assert err.endswith("Nobody signed in in time.\n")
+
+
+async def test_a_client_that_entra_id_does_not_know_is_told_without_any_settings(
+    environment: Environment, acs_auth: AcsAuth
+) -> None:
+    authority = str(environment["ENTRA_AUTHORITY_HOST"])
+    environment.update(dict.fromkeys(name for name in environment if name.startswith(("ENTRA_", "ACS_"))))
+    assert (await acs_auth("check-config")).exit_code == 2
+    named = ("--client-id", "nobody", "--tenant-id", HOME_TENANT.tenant_id, "--scope", "api://x/y")
+    without = {name: value for name, value in environment.items() if value is not None}
+    process = await start(without, "token", "--device-code", *named, "--authority-host", authority)
+    status, out, err = await finished(process)
+    assert (status, out) == (1, "")
+    assert "AADSTS700016). --client-id is not an application of this tenant." in err
+
+
 async def test_an_authority_that_can_not_be_used_is_told(
     local_azure: LocalAzure, process_environment: dict[str, str]
 ) -> None:
@@ -154,6 +183,7 @@ async def test_with_another_issuer_users_sign_in_there_by_its_discovered_endpoin
         ({}, ("--tenant-id", "x"), "--tenant-id is for Microsoft Entra ID, and OIDC_ISSUER is set."),
         ({"OIDC_ISSUER": "{entra}/common/v2.0"}, (), "does not answer as the issuer does: check OIDC_ISSUER"),
         ({"OIDC_DISCOVERY_URL": "{entra}/nowhere"}, (), "check OIDC_ISSUER and OIDC_DISCOVERY_URL."),
+        ({"OIDC_DISCOVERY_URL": "{entra}/devicelogin"}, (), "/devicelogin is not a discovery document: check OIDC_ISS"),
         ({"OIDC_ISSUER": "https://localhost:9"}, (), "The issuer can't be reached (ConnectionError): check OIDC_ISS"),
     ],
 )
@@ -179,3 +209,14 @@ async def test_another_issuer_signs_in_by_device_code_where_it_offers_that(
     assert (status, out) == (1, "")
     assert "enter the code" in err
     assert "Nobody signed in in time." in err
+
+
+async def test_another_issuer_that_offers_no_device_code_is_told(
+    environment: Environment, acs_auth: AcsAuth, state_directory: Path, signing_keys: list[rsa.RSAPrivateKey]
+) -> None:
+    environment.update({name: None for name in environment if name.startswith(("ENTRA_", "TEAMS_", "DOCS_"))})
+    async with running_oidc_issuer(state_directory, signing_keys[0], {}) as issuer:
+        environment.update(OIDC_ISSUER=issuer.issuer, OIDC_AUDIENCE="api", OIDC_REQUIRED_SCOPE="access")
+        result = await acs_auth("token", "--device-code", "--client-id", "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "This issuer offers no sign-in by device code: leave --device-code out.\n"
