@@ -44,14 +44,10 @@ def client_credential(entra: EntraSettings, identity: AzureCredential | None = N
 
 
 def msal_credential(credential: ClientCredential, assertion: Callable[[], str]) -> Any:
-    """The credential in MSAL's own form; `assertion` gives the federated credential's last one.
-
-    Raises `OnBehalfOfMisconfigured` for a certificate that can't be used.
-    """
+    """The credential in MSAL's own form; `assertion` gives the federated credential's last one."""
     match credential:
         case ClientSecret(value):
             return value
         case FederatedCredential():
             return {"client_assertion": assertion}
-        case ClientCertificate():
-            return {"private_key": credential.private_key, "public_certificate": credential.certificates}
+    return {"private_key": credential.private_key, "public_certificate": credential.certificates}
