@@ -79,7 +79,6 @@ async def create_app(
         acs = await stack.enter_async_context(
             open_acs_client(
                 settings.acs,
-                settings.entra,
                 retry,
                 credential,
                 measure=telemetry.upstream(ACS),

@@ -12,14 +12,7 @@ import aiohttp
 from azure.communication.identity import CommunicationUserIdentifier
 from azure.communication.identity.aio import CommunicationIdentityClient
 from azure.core.credentials import AzureKeyCredential
-from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    DecodeError,
-    HttpResponseError,
-    IncompleteReadError,
-)
+from azure.core.exceptions import AzureError, DecodeError, HttpResponseError, IncompleteReadError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncHTTPPolicy, ContentDecodePolicy
 from azure.core.pipeline.transport import AioHttpTransport
@@ -39,6 +32,7 @@ from quart_app.acs.interface import (
     UnexpectedAnswer,
 )
 from quart_app.acs.refusals import CREDENTIAL_REFUSED, IDENTITY_ADVICE, KEY_ADVICE, error_for, row_for
+from quart_app.credentials import AzureCredential
 from quart_app.settings import AcsConnectionString
 from upstream.errors import Cause, Throttled, Unavailable, UpstreamError, plain
 from upstream.http_session import new_http_session
@@ -68,7 +62,7 @@ class AcsOptions:
     token_lifetime_minutes: int = _DEFAULT_LIFETIME_MINUTES
     connection_string: AcsConnectionString | None = None
     endpoint: str | None = None
-    credential: AsyncTokenCredential | None = field(default=None, repr=False)
+    credential: AzureCredential | None = field(default=None, repr=False)
     connect_seconds: float = 3.0
     read_seconds: float = 8.0
     mint_seconds: float = 30.0
@@ -166,7 +160,7 @@ class SdkAcsClient:
         try:
             async with asyncio.timeout(seconds or self._attempt_seconds):
                 return await operation()
-        except UpstreamError:  # from the managed identity, which the SDK asked for a token
+        except UpstreamError:  # from the credential, which the SDK asked for a token
             raise
         except Exception as error:  # whatever the SDK raises ends here
             # Causes are cut off because the texts of lower layers hold URLs, and so the user's ACS id.
@@ -249,8 +243,6 @@ def _answer(error: Exception) -> _AcsAnswer | None:
     response = getattr(error, "response", None)
     if not isinstance(error, HttpResponseError) or isinstance(error, IncompleteReadError) or response is None:
         return None
-    if isinstance(error, ClientAuthenticationError) and error.status_code != 401:
-        return None  # Entra ID's answer to the credential; the SDK raises this for ACS's own answers only at 401
     details = error.error
     return _AcsAnswer(
         status=error.status_code or 0,
@@ -266,10 +258,6 @@ def _text(value: object) -> str:
 
 
 def _without_answer(error: Exception) -> AcsError:
-    if isinstance(error, ClientAuthenticationError):  # no token for ACS, so ACS was not asked
-        if _token_was_refused(error):
-            return AcsCredentialsRejected("No access token for ACS could be obtained.")
-        return AcsUnavailable(nothing_happened=True)
     if isinstance(error, TimeoutError | json.JSONDecodeError | UnicodeDecodeError):  # no answer, or not ACS's own
         return AcsUnavailable()
     if isinstance(error, AzureError) and (not isinstance(error, DecodeError) or isinstance(error, IncompleteReadError)):
@@ -278,17 +266,6 @@ def _without_answer(error: Exception) -> AcsError:
         never_connected = isinstance(error.inner_exception, _NO_CONNECTION)
         return AcsUnavailable(nothing_happened=never_connected)
     return UnexpectedAnswer(None)
-
-
-def _token_was_refused(error: ClientAuthenticationError) -> bool:
-    """Whether the credential is to blame, not its token endpoint's health; azure-identity may hide the answer as a
-    cause. https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
-    """
-    for failure in (error, error.__cause__):
-        answer = getattr(failure, "response", None)
-        if answer is not None:
-            return answer.status_code in (400, 401, 403)
-    return error.__cause__ is None
 
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

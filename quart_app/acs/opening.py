@@ -1,13 +1,13 @@
 """From settings to the ACS client, for the service, the operators' commands and `doctor`."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from quart_app.acs.absence import ProvingAcsClient
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.acs.guarded import GuardedAcsClient
-from quart_app.credentials import AzureCredential, managed_identity
-from quart_app.settings import AcsSettings, EntraSettings
+from quart_app.credentials import AzureCredential
+from quart_app.settings import AcsSettings
 from upstream.measuring import Measure, unmeasured
 from upstream.retrying import RetryPolicy
 
@@ -18,9 +18,8 @@ PROBE_LIFETIME_MINUTES = 60
 @asynccontextmanager
 async def open_acs_client(
     acs: AcsSettings,
-    entra: EntraSettings,
     retry: RetryPolicy,
-    credential: AzureCredential | None = None,
+    credential: AzureCredential | None,
     *,
     probing: bool = False,
     canaries: bool = True,
@@ -30,25 +29,21 @@ async def open_acs_client(
 ) -> AsyncIterator[ProvingAcsClient]:
     """The client of the configured ACS resource, closed at the end.
 
-    `credential` is the managed identity, if it is already open and shared; otherwise one is opened if needed.
+    `credential` is whom to ask for tokens where ACS is not called with a key (`credentials.acs_asks_identity`).
     With `probing`, tokens that it issues have the least scope and the shortest life: the caller only wants to know
     whether an identity exists. Without `canaries` no identity is minted to learn what a deleted one looks like.
     """
-    async with AsyncExitStack() as stack:
-        if acs.connection_string is None and credential is None:
-            credential = await stack.enter_async_context(managed_identity(entra, retry))
-        client = SdkAcsClient(
-            AcsOptions(
-                token_scopes=PROBE_SCOPES if probing else acs.token_scopes,
-                token_lifetime_minutes=PROBE_LIFETIME_MINUTES if probing else acs.token_lifetime_minutes,
-                connection_string=acs.connection_string,
-                endpoint=acs.endpoint,
-                credential=credential if acs.endpoint else None,
-            )
+    client = SdkAcsClient(
+        AcsOptions(
+            token_scopes=PROBE_SCOPES if probing else acs.token_scopes,
+            token_lifetime_minutes=PROBE_LIFETIME_MINUTES if probing else acs.token_lifetime_minutes,
+            connection_string=acs.connection_string,
+            endpoint=acs.endpoint,
+            credential=credential if acs.endpoint else None,
         )
-        guarded = GuardedAcsClient(client, retry, measure, on_minted=on_minted, on_deleted=on_deleted)
-        proving = ProvingAcsClient(guarded, canaries=canaries)
-        stack.push_async_callback(proving.aclose)
+    )
+    guarded = GuardedAcsClient(client, retry, measure, on_minted=on_minted, on_deleted=on_deleted)
+    async with aclosing(ProvingAcsClient(guarded, canaries=canaries)) as proving:
         yield proving
 
 

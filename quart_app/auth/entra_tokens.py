@@ -37,7 +37,7 @@ class EntraTokens:
         self.rules: tuple[Rule, ...] = _RULES
 
     def issuer_of(self, claims: Mapping[str, Any], key: SigningKey) -> str:
-        """See `TokenRules.issuer_of`."""
+        """The `iss` that a token with these claims must name if `key` signed it."""
         return key.issuer.replace("{tenantid}", claims["tid"])
 
     def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:

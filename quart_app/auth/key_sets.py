@@ -70,11 +70,10 @@ def _read(entry: Any, issuer: str) -> SigningKey | str:
     if why is not None:
         return why
     try:
-        key = jwt.PyJWK({name: entry.get(name) for name in ("kty", "n", "e")}, algorithm="RS256").key
+        # Of a modulus and an exponent alone nothing but a public key can be made.
+        key: RSAPublicKey = jwt.PyJWK({name: entry.get(name) for name in ("kty", "n", "e")}, algorithm="RS256").key
     except (jwt.PyJWTError, ValueError, TypeError):
         return "its modulus or exponent can't be read"
-    if not isinstance(key, RSAPublicKey):
-        return "it is not a public key"
     if key.key_size < MINIMUM_RSA_BITS:
         return f"it has {key.key_size} bits, fewer than {MINIMUM_RSA_BITS}"
     return SigningKey(_text(entry, "kid"), key, issuer, _text(entry, "issuer"))

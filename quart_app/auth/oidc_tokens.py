@@ -51,10 +51,6 @@ class OidcTokens:
             ),
         )
 
-    def issuer_of(self, claims: Mapping[str, Any], key: SigningKey) -> str:
-        """See `TokenRules.issuer_of`."""
-        return key.issuer
-
     def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
         """See `TokenRules.issuer_matches_key`."""
         return key.issuer == self._issuer

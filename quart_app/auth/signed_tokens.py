@@ -48,10 +48,6 @@ class TokenRules(Protocol):
         """What else the claims must say."""
         ...
 
-    def issuer_of(self, claims: Mapping[str, Any], key: SigningKey) -> str:
-        """The `iss` that a token with these claims must name if `key` signed it."""
-        ...
-
     def issuer_matches_key(self, claims: Mapping[str, Any], key: SigningKey) -> bool:
         """Whether the token's issuer, by what is known of it, signs with `key`. Called once `issuer_rules` hold."""
         ...

@@ -222,13 +222,11 @@ class SigningKeys:
         results = await asyncio.gather(*(self._measured_fetch(url) for url in urls), return_exceptions=True)
         now = self._clock()
         for url, result in zip(urls, results, strict=True):
-            if isinstance(result, aiohttp.ClientError | TimeoutError | UnusableDocument):
+            if isinstance(result, BaseException):  # aiohttp raises not only its own: UnicodeError for a host's name
                 reason = str(result) if isinstance(result, UnusableDocument) else type(result).__name__
                 self._faults[url] = reason
                 logger.warning("signing keys could not be fetched: %s: %s", url, reason)
                 self._sets[url].failed()
-            elif isinstance(result, BaseException):
-                raise result
             else:
                 self._sets[url].fetched(result.keys, now)
                 self._faults.pop(url, None)

@@ -15,15 +15,16 @@ from quart_app.auth.access_tokens import AccessTokenValidator
 from quart_app.auth.caller import Caller
 from quart_app.auth.compact_jws import MAXIMUM_DEPTH
 from quart_app.auth.doors import Door, OpenDoor, chosen_door, doors
+from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.key_sets import SigningKey
 from quart_app.auth.oidc_tokens import found_at
 from quart_app.auth.refusals import InvalidAccessToken, Reason, TokenRefused
 from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of, is_time, signature_holds
 from quart_app.auth.rules import Content, Rule
-from quart_app.auth.signed_tokens import MAXIMUM_TOKEN_BYTES, TokenRules, claims_of, header_of, named_issuer
+from quart_app.auth.signed_tokens import MAXIMUM_TOKEN_BYTES, claims_of, header_of, named_issuer
 from quart_app.auth.signing_keys import SigningKeys, SigningKeysUnavailable
 from quart_app.auth.token_kinds import HEADER_RULES, KIND_RULES
-from quart_app.settings import DoorName, Settings
+from quart_app.settings import Settings
 
 NOT_THERE = "(not there)"
 
@@ -124,7 +125,7 @@ async def _judged(token: str, door: Door, keys: SigningKeys) -> list[Judged]:
     found += [_registered(token, content, claim, door.audiences) for claim in ("exp", "nbf", "iat", "aud")]
     rules = door.rules
     issuer = _by_rules(rules.issuer_rules, content)
-    if door.name is DoorName.ENTRA and all(each.verdict is ClaimVerdict.OK for each in issuer):
+    if isinstance(rules, EntraTokens) and all(each.verdict is ClaimVerdict.OK for each in issuer):
         issuer.append(_issuer(content, rules, signers or candidates))
     return [*found, *_by_rules(KIND_RULES, content), *issuer, *_by_rules((*rules.rules, *door.admission), content)]
 
@@ -208,7 +209,7 @@ def _registered(token: str, content: Content, claim: str, audiences: Iterable[st
     return Judged(claim, shown, expected, ClaimVerdict.REFUSED, reason, remedy)
 
 
-def _issuer(content: Content, rules: TokenRules, keys: Sequence[SigningKey] | None) -> Judged:
+def _issuer(content: Content, rules: EntraTokens, keys: Sequence[SigningKey] | None) -> Judged:
     """The issuer, if the key decides it: Entra ID's, v1 or v2, of the token's tenant."""
     claims, shown = content.claims, _found(content, ("iss",))
     if not keys:

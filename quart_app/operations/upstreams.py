@@ -84,7 +84,7 @@ async def open_operator_acs(
     """
     async with (
         _credential(settings, retry, needed=acs_asks_identity(settings)) as credential,
-        open_acs_client(settings.acs, settings.entra, retry, credential, probing=True, canaries=canaries) as acs,
+        open_acs_client(settings.acs, retry, credential, probing=True, canaries=canaries) as acs,
     ):
         yield acs
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import jwt
 import pytest
 
 from local_azure.entra.directory import MANAGED_IDENTITY as IDENTITY
@@ -88,6 +89,24 @@ async def test_a_busy_endpoint_says_when_to_come_back(local_azure: LocalAzure, i
     with pytest.raises(ManagedIdentityThrottled) as caught:
         await identity.token(SCOPE)
     assert caught.value.retry_after == 7
+
+
+async def test_the_azure_sdks_get_the_same_token_with_its_expiry_in_either_form(
+    local_azure: LocalAzure, identity: AzureCredential
+) -> None:
+    issued = await identity.get_token(SCOPE)
+    known = await identity.get_token_info(SCOPE)
+    assert (issued.token, issued.expires_on) == (known.token, known.expires_on)
+    assert jwt.decode(issued.token, options={"verify_signature": False})["exp"] == issued.expires_on
+    assert local_azure.entra.faults.counts[OPERATION] == 1
+
+
+async def test_who_only_uses_it_does_not_close_it(identity: AzureCredential) -> None:
+    async with identity as used:
+        token = await used.token(SCOPE)
+    await used.close()
+    assert used is identity
+    assert await identity.token("https://graph.microsoft.com/.default") != token
 
 
 @pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError()])

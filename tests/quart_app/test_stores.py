@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from local_azure.environment import LocalAzure
-from quart_app.settings import load_settings
+from quart_app.settings import StorageBackend, load_settings
 from quart_app.stores import open_mapping_store
-from storage.mapping import UserKey
+from storage.mapping import StoreMisconfigured, UserKey
 from tests.support.running_cosmos import running_cosmos, running_read_region
 from tests.support.service_process import environment_for, finished, python
 from upstream.retrying import RetryPolicy
@@ -48,3 +48,27 @@ async def test_mappings_are_read_in_the_preferred_region(
         async with open_mapping_store(load_settings(None), RetryPolicy()) as store:
             assert await store.get(UserKey("tenant", "user")) is None
         assert (near.counts["read_item"], account.counts["read_item"]) == (1, 0)
+
+
+async def test_a_store_that_needs_the_managed_identity_opens_it_itself_where_none_is_given(
+    local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in local_azure.service_environment(secrets=False).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STORAGE_BACKEND", "cosmos")
+    async with open_mapping_store(load_settings(None), RetryPolicy()) as store:
+        assert await store.get(UserKey("tenant", "user")) is None
+    assert local_azure.entra.faults.counts["managed_identity_token"] == 1
+
+
+async def test_without_the_key_that_seals_no_mapping_is_reached_at_graph(
+    local_azure: LocalAzure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = environment_for(local_azure, tmp_path, "sqlite")
+    given.pop("GRAPH_SEAL_KEYS", None)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreMisconfigured, match="GRAPH_SEAL_KEYS"):
+        async with open_mapping_store(load_settings(None), RetryPolicy(), backend=StorageBackend.GRAPH):
+            pytest.fail("It was opened.")
+    assert not local_azure.graph.faults.counts

@@ -296,6 +296,13 @@ class TestOpening:
             await open_cosmos_store(settings_for(cosmos, opening_timeout=0.2))
         assert "did not answer within 0.2 s" in caught.value.__notes__[0]
 
+    @pytest.mark.parametrize("status", [409, 412])
+    async def test_an_answer_that_makes_no_sense_is_an_outage(self, cosmos: Cosmos, status: int) -> None:
+        cosmos.faults.script("get_container", Fault(status=status, headers=OWN))
+        with pytest.raises(StoreUnavailable) as caught:
+            await open_cosmos_store(settings_for(cosmos))
+        assert f"answered {status}, sub-status 0, activity A1" in caught.value.__notes__[0]
+
     async def test_a_proxy_in_the_environment_is_used(self, cosmos: Cosmos, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY"):
             monkeypatch.delenv(name, raising=False)
@@ -556,6 +563,23 @@ class TestAnswers:
         cosmos.faults.script("create_item", Fault(status=404, headers=OWN))
         with pytest.raises(StoreMisconfigured, match="'acs/identities' does not exist"):
             await cosmos_store.create(ALICE, acs_id("one"))
+
+    async def test_a_listing_that_finds_no_container_is_misconfigured_whatever_the_sub_status(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
+    ) -> None:
+        cosmos.faults.script("query_items", Fault(status=404, headers=OWN))
+        with pytest.raises(StoreMisconfigured, match="'acs/identities' does not exist"):
+            await listed(cosmos_store)
+
+    async def test_a_missing_container_is_known_by_its_message_and_is_no_missing_mapping(
+        self, cosmos: Cosmos, cosmos_store: CosmosMappingStore
+    ) -> None:
+        body = {"code": "NotFound", "message": "Message: Owner resource does not exist"}
+        cosmos.faults.script("read_item", Fault(status=404, headers=OWN, body=body))
+        with pytest.raises(StoreMisconfigured, match="'acs/identities' does not exist") as caught:
+            await cosmos_store.get(ALICE)
+        assert caught.value.cause is not None
+        assert caught.value.cause.code == "404/1003"
 
     async def test_a_read_that_lags_behind_its_session_is_an_outage_and_no_missing_mapping(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore

@@ -37,6 +37,7 @@ from storage.mapping import (
     StoreUnavailable,
     StoreUnexpectedAnswer,
     Unreadable,
+    UnreadableMapping,
     UserKey,
 )
 from storage.seal import SealKey, Seals
@@ -675,6 +676,18 @@ async def test_a_challenge_that_is_not_fit_for_a_header_is_none(
     assert getattr(error.value, "claims", None) is None
 
 
+@pytest.mark.parametrize("encoded", ["%%%", "A", base64.b64encode(b"\xff").decode()])
+async def test_a_challenge_that_is_not_base64_of_a_text_is_none(
+    graph_store: GraphMappingStore, graph: Graph, encoded: str
+) -> None:
+    challenge = f'Bearer realm="", error="insufficient_claims", claims="{encoded}"'
+    body = {"error": {"code": "InvalidAuthenticationToken", "message": "?"}}
+    graph.faults.script("get_me", Fault(status=401, headers={"WWW-Authenticate": challenge}, body=body))
+    with pytest.raises(StoreAccessDenied) as error:
+        await graph_store.get(ALICE)
+    assert error.value.claims is None
+
+
 @pytest.mark.parametrize("odd", [AttributeError(), TypeError(), KeyError("x"), RecursionError(), ValueError("url")])
 async def test_nothing_that_the_sdk_raises_leaves_untyped(
     graph_store: GraphMappingStore, odd: Exception, monkeypatch: pytest.MonkeyPatch
@@ -748,6 +761,69 @@ async def test_listing_never_follows_a_link_to_another_address(graph_store: Grap
     graph.faults.script("list_users", Fault(status=200, body=body))
     with pytest.raises(StoreUnavailable):
         await listed(graph_store)
+
+
+@pytest.mark.parametrize("users", [..., None, {}, ["alice"], [{}], [{"id": None}], [{"id": ""}]], ids=repr)
+async def test_a_page_without_users_as_graph_writes_them_is_an_outage_and_not_the_end(
+    graph_store: GraphMappingStore, graph: Graph, users: Any
+) -> None:
+    created = await graph_store.create(ALICE, acs_id("one"))
+    graph.faults.script("list_users", Fault(status=200, body={} if users is ... else {"value": users}))
+    mappings = graph_store.mappings()
+    with pytest.raises(StoreUnavailable):
+        await anext(mappings)
+    assert [mapping async for mapping in mappings] == [created]
+
+
+async def test_where_no_tenant_is_named_there_is_nothing_to_list(running: RunningGraph, graph: Graph) -> None:
+    class NoTenants(AppTokens):
+        tenants: ClassVar[Sequence[str]] = ()
+
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), None, NoTenants(running))
+    assert await listed(store) == []
+    assert not graph.faults.counts
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "page",
+        "{}",
+        "[]",
+        '"tenant"',
+        '["tenant"]',
+        '["tenant", null]',
+        '["tenant", null, "1"]',
+        '["tenant", 7, 1]',
+        "[7, null, 1]",
+        '["tenant", "https://graph.example/v1.0/users", 1]',
+        '["tenant", "https://graph.microsoft.com.example/v1.0/users", 1]',
+    ],
+)
+async def test_a_page_of_another_name_is_refused_and_nothing_sent(
+    graph_store: GraphMappingStore, graph: Graph, name: str
+) -> None:
+    with pytest.raises(ValueError, match=r"page|JSON|Expecting"):
+        await graph_store.page(name)
+    assert not graph.faults.counts
+
+
+async def test_without_anybodys_tokens_nobodys_mapping_is_reached(running: RunningGraph, graph: Graph) -> None:
+    store = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), None)
+    with pytest.raises(StoreMisconfigured, match="needs access tokens"):
+        await store.get(ALICE)
+    assert not graph.faults.counts
+    await store.aclose()
+
+
+async def test_what_has_no_user_is_not_in_this_store_and_not_removed(
+    graph_store: GraphMappingStore, graph: Graph
+) -> None:
+    with pytest.raises(MappingChanged):
+        await graph_store.remove(UnreadableMapping(None, "1.1", Unreadable.DAMAGED, key="row 1"))
+    assert not graph.faults.counts
 
 
 async def test_an_operator_without_users_works_on_all_mappings_as_the_application(

@@ -12,10 +12,12 @@ import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, aclosing, closing, contextmanager
+from contextlib import AsyncExitStack, aclosing, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 
 from storage.mapping import (
@@ -173,6 +175,40 @@ class TestSeveralProcesses:
             monkeypatch.setattr("storage.sqlite.sleep", lambda _: maker.execute("COMMIT"))
             async with aclosing(await open_sqlite_store(path, busy_timeout=60)) as store:
                 assert await store.get(ALICE) is None
+
+    async def test_opening_gives_up_in_time_on_a_process_that_goes_on_making_the_file(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as maker:
+            maker.execute("BEGIN IMMEDIATE")
+            times = iter((0.0, 0.0, 1.5))
+
+            def end_just_too_late() -> float:
+                if (now := next(times)) > 1:
+                    maker.execute("COMMIT")
+                return now
+
+            monkeypatch.setattr("storage.sqlite.monotonic", end_just_too_late)
+            with pytest.raises(StoreUnavailable):
+                await open_sqlite_store(path, busy_timeout=0)
+        monkeypatch.undo()
+        await _open_and_close(path)
+
+    async def test_a_create_goes_on_where_the_mapping_in_its_way_is_removed_before_it_can_be_read(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        _let_creates_find_nothing_in_their_way(rival, times=2)
+        created = await sqlite_store.create(ALICE, acs_id("one"))
+        assert await listed(sqlite_store) == [created]
+
+    async def test_a_create_that_never_finds_what_is_in_its_way_is_unavailable(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        _let_creates_find_nothing_in_their_way(rival, times=1000)
+        with pytest.raises(StoreUnavailable):
+            await sqlite_store.create(ALICE, acs_id("one"))
+        assert rival.execute("SELECT left_over FROM refusals").fetchall() == [(990,)]
+        assert await listed(sqlite_store) == []
 
     async def test_a_process_killed_in_the_middle_of_writing_loses_no_answered_write(self, path: Path) -> None:
         process = await _start("fill", str(path))
@@ -382,6 +418,19 @@ class TestDamagedRows:
         await sqlite_store.remove(unreadable)
         assert await contract.unreadable_in(sqlite_store) == []
 
+    async def test_a_row_of_nobody_that_was_changed_since_it_was_read_is_not_removed(
+        self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
+    ) -> None:
+        await self.insert(rival, subject=b"\x00\x01")
+        (unreadable,) = await contract.unreadable_in(sqlite_store)
+        rival.execute("UPDATE mappings SET revision = 2")
+        with pytest.raises(MappingChanged):
+            await sqlite_store.remove(unreadable)
+        (changed,) = await contract.unreadable_in(sqlite_store)
+        await sqlite_store.remove(changed)
+        await sqlite_store.remove(changed)
+        assert await contract.unreadable_in(sqlite_store) == []
+
     async def test_one_that_was_changed_since_it_was_read_is_not_removed(
         self, sqlite_store: SqliteMappingStore, rival: sqlite3.Connection
     ) -> None:
@@ -469,6 +518,30 @@ class TestUnusableFiles:
         await _refused(path, "another application's database")
         with closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("invoices",)]
+
+    @pytest.mark.parametrize("trouble", ["the file is removed", "its table is dropped"])
+    async def test_a_file_that_changes_while_it_is_opened_is_refused_and_no_connection_stays_open(
+        self, path: Path, rival: sqlite3.Connection, trouble: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connect, opened = aiosqlite.connect, list[aiosqlite.Connection]()
+
+        def connect_after_trouble(*arguments: Any, **keywords: Any) -> aiosqlite.Connection:
+            if opened and trouble == "the file is removed":
+                _remove(path)
+            elif opened:
+                rival.execute("DROP TABLE mappings")
+            opened.append(connect(*arguments, **keywords))
+            return opened[-1]
+
+        monkeypatch.setattr("aiosqlite.connect", connect_after_trouble)
+        with pytest.raises(StoreMisconfigured, match=re.escape(str(path))):
+            await open_sqlite_store(path, busy_timeout=0)
+        still_open = []
+        for connection in opened:
+            with suppress(ValueError):
+                still_open.append(await connection.execute("SELECT 1"))
+            await connection.close()
+        assert (len(opened), still_open) == (2, [])
 
     async def test_a_file_of_a_newer_release_is_refused(self, path: Path) -> None:
         await _open_and_close(path)
@@ -560,6 +633,18 @@ class TestUnusableFiles:
             with pytest.raises(WritesRefused, match=f"{path}{suffix} was removed or replaced while it was in use"):
                 await call
 
+    @pytest.mark.parametrize(("platform", "told"), [("linux", True), ("win32", False)])
+    async def test_a_file_that_others_may_use_is_told_where_its_mode_says_so(
+        self, path: Path, platform: str, told: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await _open_and_close(path)
+        _let_anybody_write(path.parent)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(sys, "platform", platform)
+            store = await open_sqlite_store(path)
+        await store.aclose()
+        assert [f"Run chmod 600 {path}." in warning for warning in store.warnings] == [True] * told
+
     async def test_a_full_disk_is_named(self, sqlite_store: SqliteMappingStore) -> None:
         await sqlite_store._writer.execute_fetchall("PRAGMA max_page_count = 1")
         with pytest.raises(StorageFull, match="disk is full"):
@@ -580,6 +665,15 @@ class TestUnusableFiles:
             await sqlite_store.create(ALICE, acs_id("one"))
         assert "alice" not in str(refusal.value)
         assert "8:acs" not in str(refusal.value)
+
+
+def _let_creates_find_nothing_in_their_way(database: sqlite3.Connection, *, times: int) -> None:
+    """So often an insertion does nothing, as if it met a mapping that is removed before it can be read."""
+    database.execute("CREATE TABLE refusals AS SELECT ? AS left_over", (times,))
+    database.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON mappings WHEN (SELECT left_over FROM refusals) > 0"
+        " BEGIN UPDATE refusals SET left_over = left_over - 1; SELECT RAISE(IGNORE); END"
+    )
 
 
 async def listed_after(write: asyncio.Task[IdentityMapping], store: MappingStore) -> list[IdentityMapping]:

@@ -135,6 +135,14 @@ class PlainUse:
     async def test_an_unknown_user_has_no_mapping(self, store: MappingStore) -> None:
         assert await store.get(ALICE) is None
 
+    async def test_the_representation_of_a_mapping_tells_neither_the_user_nor_the_identity(
+        self, store: MappingStore
+    ) -> None:
+        created = await store.create(ALICE, acs_id("one"))
+        assert repr(created) == "IdentityMapping(…, deleting=False)"
+        assert repr(await store.change(created, deleting=True)) == "IdentityMapping(…, deleting=True)"
+        assert repr(created.user) == "UserKey(…)"
+
     async def test_a_created_mapping_is_read_back_equal(self, store: MappingStore) -> None:
         before = datetime.now(UTC)
         created = await store.create(ALICE, acs_id("one"))

@@ -86,6 +86,13 @@ async def test_when_an_upstream_has_moved_idle_connections_are_dropped_and_busy_
         assert await number(session, url) == 3
 
 
+async def test_a_session_that_is_closed_meanwhile_has_no_connections_to_drop() -> None:
+    async with new_http_session() as session:
+        pass
+    drop_connections(session)
+    assert session.closed
+
+
 async def test_connections_that_only_a_burst_needed_stay_idle_afterwards(server: tuple[Server, str]) -> None:
     numbering, url = server
     numbering.may_answer.clear()

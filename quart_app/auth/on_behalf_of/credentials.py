@@ -50,5 +50,4 @@ def msal_credential(credential: ClientCredential, assertion: Callable[[], str]) 
             return value
         case FederatedCredential():
             return {"client_assertion": assertion}
-        case ClientCertificate():
-            return {"private_key": credential.private_key, "public_certificate": credential.certificates}
+    return {"private_key": credential.private_key, "public_certificate": credential.certificates}

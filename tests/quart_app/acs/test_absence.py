@@ -151,6 +151,41 @@ class TestTheCanary:
             clock.advance(UNLEARNED_PAUSE_SECONDS)
         assert len(acs.minted) == 1
 
+    async def test_a_canary_that_could_not_be_deleted_is_used_again(self) -> None:
+        acs, clock = OddAcs(refused()), FakeClock(0)
+        acs.script("delete_identity", FailBefore(refused()))
+        proving = ProvingAcsClient(acs, timer=clock)
+        with pytest.raises(AbsenceUnproven, match="does not delete"):
+            await proving.prove()
+        assert acs.live == set(acs.minted)
+        clock.advance(UNLEARNED_PAUSE_SECONDS)
+        await proving.prove()
+        assert (len(acs.minted), acs.live) == (1, set())
+
+    async def test_the_learned_answer_and_no_other_means_gone_for_a_revocation_too(self) -> None:
+        acs = OddAcs(refused())
+        proving = ProvingAcsClient(acs)
+        acs.script("revoke_tokens", FailBefore(refused()))
+        acs.script("revoke_tokens", FailBefore(refused(403)))
+        living = await acs.create_identity()
+        with pytest.raises(IdentityGone):
+            await proving.revoke_tokens(living)
+        with pytest.raises(UnexpectedAnswer) as caught:
+            await proving.revoke_tokens(living)
+        assert caught.value.status == 403
+
+    async def test_a_second_deletion_that_is_answered_as_for_a_foreign_identity_proves_nothing(self) -> None:
+        class Disowning(OddAcs):
+            async def delete_identity(self, acs_user_id: str) -> None:
+                if acs_user_id not in self.live:
+                    raise IdentityNotOwned
+                await super().delete_identity(acs_user_id)
+
+        acs = Disowning(refused())
+        with pytest.raises(AbsenceUnproven, match="the same answer"):
+            await ProvingAcsClient(acs).prove()
+        assert (len(acs.minted), acs.live) == (1, set())
+
     async def test_a_deleted_identity_that_gets_a_token_proves_nothing(self) -> None:
         class Forgiving(MemoryAcsClient):
             async def issue_token(self, acs_user_id: str, request: TokenRequest | None = None) -> AcsToken:

@@ -17,8 +17,7 @@ from typing import Any
 import jwt
 import pytest
 import pytest_asyncio
-from azure.core.credentials import AccessToken, AccessTokenInfo
-from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.credentials import AccessTokenInfo, TokenRequestOptions
 from azure.core.exceptions import ClientAuthenticationError
 from cryptography.hazmat.primitives.asymmetric import rsa
 from tenacity import wait_exponential
@@ -42,12 +41,15 @@ from quart_app.acs.interface import (
     TeamsTokenRefused,
     UnexpectedAnswer,
 )
+from quart_app.credentials import AzureCredential
 from quart_app.identities import IdentityService
 from quart_app.settings import AcsConnectionString
 from storage.mapping import UserKey
 from tests.support.held_time import time_running_out
 from tests.support.memory_store import MemoryMappingStore
+from upstream.calls import UpstreamCalls
 from upstream.deadline import deadline
+from upstream.errors import UpstreamError
 from upstream.retrying import RetryPolicy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -520,33 +522,34 @@ class TestPrivacy:
         assert "c2VjcmV0" not in repr(options)
 
 
-class StaticCredential(AsyncTokenCredential):
+class StaticCredential:
     """Always has the same token, or fails."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
 
-    async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
         if self._token is None:
             raise ClientAuthenticationError("AADSTS7000215: invalid client secret")
         assert scopes == ("https://communication.azure.com//.default",)
-        return AccessToken(self._token, 4_000_000_000)
+        return AccessTokenInfo(self._token, 4_000_000_000)
 
-    async def get_token_info(self, *scopes: str, **_: Any) -> AccessTokenInfo:
-        token = await self.get_token(*scopes)
-        return AccessTokenInfo(token.token, token.expires_on)
 
-    async def close(self) -> None:
-        raise AssertionError("The credential belongs to whoever made it.")
+class NoToken(UpstreamError):
+    """The credential gives no token."""
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    upstream = "sign_in"
+
+
+def credential_with(token: str | None) -> AzureCredential:
+    calls = UpstreamCalls("sign_in", lambda begun: NoToken())
+    return AzureCredential(StaticCredential(token), calls, lambda error: NoToken())
 
 
 class TestCredentials:
     def options(self, world: World, token: str | None) -> AcsOptions:
         endpoint = world.acs.service_environment()["ACS_CONNECTION_STRING"].split(";")[0].removeprefix("endpoint=")
-        return AcsOptions(("chat",), endpoint=endpoint, credential=StaticCredential(token))
+        return AcsOptions(("chat",), endpoint=endpoint, credential=credential_with(token))
 
     async def test_an_entra_token_works_instead_of_a_key(self, world: World) -> None:
         token = world.local_azure.entra.managed_identity_token("https://communication.azure.com")
@@ -554,11 +557,18 @@ class TestCredentials:
             acs_user_id = await client.create_identity()
         assert world.acs.live_identities() == [acs_user_id]
 
-    @pytest.mark.parametrize("token", [None, "garbage"])
-    async def test_a_credential_that_gets_no_good_token_is_reported(self, world: World, token: str | None) -> None:
-        async with world.client(self.options(world, token)) as client:
+    async def test_a_token_that_acs_does_not_take_is_reported(self, world: World) -> None:
+        async with world.client(self.options(world, "garbage")) as client:
             with pytest.raises(AcsCredentialsRejected):
                 await client.create_identity()
+
+    async def test_a_credential_that_gets_no_token_is_an_upstream_of_its_own_and_acs_is_not_asked(
+        self, world: World
+    ) -> None:
+        async with world.client(self.options(world, None)) as client:
+            with pytest.raises(NoToken):
+                await client.create_identity()
+        assert world.counts == {}
 
 
 class TestOptions:
@@ -570,7 +580,7 @@ class TestOptions:
             {"token_lifetime_minutes": 1441},
             {"connection_string": None},
             {"connection_string": None, "endpoint": "https://x"},
-            {"endpoint": "https://x", "credential": StaticCredential("")},
+            {"endpoint": "https://x", "credential": credential_with("")},
         ],
     )
     async def test_wrong_ones_are_refused(self, wrong: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.key_sets import SigningKey
-from quart_app.auth.refusals import InvalidAccessToken
+from quart_app.auth.refusals import InvalidAccessToken, Reason
 from quart_app.auth.signed_tokens import SignedTokens
 from quart_app.auth.signing_keys import SigningKeys
 
@@ -80,6 +80,26 @@ async def test_keys_of_one_version_do_not_sign_for_the_other(signing_keys: list[
     assert not await accepted(token(private, v1(ONE), ONE), key(private, v2(ONE)))
     assert not await accepted(token(private, v2(ONE), ONE), key(private, v1(ONE)))
     assert await accepted(token(private, v1(ONE), ONE), key(private, v2(ONE)), key(private, v1(ONE)))
+
+
+async def test_keys_that_become_known_are_tried_once_more_and_then_the_issuer_is_refused(
+    signing_keys: list[rsa.RSAPrivateKey],
+) -> None:
+    """Each look-up finds the key of one more issuer, but never as the token's own issuer's."""
+    private = signing_keys[0]
+    looked_up: list[SigningKey] = []
+
+    class BecomingKnown(Published):
+        async def find(self, key_id: str | None, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
+            looked_up.append(key(private, f"{v2(TWO)}/{len(looked_up)}"))
+            return (looked_up[-1],)
+
+    with pytest.raises(InvalidAccessToken) as refusal:
+        await SignedTokens(BecomingKnown(), EntraTokens([ONE, TWO], HOST)).verify(
+            token(private, v2(ONE), ONE), [AUDIENCE]
+        )
+    assert refusal.value.reason is Reason.ISSUER
+    assert len(looked_up) == 2
 
 
 async def test_a_key_of_personal_accounts_in_a_shared_key_set_signs_for_no_organization(

@@ -25,7 +25,7 @@ from local_azure.entra.directory import API, HOME_TENANT, MANAGED_IDENTITY, OTHE
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.auth.caller import Caller
-from quart_app.auth.on_behalf_of.credentials import ClientSecret, FederatedCredential
+from quart_app.auth.on_behalf_of.credentials import ClientSecret, FederatedCredential, client_credential
 from quart_app.auth.on_behalf_of.errors import (
     AssertionRefused,
     CallerNotAllowed,
@@ -555,6 +555,26 @@ async def test_a_certificate_can_be_the_credential(
         await on_behalf_of.access_token(alex, SCOPES)
     local_azure.entra.clients.register_certificate(API.client_id, public_part)
     assert claims_of(await on_behalf_of.access_token(alex, SCOPES))["oid"] == alex.user.subject
+
+
+async def test_a_credential_that_msal_does_not_take_is_a_misconfiguration_and_nothing_is_kept(
+    local_azure: LocalAzure, open_on_behalf_of: Open, certificate: Path
+) -> None:
+    loaded = await asyncio.to_thread(ClientCertificate.load, certificate)
+    on_behalf_of = open_on_behalf_of(credential=dataclasses.replace(loaded, certificates="no certificate"))
+    for attempt in (1, 2):
+        with pytest.raises(OnBehalfOfMisconfigured, match="MSAL does not take") as error:
+            await on_behalf_of.access_token(caller(local_azure), SCOPES)
+        assert error.value.cause is not None
+        assert "the client certificate" in str(error.value.cause.advice)
+        assert local_azure.entra.faults.counts["openid_configuration_v2"] == attempt
+    assert token_requests(local_azure) == 0
+
+
+def test_without_any_credential_the_remedy_is_told() -> None:
+    settings = EntraSettings.model_construct(client_secret=None, client_certificate=None)
+    with pytest.raises(OnBehalfOfMisconfigured, match="needs a client secret, a certificate or a managed identity"):
+        client_credential(settings)
 
 
 @pytest.fixture

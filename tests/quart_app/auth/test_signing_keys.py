@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import aiohttp
 import jwt
@@ -184,12 +185,32 @@ async def test_after_an_empty_fetch_the_background_looks_again_soon_and_not_only
     await keys.aclose()
 
 
-async def test_a_discovery_document_may_not_point_to_plain_http(keys: SigningKeys, local_azure: LocalAzure) -> None:
-    document = {"issuer": "https://issuer.example", "jwks_uri": "http://issuer.example/keys"}
+@pytest.mark.parametrize("address", ["http://issuer.example/keys", "https://", "https://[", "https://[::1", 7, None])
+async def test_a_discovery_document_may_not_point_to_anything_but_https(
+    keys: SigningKeys, local_azure: LocalAzure, address: Any
+) -> None:
+    document = {"issuer": "https://issuer.example", "jwks_uri": address}
     local_azure.entra.faults.script("openid_configuration_v2", Fault(status=200, body=document, times=None))
     with pytest.raises(SigningKeysUnavailable):
         await keys.find("any")
+    assert list(keys.faults().values()) == ["The discovery document lacks issuer or an https jwks_uri."]
     assert fetches(local_azure) == 0
+
+
+async def test_an_issuer_that_names_an_impossible_host_costs_the_others_nothing(
+    session: aiohttp.ClientSession, local_azure: LocalAzure
+) -> None:
+    root = f"{local_azure.entra.url}/{local_azure.service_environment()['ENTRA_TENANT_ID']}"
+    odd, sound = [f"{root}{version}/.well-known/openid-configuration" for version in ("", "/v2.0")]
+    document = {"issuer": "https://issuer.example", "jwks_uri": "https://issuer..example/keys"}
+    local_azure.entra.faults.script("openid_configuration_v1", Fault(status=200, body=document, times=None))
+    keys = SigningKeys(session, [odd, sound])
+    assert await keys.find(key_id(local_azure))
+    assert list(keys.faults()) == [odd]
+    with pytest.raises(SigningKeysUnavailable):
+        await keys.find("unknown")
+    assert fetches(local_azure) == 1
+    await keys.aclose()
 
 
 async def test_the_background_fetch_makes_the_keys_ready_before_the_first_request(
