@@ -68,7 +68,7 @@ async def fuzz(deployment: Deployment, url: str, requests: int, seed: int) -> Fu
     async def work() -> None:
         for request in left:
             answer = await _answer(url, request)
-            name, faults = _judged(answer)
+            name, faults = _judged(request, answer)
             done.answers[name] += 1
             done.broken += [f"{fault}: {request[:400]!r}" for fault in faults]
 
@@ -91,7 +91,7 @@ async def _answer(url: str, request: bytes) -> bytes:
         writer.transport.abort()
 
 
-def _judged(answer: bytes) -> tuple[str, list[str]]:
+def _judged(request: bytes, answer: bytes) -> tuple[str, list[str]]:
     if answer == b"(reset)":
         return "reset", []
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -103,6 +103,8 @@ def _judged(answer: bytes) -> tuple[str, list[str]]:
     status = int(words[1])
     if status < 400:
         return str(status), []
+    if status == 404 and b"content-type: text/html" in head.lower() and b"\r\naccept: text/html" in request.lower():
+        return "404 page", []  # for a browser that opens an address
     if b"content-type: application/json" not in head.lower():
         return str(status), [f"{status} is not JSON"] if body else []
     try:
