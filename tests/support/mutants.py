@@ -2,7 +2,8 @@
 
 The changes are cosmic-ray's (https://cosmic-ray.readthedocs.io), which is in an environment of its own. Each is made in
 a copy of the checkout. Left out are changes of `|`, which here stands in type annotations and fails on import, and what
-says only how a value may be made or used: `frozen` and `slots` of a dataclass, `*` for `/` in a signature.
+says only how a value may be made or used: `frozen` and `slots` of a dataclass, `*` for `/` in a signature. So are `==`
+for `is` where something is compared with `None`, a truth value or a member of an enumeration: there is only one of it.
 
 The tests that run a changed line come first; only what they don't notice is tried by the whole room.
 """
@@ -93,6 +94,21 @@ class _Meaning(ast.NodeTransformer):
         node.kwonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs]
         node.posonlyargs, node.args, node.defaults, node.kw_defaults = [], [], [], defaults
         return self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        """Write `==` for `is` and `!=` for `is not` where it is the same."""
+        equal: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Is: ast.Eq, ast.IsNot: ast.NotEq}
+        node.ops = [
+            equal.get(type(operator), type(operator))() if _is_single(right) else operator
+            for operator, right in zip(node.ops, node.comparators, strict=True)
+        ]
+        return self.generic_visit(node)
+
+
+def _is_single(node: ast.expr) -> bool:
+    if isinstance(node, ast.Attribute):  # a member of an enumeration, such as `Reason.EXPIRED`
+        return isinstance(node.value, ast.Name) and node.value.id[:1].isupper() and node.attr.isupper()
+    return isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool))
 
 
 def _meaning(program: str) -> str:
