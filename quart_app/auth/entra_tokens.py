@@ -65,7 +65,7 @@ class EntraTokens:
         )
 
 
-def entra_admission(scope: str, clients: Collection[str] = (), *, guests: bool = True) -> tuple[Rule, ...]:
+def entra_admission(scope: str, clients: Collection[str], *, guests: bool) -> tuple[Rule, ...]:
     """What a user's token must say to be let in: it carries `scope`.
 
     If `clients` are given, one of them got it. Without `guests`, its user is a member of the tenant.

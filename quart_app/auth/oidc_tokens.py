@@ -143,7 +143,7 @@ def found_at(claims: Mapping[str, Any], name: str) -> Any:
 def _is_user(subject: Any) -> bool:
     return (
         isinstance(subject, str)
-        and 0 < len(subject) <= MAXIMUM_SUBJECT_CHARACTERS
+        and len(subject) <= MAXIMUM_SUBJECT_CHARACTERS
         and subject.isprintable()  # no control characters, nothing that can't be encoded
         and not is_nobody(subject)
     )

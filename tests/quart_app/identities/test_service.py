@@ -416,6 +416,20 @@ class TestUnknownOutcomes:
         assert [type(outcome) for outcome in outcomes] == [Identity, Identity, StoreUnavailable]
         assert (await service.get_or_create(CAROL)).created
 
+    async def test_those_that_are_being_minted_count_among_them(self, world: World) -> None:
+        service = world.process(pending_limit=2)
+        world.store.script("create", FailBefore(StoreUnavailable()))
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(ALICE)
+        world.acs.script("create_identity", gate := Gate())
+        creation = asyncio.create_task(service.get_or_create(BOB))
+        await gate.reached.wait()
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(CAROL)
+        gate.opened.set()
+        assert (await creation).created
+        assert len(world.acs.minted) == 2
+
     async def test_surplus_identities_count_among_those_that_can_be_remembered(self, world: World) -> None:
         service = world.process(pending_limit=2)
         world.store.script("create", gate := Gate())

@@ -1,0 +1,55 @@
+"""What is wrong with one claim of a token, judged without the others: for explaining it."""
+
+from typing import Any
+
+import jwt
+import pytest
+import time_machine
+
+from quart_app.auth.refusals import Reason
+from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of
+from quart_app.auth.rules import Content, Rule, invalid
+from quart_app.auth.token_explanation import _by_rule
+
+NOW = 1_790_000_000
+HUGE = 10**400  # more than any clock can hold
+TEXT = "1790000000"
+
+
+@pytest.mark.parametrize(
+    ("claim", "value", "fault"),
+    [
+        ("exp", NOW, None),
+        ("exp", NOW - LEEWAY_SECONDS - 1, Reason.EXPIRED),
+        ("exp", TEXT, Reason.MALFORMED),
+        ("exp", None, Reason.MALFORMED),
+        ("exp", HUGE, Reason.MALFORMED),
+        ("exp", float("inf"), Reason.MALFORMED),
+        ("nbf", NOW, None),
+        ("nbf", None, None),
+        ("nbf", NOW + LEEWAY_SECONDS + 1, Reason.NOT_YET_VALID),
+        ("nbf", -1, Reason.MALFORMED),
+        ("nbf", float("inf"), Reason.MALFORMED),
+        ("iat", NOW, None),
+        ("iat", True, Reason.MALFORMED),
+        ("iat", None, Reason.MALFORMED),
+        ("aud", "mine", None),
+        ("aud", ["other", "mine"], None),
+        ("aud", "other", Reason.AUDIENCE),
+        ("aud", None, Reason.AUDIENCE),
+        ("aud", 7, Reason.AUDIENCE),
+    ],
+)
+def test_a_claim_is_judged_by_itself(claim: str, value: Any, fault: Reason | None) -> None:
+    claims = {"exp": 0, "nbf": HUGE, "iat": "?", "aud": [], claim: value}
+    token = jwt.encode({name: value for name, value in claims.items() if value is not None}, "x" * 32)
+    with time_machine.travel(NOW, tick=False):
+        assert fault_of(token, claim, ["mine"]) is fault
+
+
+def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:
+    content = Content({}, {"who": "alex"})
+    rule = Rule(("who",), "anybody", "Sign in.", lambda _: True, invalid(Reason.SUBJECT))
+    assert "alex" in _by_rule(rule, content).found
+    hidden = Rule(("who",), "anybody", "Sign in.", lambda _: True, invalid(Reason.SUBJECT), quoted=False)
+    assert "alex" not in _by_rule(hidden, content).found
