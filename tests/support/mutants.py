@@ -4,6 +4,7 @@ The changes are cosmic-ray's (https://cosmic-ray.readthedocs.io), which is in an
 a copy of the checkout. Left out are changes of `|`, which here stands in type annotations and fails on import, and what
 says only how a value may be made or used: `frozen` and `slots` of a dataclass, `*` for `/` in a signature. So are `==`
 for `is` where something is compared with `None`, a truth value or a member of an enumeration: there is only one of it.
+So is a default of four or more, a size or a time, that is one larger or smaller.
 
 The tests that run a changed line come first; only what they don't notice is tried by the whole room.
 """
@@ -35,6 +36,7 @@ PACKAGES = ("quart_app", "storage", "upstream")
 SHORTEST_TIMEOUT_SECONDS = 20.0
 TIMEOUT_FACTOR = 5.0
 """Tests may take so many times as long with a change as they took without, on a busy machine too."""
+LEAST_SIZE = 4
 _ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"
 _TESTED_IN = {"quart_app/operations": "tests/quart_app/cli"}
 """Rooms whose tests drive them through another room."""
@@ -90,9 +92,15 @@ class _Meaning(ast.NodeTransformer):
     def visit_arguments(self, node: ast.arguments) -> ast.AST:
         """Take out which arguments have to be named, and which must not be."""
         without = len(node.posonlyargs) + len(node.args) - len(node.defaults)
-        defaults: list[ast.expr | None] = [*[None] * without, *node.defaults, *node.kw_defaults]
+        defaults = [*[None] * without, *node.defaults, *node.kw_defaults]
+        defaults = [None if default is None else _about(default) for default in defaults]
         node.kwonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs]
         node.posonlyargs, node.args, node.defaults, node.kw_defaults = [], [], [], defaults
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        """Take a field's default for what it is about."""
+        node.value = None if node.value is None else _about(node.value)
         return self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
@@ -103,6 +111,13 @@ class _Meaning(ast.NodeTransformer):
             for operator, right in zip(node.ops, node.comparators, strict=True)
         ]
         return self.generic_visit(node)
+
+
+def _about(default: ast.expr) -> ast.expr:
+    match default:
+        case ast.Constant(value=int() | float() as number) if number >= LEAST_SIZE:
+            return ast.Constant("a size or a time")
+    return default
 
 
 def _is_single(node: ast.expr) -> bool:
