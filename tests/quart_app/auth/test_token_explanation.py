@@ -5,9 +5,12 @@ from typing import Any
 import jwt
 import pytest
 import time_machine
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from quart_app.auth.key_sets import SigningKey
+from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import Reason
-from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of
+from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of, signature_holds
 from quart_app.auth.rules import Content, Rule, invalid
 from quart_app.auth.token_explanation import _by_rule
 
@@ -53,3 +56,24 @@ def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:
     assert "alex" in _by_rule(rule, content).found
     hidden = Rule(("who",), "anybody", "Sign in.", lambda _: True, invalid(Reason.SUBJECT), quoted=False)
     assert "alex" not in _by_rule(hidden, content).found
+
+
+def test_whether_a_key_signed_a_token_is_told_whatever_its_claims_say(signing_keys: list[rsa.RSAPrivateKey]) -> None:
+    mine, other = (SigningKey(None, key.public_key(), "https://issuer.example", None) for key in signing_keys[:2])
+    token = jwt.encode({"exp": 1}, signing_keys[0], "RS256")
+    by_secret = jwt.encode({"exp": 1}, "x" * 32, "HS256")
+    assert [signature_holds(each, mine) for each in (token, f"{token[:-8]}AAAAAAAA", by_secret, "?")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert not signature_holds(token, other)
+
+
+@pytest.mark.parametrize("other", ["https://a.example", "https://z.example"])
+def test_a_key_counts_for_its_own_issuer_only(signing_keys: list[rsa.RSAPrivateKey], other: str) -> None:
+    tokens = OidcTokens("https://issuer.example")
+    for issuer, counts in (("https://issuer.example", True), (other, False)):
+        key = SigningKey(None, signing_keys[0].public_key(), issuer, None)
+        assert tokens.issuer_matches_key({"iss": "https://issuer.example"}, key) is counts
