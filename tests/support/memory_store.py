@@ -23,9 +23,10 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _as_read(text: str) -> str:
-    """An equal one, and another object, as what is read over a wire."""
-    return "".join((text[:1], text[1:]))
+def _as_read(mapping: IdentityMapping) -> IdentityMapping:
+    """An equal one of which nothing is the same object, as what is read over a wire."""
+    acs_user_id = mapping.acs_user_id
+    return dataclasses.replace(mapping, acs_user_id="".join((acs_user_id[:1], acs_user_id[1:])))
 
 
 class MemoryMappingStore:
@@ -46,17 +47,17 @@ class MemoryMappingStore:
         await asyncio.sleep(0)
         self._require_readable(user)
         mapping = self.stored.get(user)
-        return None if mapping is None else dataclasses.replace(mapping, acs_user_id=_as_read(mapping.acs_user_id))
+        return None if mapping is None else _as_read(mapping)
 
     async def create(self, user: UserKey, acs_user_id: str, created_at: datetime | None = None) -> IdentityMapping:
         await asyncio.sleep(0)
         self._require_readable(user)
         if existing := self.stored.get(user):
-            raise MappingExists(existing)
+            raise MappingExists(_as_read(existing))
         created_at = (created_at or self._now()).astimezone(UTC)
         mapping = IdentityMapping(user, acs_user_id, created_at, deleting=False, version=self._next_version())
         self.stored[user] = mapping
-        return mapping
+        return _as_read(mapping)
 
     async def change(
         self, mapping: IdentityMapping, *, deleting: bool | None = None, signed_out_at: datetime | None = None
@@ -67,10 +68,10 @@ class MemoryMappingStore:
             raise MappingChanged
         changed = changed_mapping(current, deleting, signed_out_at)
         if changed == current:
-            return current
+            return _as_read(current)
         changed = dataclasses.replace(changed, version=self._next_version())
         self.stored[mapping.user] = changed
-        return changed
+        return _as_read(changed)
 
     async def remove(self, stored: IdentityMapping | UnreadableMapping) -> None:
         await asyncio.sleep(0)
