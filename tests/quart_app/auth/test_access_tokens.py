@@ -116,6 +116,7 @@ REFUSED: dict[str, Forge] = {
     "scopes that are a list": with_claims(scp=["access_as_user"]),
     "app-only": lambda entra: entra.app_only_token(),
     "app-only by its type": with_claims(idtyp="app"),
+    "of another type than a user": with_claims(idtyp="visitor"),
     "an id token": with_claims(scp=None, aud=BROWSER.client_id),
     "an id token for this API": with_claims(scp=None),
 }
