@@ -520,6 +520,26 @@ class TestUnknownOutcomes:
         assert await service.reconcile() == 0
         assert world.acs.live == {world.mapped(users[3])}
 
+    async def test_closing_deletes_a_surplus_identity_also_where_nothing_else_is_open(self, world: World) -> None:
+        service = world.process(reconciler=ReconcilerOptions(first_pause=3600))
+        world.store.script("create", FailBefore(ExtensionLimitReached()))
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        with pytest.raises(ExtensionLimitReached):
+            await service.get_or_create(ALICE)
+        assert (service.pending, service.unfinished_deletions, service.orphans) == (0, 0, 1)
+        await service.aclose()
+        assert world.acs.live == set()
+
+    async def test_what_could_not_be_deleted_and_what_was_left_behind_count_together(self, world: World) -> None:
+        service = world.process(reconciler=ReconcilerOptions(first_pause=3600))
+        world.store.script("create", FailBefore(ExtensionLimitReached()))
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        with pytest.raises(ExtensionLimitReached):
+            await service.get_or_create(ALICE)
+        world.stored.unreadable[BOB] = dataclasses.replace(DAMAGED, user=BOB)
+        await service.delete(BOB)
+        assert service.orphans == 2
+
     async def test_closing_settles_what_is_open(self, world: World) -> None:
         service = world.process()
         world.store.script("create", FailBefore(StoreUnavailable()))
