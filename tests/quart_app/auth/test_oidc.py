@@ -193,6 +193,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a scope that lists numbers": {"scp": [7]},
     "an application's own token by RFC 9068": {"sub": SPA},
     "an application's own token by its type": {"idtyp": "app"},
+    "a token of another type than a user's": {"idtyp": "visitor"},
     "an application's own token by Auth0's grant type": {"gty": "client-credentials"},
     "an application's own token by Auth0's subject": {"sub": f"{SPA}@clients"},
     "no expiry": {"exp": None},

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import InvalidAccessToken, Reason
 from quart_app.auth.registered_claims import is_time
 from quart_app.auth.rules import Content, Rule, invalid, judge
-from quart_app.auth.subjects import MAXIMUM_SUBJECT_CHARACTERS
 
 LAST_SECOND_OF_9999 = 253_402_300_799
 CONTENT = Content({}, {"a": 1})
@@ -48,5 +48,7 @@ def test_a_time_is_a_number_of_seconds_within_the_calendar(value: Any, is_one: b
     assert is_time(value) is is_one
 
 
-def test_a_subject_may_be_as_long_as_openid_connect_allows() -> None:
-    assert MAXIMUM_SUBJECT_CHARACTERS == 255
+@pytest.mark.parametrize(("length", "is_user"), [(0, False), (1, True), (255, True), (256, False)])
+def test_a_subject_may_be_as_long_as_openid_connect_allows(length: int, is_user: bool) -> None:
+    (subject, _) = OidcTokens("https://issuer.example").rules
+    assert subject.holds(Content({}, {"sub": "s" * length})) is is_user

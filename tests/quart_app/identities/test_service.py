@@ -416,6 +416,16 @@ class TestUnknownOutcomes:
         assert [type(outcome) for outcome in outcomes] == [Identity, Identity, StoreUnavailable]
         assert (await service.get_or_create(CAROL)).created
 
+    async def test_one_that_is_only_left_to_be_deleted_counts_among_them(self, world: World) -> None:
+        service = world.process(pending_limit=1, reconciler=ReconcilerOptions(first_pause=3600))
+        world.store.script("create", FailBefore(ExtensionLimitReached()))
+        world.acs.script("delete_identity", FailBefore(AcsUnavailable()))
+        with pytest.raises(ExtensionLimitReached):
+            await service.get_or_create(ALICE)
+        with pytest.raises(StoreUnavailable):
+            await service.get_or_create(BOB)
+        assert len(world.acs.minted) == 1
+
     async def test_those_that_are_being_minted_count_among_them(self, world: World) -> None:
         service = world.process(pending_limit=2)
         world.store.script("create", FailBefore(StoreUnavailable()))
