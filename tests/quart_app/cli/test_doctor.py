@@ -516,26 +516,34 @@ async def test_an_answer_without_a_date_says_nothing_about_the_clocks(
     assert "Reachable, certificate trusted; its answer has no date." in result.stdout
 
 
-async def test_what_issues_a_token_for_an_identity_of_no_resource_is_not_taken_for_acs(
-    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (
+            200,
+            {"token": "x", "expiresOn": "2030-01-01T00:00:00.0000000+00:00"},
+            "It issued a token for an identity of no resource. Is this really ACS?",
+        ),
+        (
+            418,
+            {"error": {"code": "Teapot", "message": "x"}},
+            "It gave an unexpected answer (status 418). Check that the endpoint in ACS_CONNECTION_ST",
+        ),
+    ],
+    ids=["a token for nobody's identity", "a status that ACS never gives"],
+)
+async def test_what_answers_as_acs_never_does_is_not_taken_for_acs(
+    local_azure: LocalAzure,
+    environment: Environment,
+    acs_auth: AcsAuth,
+    status: int,
+    body: dict[str, Any],
+    told: str,
 ) -> None:
-    token = {"token": "x", "expiresOn": "2030-01-01T00:00:00.0000000+00:00"}
-    local_azure.acs.faults.script("issue_access_token", Fault(status=200, body=token, times=None))
+    local_azure.acs.faults.script("issue_access_token", Fault(status=status, body=body, times=None))
     result = await acs_auth("doctor", "--json")
     assert result.exit_code == 1
-    found = about(json.loads(result.stdout)["findings"], "ACS")
-    assert found.startswith("It issued a token for an identity of no resource. Is this really ACS?")
-
-
-async def test_what_answers_as_acs_never_does_is_told_with_its_status(
-    local_azure: LocalAzure, environment: Environment, acs_auth: AcsAuth
-) -> None:
-    odd = {"error": {"code": "Teapot", "message": "x"}}
-    local_azure.acs.faults.script("issue_access_token", Fault(status=418, body=odd, times=None))
-    result = await acs_auth("doctor", "--json")
-    assert result.exit_code == 1
-    found = about(json.loads(result.stdout)["findings"], "ACS")
-    assert found.startswith("It gave an unexpected answer (status 418). Check that the endpoint in ACS_CONNECTION_ST")
+    assert about(json.loads(result.stdout)["findings"], "ACS").startswith(told)
 
 
 async def test_what_cosmos_db_answers_is_told_with_what_its_support_finds_it_by(
