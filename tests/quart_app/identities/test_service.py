@@ -1000,6 +1000,7 @@ class TestSettler:
 
 
 DAMAGED = UnreadableMapping(ALICE, "1", Unreadable.DAMAGED, "the mark of a deletion is not a truth value")
+NOT_BY_A_MISSING_KEY = [reason for reason in Unreadable if reason is not Unreadable.SEAL_KEY_NOT_HELD]
 
 
 class TestUnreadableMappings:
@@ -1040,10 +1041,11 @@ class TestUnreadableMappings:
             await creation
         assert (world.acs.live, service.pending) == (set(), 0)
 
+    @pytest.mark.parametrize("reason", NOT_BY_A_MISSING_KEY)
     async def test_delete_removes_it_and_leaves_an_identity_behind_that_is_not_certain_and_says_so_once(
-        self, world: World, service: IdentityService, caplog: pytest.LogCaptureFixture
+        self, world: World, service: IdentityService, caplog: pytest.LogCaptureFixture, reason: Unreadable
     ) -> None:
-        world.stored.unreadable[ALICE] = DAMAGED
+        world.stored.unreadable[ALICE] = dataclasses.replace(DAMAGED, reason=reason)
         await service.delete(ALICE)
         assert (world.stored.unreadable, service.orphans) == ({}, 1)
         assert sum("left behind" in record.message for record in caplog.records) == 1
@@ -1090,7 +1092,7 @@ class TestUnreadableMappings:
             await service.find(ALICE)
         assert service.without_seal_key == 0
 
-    @pytest.mark.parametrize("other", [reason for reason in Unreadable if reason is not Unreadable.SEAL_KEY_NOT_HELD])
+    @pytest.mark.parametrize("other", NOT_BY_A_MISSING_KEY)
     async def test_one_that_can_not_be_read_for_another_reason_is_not_counted_among_them(
         self, world: World, service: IdentityService, other: Unreadable
     ) -> None:

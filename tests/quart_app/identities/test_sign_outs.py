@@ -184,3 +184,5 @@ async def test_a_mark_at_the_end_of_time_is_no_obstacle(world: World) -> None:
         world.stored.stored[ALICE] = replace(world.stored.stored[ALICE], signed_out_at=last)
         await service.sign_out(ALICE)
         assert world.stored.stored[ALICE].signed_out_at == last - timedelta(microseconds=1)
+    await service.sign_out(ALICE)
+    assert world.stored.stored[ALICE].signed_out_at == last

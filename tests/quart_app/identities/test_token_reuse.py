@@ -260,6 +260,16 @@ async def test_a_mapping_from_memory_is_not_enough_for_a_kept_token() -> None:
     assert answered.acs_user_id == second.acs_user_id != first.acs_user_id
 
 
+async def test_a_token_is_kept_also_where_no_mapping_is_remembered() -> None:
+    store, communication = MemoryMappingStore(), MemoryAcsClient()
+    service = IdentityService(store, communication, cache_seconds=0, token_cache=TokenCache(1800))
+    await service.get_or_create(ALEX)
+    first = await service.issue_token(ALEX)
+    assert await service.issue_token(ALEX) == first
+    assert communication.counts["issue_token"] == 1
+    await service.aclose()
+
+
 async def test_a_deletion_that_overtakes_an_issuing_leaves_nothing_to_answer() -> None:
     store, communication = MemoryMappingStore(), MemoryAcsClient()
     kept = TokenCache(1800)
