@@ -379,6 +379,10 @@ async def test_what_msal_does_not_need_of_a_token_answer_never_reaches_it(
             "token_endpoint": "http://localhost/t",
             "authorization_endpoint": "https://l/",
         },
+        *(
+            {"issuer": "https://localhost/x", "token_endpoint": odd, "authorization_endpoint": "https://localhost/a"}
+            for odd in ("https://localhost", "https://localhost/", "https://localhost/?t", "https:///t", "https://[/t")
+        ),
         {},
     ],
 )
