@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from quart_app.auth.key_sets import SigningKey
 from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import InvalidAccessToken, Reason
 from quart_app.auth.registered_claims import is_time
@@ -52,3 +54,24 @@ def test_a_time_is_a_number_of_seconds_within_the_calendar(value: Any, is_one: b
 def test_a_subject_may_be_as_long_as_openid_connect_allows(length: int, is_user: bool) -> None:
     (subject, _) = OidcTokens("https://issuer.example").rules
     assert subject.holds(Content({}, {"sub": "s" * length})) is is_user
+
+
+@pytest.mark.parametrize(
+    ("claims", "client"),
+    [
+        ({}, None),
+        ({"cid": "c"}, "c"),
+        ({"cid": "c", "appid": "b"}, "b"),
+        ({"cid": "c", "appid": "b", "client_id": "a"}, "a"),
+        (
+            {"cid": "c", "azp": "the party the token was issued to", "client_id": "a"},
+            "the party the token was issued to",
+        ),
+    ],
+)
+def test_of_several_claims_that_name_a_client_the_standard_one_counts(
+    signing_keys: list[rsa.RSAPrivateKey], claims: dict[str, str], client: str | None
+) -> None:
+    key = SigningKey(None, signing_keys[0].public_key(), "https://issuer.example", None)
+    content = Content({}, {"sub": "alex", "exp": 1, **claims})
+    assert OidcTokens("https://issuer.example").read(content, key).client_id == client

@@ -92,6 +92,12 @@ REFUSED: dict[str, tuple[Callable[[Entra], str], tuple[int, str]]] = {
     "no token": (lambda _: "hello", (401, "teams_token_token")),
     "a scheme and a token": (lambda entra: f"Bearer {entra.teams_token('alex')}", (401, "teams_token_token")),
     "a stranger's signature": (a_strangers, (401, "teams_token_token")),
+    "an algorithm with a shared secret": (
+        lambda entra: jwt.encode(
+            jwt.decode(entra.teams_token("alex"), options={"verify_signature": False}), "x" * 32, algorithm="HS256"
+        ),
+        (401, "teams_token_token"),
+    ),
     "an expired token": (lambda entra: entra.teams_token("alex", lifetime=-600), (401, "teams_token_token")),
     "an id token": (changed(scp=None, aud=TEAMS.client_id), (401, "teams_token_audience")),
     "the token for this API": (lambda entra: entra.access_token("alex"), (401, "teams_token_audience")),

@@ -1,5 +1,6 @@
 """What is wrong with one claim of a token, judged without the others: for explaining it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jwt
@@ -7,6 +8,7 @@ import pytest
 import time_machine
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.key_sets import SigningKey
 from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import Reason
@@ -17,6 +19,7 @@ from quart_app.auth.token_explanation import _by_rule
 NOW = 1_790_000_000
 HUGE = 10**400  # more than any clock can hold
 TEXT = "1790000000"
+ENTRA, ISSUER = "https://login.microsoftonline.com", "https://issuer.example"
 
 
 @pytest.mark.parametrize(
@@ -58,8 +61,17 @@ def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:
     assert "alex" not in _by_rule(hidden, content).found
 
 
+@pytest.mark.parametrize(
+    ("rules", "claim"), [(EntraTokens([], ENTRA).rules, "oid"), (OidcTokens(ISSUER, "uid").rules, "uid")]
+)
+def test_who_the_user_is_is_described_and_not_quoted(rules: Sequence[Rule], claim: str) -> None:
+    (rule,) = [rule for rule in rules if rule.members == (claim,)]
+    for subject in ("alex@contoso.com", ["alex@contoso.com"]):
+        assert "alex" not in _by_rule(rule, Content({}, {claim: subject})).found
+
+
 def test_whether_a_key_signed_a_token_is_told_whatever_its_claims_say(signing_keys: list[rsa.RSAPrivateKey]) -> None:
-    mine, other = (SigningKey(None, key.public_key(), "https://issuer.example", None) for key in signing_keys[:2])
+    mine, other = (SigningKey(None, key.public_key(), ISSUER, None) for key in signing_keys[:2])
     token = jwt.encode({"exp": 1}, signing_keys[0], "RS256")
     by_secret = jwt.encode({"exp": 1}, "x" * 32, "HS256")
     assert [signature_holds(each, mine) for each in (token, f"{token[:-8]}AAAAAAAA", by_secret, "?")] == [
@@ -73,7 +85,7 @@ def test_whether_a_key_signed_a_token_is_told_whatever_its_claims_say(signing_ke
 
 @pytest.mark.parametrize("other", ["https://a.example", "https://z.example"])
 def test_a_key_counts_for_its_own_issuer_only(signing_keys: list[rsa.RSAPrivateKey], other: str) -> None:
-    tokens = OidcTokens("https://issuer.example")
-    for issuer, counts in (("https://issuer.example", True), (other, False)):
+    tokens = OidcTokens(ISSUER)
+    for issuer, counts in ((ISSUER, True), (other, False)):
         key = SigningKey(None, signing_keys[0].public_key(), issuer, None)
-        assert tokens.issuer_matches_key({"iss": "https://issuer.example"}, key) is counts
+        assert tokens.issuer_matches_key({"iss": ISSUER}, key) is counts
