@@ -33,6 +33,11 @@ def test_a_bundle_that_is_missing_is_told(name: str) -> None:
     assert list(unusable_bundles({name: "/nope.pem"})) == [f"{name} names no file: /nope.pem."]
 
 
+def test_openssl_takes_no_directory_for_a_file(tmp_path: Path) -> None:
+    (told,) = unusable_bundles({"SSL_CERT_FILE": str(tmp_path)})
+    assert told == f"SSL_CERT_FILE names no file: {tmp_path}."
+
+
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("content", [b"", b"# none\n", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"])
 def test_a_bundle_without_a_certificate_is_told(tmp_path: Path, name: str, content: bytes) -> None:

@@ -137,7 +137,7 @@ def _seconds(value: object) -> int | None:
     return None
 
 
-_URL = re.compile(r"https://[A-Za-z0-9._-]{1,255}(:[0-9]{1,5})?/[A-Za-z0-9._~%-][!-~]{0,2000}")
+_URL = re.compile(r"https://[A-Za-z0-9._-]{1,255}(:[0-9]{1,5})?/(?![/?#;])[!-~]{1,2000}")
 """MSAL takes the first segment of the path for the tenant, and raises `ValueError` where there is none."""
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,65536}=*")
 

@@ -150,4 +150,4 @@ def _minutes() -> int | None:
     if not given:
         return None
     # What is not a number is a lifetime that nobody allows.
-    return int(given[0]) if len(given) == 1 and given[0].isascii() and given[0].isdigit() and len(given[0]) < 6 else -1
+    return int(given[0]) if len(given) == 1 and re.fullmatch(r"[0-9]{1,5}", given[0]) else -1

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -54,3 +55,13 @@ def test_bytes_that_are_no_answer_of_entra_id_are_passing_trouble(status: int, b
     if not body.lstrip().startswith(b"{"):
         error = refused(status, {}, body)
         assert isinstance(error, OnBehalfOfUnavailable) or status == 429
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(1, "AADSTS1"), (99_999_999, "AADSTS99999999"), *((odd, "invalid_grant") for odd in (0, -1, 100_000_000, True))],
+)
+def test_a_number_that_can_be_none_of_entra_ids_is_not_reported(number: int, code: str) -> None:
+    error = refused(400, {}, json.dumps({"error": "invalid_grant", "error_codes": [number]}).encode())
+    assert error.cause is not None
+    assert error.cause.code == code

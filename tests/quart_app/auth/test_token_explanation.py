@@ -1,5 +1,6 @@
-"""What is wrong with one claim of a token, judged without the others: for explaining it."""
+"""What is wrong with a token, rule by rule: for explaining it."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,13 +9,18 @@ import pytest
 import time_machine
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from local_azure.entra.directory import USERS
+from local_azure.environment import LocalAzure
 from quart_app.auth.entra_tokens import EntraTokens
 from quart_app.auth.key_sets import SigningKey
 from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import Reason
 from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of, signature_holds
 from quart_app.auth.rules import Content, Rule, invalid
-from quart_app.auth.token_explanation import _by_rule
+from quart_app.auth.token_explanation import ClaimVerdict, Explanation, _by_rule, explain
+from quart_app.settings import Settings
+from tests.support.attack_corpus import TOKENS, Forger, reason
+from upstream.http_session import new_http_session
 
 NOW = 1_790_000_000
 HUGE = 10**400  # more than any clock can hold
@@ -51,6 +57,36 @@ def test_a_claim_is_judged_by_itself(claim: str, value: Any, fault: Reason | Non
     token = jwt.encode({name: value for name, value in claims.items() if value is not None}, "x" * 32)
     with time_machine.travel(NOW, tick=False):
         assert fault_of(token, claim, ["mine"]) is fault
+
+
+@pytest.fixture
+def forger(local_azure: LocalAzure, signing_keys: list[rsa.RSAPrivateKey]) -> Forger:
+    acs_token = jwt.encode({"skypeid": "acs:x", "exp": 1}, signing_keys[-1], "RS256", {"kid": "acs"})
+    return Forger(local_azure, signing_keys[-1], "https://localhost:1", acs_token)
+
+
+async def explained(settings: Settings, token: str) -> Explanation:
+    async with new_http_session() as session:
+        return await explain(settings, token, session)
+
+
+async def test_every_hostile_token_is_explained_by_the_rule_that_the_service_refuses_it_for(
+    settings: Settings, forger: Forger
+) -> None:
+    """The service's own reason stands among the rules that are broken; what is found holds no token and no user."""
+    wrong = {}
+    for name, make in TOKENS.items():
+        token = make(forger)
+        explanation = await explained(settings, token)
+        broken = {each.reason for each in explanation.judged if each.verdict is ClaimVerdict.REFUSED}
+        if (explanation.accepted, explanation.reason) != (False, reason(name)) or explanation.reason not in broken:
+            wrong[name] = (explanation.reason, broken)
+        assert all(each.remedy for each in explanation.judged if each.verdict is not ClaimVerdict.OK)
+        told = json.dumps([str(each) for each in explanation.judged])
+        parts = [part for part in token.split(".") if len(part) > 20]
+        assert not [part for part in parts if part in told], name
+        assert USERS["alex"].object_id not in told
+    assert wrong == {}
 
 
 def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, p
 
 from quart_app.settings import ClientCertificate, InvalidSettings, load_settings, shown_settings
 from quart_app.stores import open_mapping_store
-from tests.quart_app.test_settings import GOOD
+from tests.quart_app.settings.test_settings import GOOD
 from tests.support.certificates import Pair, certified, encoded, rsa_key, write_certificate
 from upstream.retrying import RetryPolicy
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quart_app.acs.client import AcsOptions, SdkAcsClient
 from quart_app.settings import GROUPS, AcsConnectionString, InvalidSettings, Settings, is_secret, load_settings
 from quart_app.settings import variable_name as name_of
-from tests.quart_app.test_settings import GOOD, TENANT
+from tests.quart_app.settings.test_settings import GOOD, TENANT
 from tests.support.certificates import write_certificate
 
 ACS = "https://contoso.communication.azure.com"

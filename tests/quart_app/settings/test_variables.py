@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quart_app.settings import InvalidSettings, Settings, load_settings
 from quart_app.settings.variables import read_variables
-from tests.quart_app.test_settings import CLIENT, GOOD, TENANT
+from tests.quart_app.settings.test_settings import CLIENT, GOOD, TENANT
 
 
 @pytest.fixture

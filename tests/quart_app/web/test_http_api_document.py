@@ -48,6 +48,20 @@ async def test_a_route_or_a_success_that_is_left_out_is_noticed(client: Client, 
     assert fault in missing(TEXT.replace(part, ""), document)
 
 
+async def test_an_answer_has_the_header_that_says_what_to_do(client: Client) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    expected = {"401": "WWW-Authenticate", "403": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+    found = {
+        (status, header)
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        for header in answer.get("headers", {})
+        if header in expected.values()
+    }
+    assert found == set(expected.items())
+
+
 def test_every_error_that_the_page_names_is_one() -> None:
     known = {name.value for name in ErrorName}
     named = {

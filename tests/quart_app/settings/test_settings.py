@@ -148,7 +148,7 @@ def undocumented(text: str) -> list[str]:
 
 
 def test_every_setting_is_documented_with_where_to_find_it() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "settings.md").read_text()
     assert undocumented(text) == []
     assert undocumented(re.sub(r"^(\| `PORT` .*?)\| [^|]* \|$", r"\1|", text, flags=re.MULTILINE)) == ["PORT"]
 
