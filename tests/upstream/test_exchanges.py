@@ -19,7 +19,8 @@ async def server() -> AsyncIterator[TestServer]:
 
     application = web.Application()
     application.router.add_get("/", answer)
-    async with TestServer(application) as running:
+    running = TestServer(application)
+    async with running:
         yield running
 
 
@@ -40,7 +41,11 @@ async def test_a_charge_is_a_number_of_request_units(server: TestServer, text: s
 
 
 async def test_the_charges_of_all_requests_count_and_the_last_answer(server: TestServer) -> None:
-    answers = ({"x-ms-request-charge": "1", "x-ms-substatus": "3200"}, {}, {"x-ms-request-charge": "2"})
+    answers: list[dict[str, str]] = [
+        {"x-ms-request-charge": "1", "x-ms-substatus": "3200"},
+        {},
+        {"x-ms-request-charge": "2"},
+    ]
     exchange = await exchanged(server, *answers)
     assert (exchange.charge, exchange.status, exchange.sub_status) == (3.0, 202, None)
     assert (exchange.method, exchange.scheme, exchange.host, exchange.port) == ("GET", "http", server.host, server.port)
