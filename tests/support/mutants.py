@@ -40,6 +40,8 @@ LEAST_SIZE = 4
 _ANNOTATIONS = "core/ReplaceBinaryOperator_BitOr_"
 _TESTED_IN = {"quart_app/operations": "tests/quart_app/cli"}
 """Rooms whose tests drive them through another room."""
+_REPEATED_IN = {"refusals.py": "tests/test_upstream_errors_document.py"}
+"""Files, by the end of their names, whose tables a document repeats, and the test that compares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +134,13 @@ def _meaning(program: str) -> str:
 
 
 def room_tests(path: str) -> list[str]:
-    """The test files of the room that the file is in; not those of rooms inside it."""
+    """The test files of the room that the file is in, not those of rooms inside it; and those of `_REPEATED_IN`."""
     room = Path(path).parent
     folder = Path(_TESTED_IN.get(room.as_posix(), Path("tests", room).as_posix()))
     while not (ROOT / folder).is_dir():
         folder = folder.parent
-    return sorted(test.relative_to(ROOT).as_posix() for test in (ROOT / folder).glob("test_*.py"))
+    beside = [test for ending, test in _REPEATED_IN.items() if path.endswith(ending)]
+    return sorted([test.relative_to(ROOT).as_posix() for test in (ROOT / folder).glob("test_*.py")] + beside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from quart import Quart
 from quart_app.auth.doors import SignIn
 from quart_app.auth.guard import ACCESS
 from quart_app.web.error_examples import EXAMPLE_REQUEST_ID, example_of
-from quart_app.web.error_names import names_of
+from quart_app.web.error_names import ErrorName, names_of
 from quart_app.web.errors import ErrorResponse
 from quart_app.web.routes import models
 from quart_app.web.routes.description import Answer, RouteDescription, description_of
@@ -22,9 +22,11 @@ _OF_EVERY_ROUTE = (
     Answer(413, "The request body is larger than 16 KiB. Where the route takes none, a smaller one is ignored."),
 )
 _OF_PROTECTED_ROUTES = (
+    Answer(400, "The Authorization header is malformed.", error=ErrorName.INVALID_REQUEST),
     Answer(401, "No valid access token for this API."),
     Answer(403, "The access token lacks the scope of this API."),
     Answer(429, "The caller sends too many requests; repeat after the time in Retry-After."),
+    Answer(502, "An upstream refused the service's own credential, or answered what the service does not know."),
     Answer(503, "Busy or unreachable at the moment; repeat after the time in Retry-After."),
 )
 _TAGS = {

@@ -43,13 +43,11 @@ TOKEN_DESCRIPTION = (
     ),
     Answer(404, "The caller has no ACS identity yet."),
     Answer(409, "The identity belongs to another ACS resource, no longer exists there, or can't be read in the store."),
-    Answer(502, "ACS or the store refused the service's own credential."),
 )
 SIGN_OUT_DESCRIPTION = (
     Answer(204, "All tokens of the caller are revoked. The identity stays, and a new token can be had at once."),
     Answer(404, "The caller has no ACS identity."),
     Answer(409, "The identity belongs to another ACS resource, no longer exists there, or can't be read in the store."),
-    Answer(502, "ACS or the store refused the service's own credential."),
 )
 TEAMS_DESCRIPTION = (
     HeaderParameter(TEAMS_TOKEN_HEADER, "The Teams user's Entra ID access token for ACS.", EXAMPLE_TOKEN),
@@ -60,7 +58,6 @@ TEAMS_DESCRIPTION = (
     Answer(401, "No valid access token for this API, or a Teams token that is not valid or not for ACS."),
     Answer(403, "A scope is missing in either token, or the Teams token is another user's."),
     Answer(501, "No Teams client is configured, or the caller is no user of Microsoft Entra ID."),
-    Answer(502, "ACS refused the service's own credential."),
 )
 
 

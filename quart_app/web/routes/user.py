@@ -16,7 +16,6 @@ CREATION_DESCRIPTION = (
     Answer(
         409, "The store can't hold the mapping, or what it holds can't be read.", error=ErrorName.MAPPING_UNREADABLE
     ),
-    Answer(502, "ACS or the store refused the service's own credential."),
 )
 
 
@@ -56,7 +55,6 @@ def user_routes(identities: IdentityService, guard: Guard) -> Blueprint:
             "What is stored is sealed by a key that the service does not hold: the operator must look at it.",
             error=ErrorName.MAPPING_UNREADABLE,
         ),
-        Answer(502, "ACS or the store refused the service's own credential."),
     )
     @guard.authenticated
     async def delete_user(caller: Caller) -> Response:

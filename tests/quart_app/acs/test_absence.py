@@ -10,6 +10,7 @@ from local_azure.acs import IDENTITY_OPERATIONS, DeletedIdentityAnswer
 from local_azure.environment import LocalAzure
 from local_azure.faults import Fault
 from quart_app.acs.absence import UNLEARNED_PAUSE_SECONDS, AbsenceUnproven, ProvingAcsClient
+from quart_app.acs.client import _AcsAnswer, _unproven
 from quart_app.acs.interface import (
     AcsError,
     AcsToken,
@@ -21,6 +22,7 @@ from quart_app.acs.interface import (
     TokenRequest,
     UnexpectedAnswer,
 )
+from quart_app.acs.refusals import CREDENTIAL_REFUSED
 from quart_app.app import create_app
 from quart_app.settings import Settings
 from tests.conftest import FakeClock
@@ -214,3 +216,24 @@ class TestTheCanary:
         with pytest.raises(IdentityGone):
             await proving.issue_token(lost)
         assert len(acs.minted) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "may_mean_gone"),
+    [
+        (404, "ResourceNotFound", True),
+        (401, "IdentityDeleted", True),
+        (400, "BadRequest", True),
+        (401, CREDENTIAL_REFUSED, False),
+        (404, None, False),
+        (302, "Found", False),
+        *((status, "InternalError", False) for status in (500, 501, 600)),
+    ],
+)
+def test_only_a_refusal_of_acs_itself_that_is_not_about_the_service_may_mean_that_an_identity_is_gone(
+    status: int, code: str | None, may_mean_gone: bool
+) -> None:
+    otherwise = UnexpectedAnswer(status)
+    told = _unproven(_AcsAnswer(status, {}, code, "", ""), otherwise)
+    assert isinstance(told, IdentityRefused) is may_mean_gone
+    assert may_mean_gone or told is otherwise

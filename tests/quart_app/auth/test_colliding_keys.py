@@ -102,6 +102,21 @@ async def test_keys_that_become_known_are_tried_once_more_and_then_the_issuer_is
     assert len(looked_up) == 2
 
 
+async def test_a_key_that_nobody_publishes_is_looked_for_once(signing_keys: list[rsa.RSAPrivateKey]) -> None:
+    looked_for: list[str | None] = []
+
+    class NoneKnown(Published):
+        async def find(self, key_id: str | None, beyond: Collection[SigningKey] = ()) -> tuple[SigningKey, ...]:
+            looked_for.append(key_id)
+            return ()
+
+    with pytest.raises(InvalidAccessToken) as refusal:
+        await SignedTokens(NoneKnown(), EntraTokens([ONE], HOST)).verify(
+            token(signing_keys[0], v2(ONE), ONE), [AUDIENCE]
+        )
+    assert (refusal.value.reason, looked_for) == (Reason.KEY_UNKNOWN, ["same"])
+
+
 async def test_a_key_of_personal_accounts_in_a_shared_key_set_signs_for_no_organization(
     signing_keys: list[rsa.RSAPrivateKey],
 ) -> None:

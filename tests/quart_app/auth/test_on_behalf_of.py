@@ -45,6 +45,7 @@ from quart_app.credentials import ManagedIdentityRefused, managed_identity
 from quart_app.settings import ClientCertificate, EntraSettings
 from storage.mapping import UserKey
 from tests.conftest import FakeClock
+from upstream.errors import Cause
 from upstream.retrying import RetryPolicy
 
 SCOPES = ("https://graph.microsoft.com/User.ReadWrite",)
@@ -329,8 +330,10 @@ async def test_an_odd_answer_is_passing_trouble_and_spoils_nothing_for_the_other
     local_azure: LocalAzure, on_behalf_of: OnBehalfOf, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     local_azure.entra.faults.script("token", fault)
-    with pytest.raises(OnBehalfOfUnavailable):
+    with pytest.raises(OnBehalfOfUnavailable) as caught:
         await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    assert caught.value.cause is not None
+    assert caught.value.cause.status == fault.status
     for alias in ("alex", "megan", "zoe"):
         one = caller(local_azure, alias)
         assert claims_of(await on_behalf_of.access_token(one, SCOPES))["oid"] == one.user.subject
@@ -390,8 +393,9 @@ async def test_metadata_of_another_form_is_an_unexpected_answer_and_asked_for_ag
     local_azure: LocalAzure, on_behalf_of: OnBehalfOf, metadata: dict[str, Any]
 ) -> None:
     local_azure.entra.faults.script("openid_configuration_v2", Fault(status=200, body=metadata))
-    with pytest.raises(OnBehalfOfUnexpectedAnswer):
+    with pytest.raises(OnBehalfOfUnexpectedAnswer) as caught:
         await on_behalf_of.access_token(caller(local_azure), SCOPES)
+    assert caught.value.cause == Cause(200, "malformed_metadata")
     await on_behalf_of.access_token(caller(local_azure), SCOPES)
 
 

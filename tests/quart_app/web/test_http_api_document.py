@@ -7,13 +7,24 @@ from quart.typing import TestClientProtocol as Client
 
 from quart_app.web.error_names import ErrorName
 from tests.support.markdown import ROOT, page
+from tests.support.replicas import replica
 
 TEXT = page(ROOT / "docs/reference/http-api.md").text
 
 
+def sections_of(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def errors_of(text: str) -> set[str]:
+    """The statuses of errors that the tables tell of."""
+    rows = re.findall(r"^\| ([45]\d\d(?:, [45]\d\d)*) ", text, re.MULTILINE)
+    return {status for row in rows for status in row.split(", ")}
+
+
 def missing(text: str, document: dict[str, object]) -> list[str]:
     """The operations that the text does not name, and the parameters and successes that their sections lack."""
-    sections = dict(re.findall(r"^### `([^`]+)`\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL))
+    sections = sections_of(text)
     named = {each for span in re.findall(r"`([A-Z]+ /[^`]*)`", text) for each in span.split(", ")}
     faults = []
     for path, methods in document["paths"].items():  # type: ignore[attr-defined]
@@ -46,6 +57,21 @@ async def test_a_route_or_a_success_that_is_left_out_is_noticed(client: Client, 
     document = await (await client.get("/openapi.json")).get_json()
     assert part in TEXT
     assert fault in missing(TEXT.replace(part, ""), document)
+
+
+async def test_each_route_has_the_errors_of_the_page_and_no_others(configured: pytest.MonkeyPatch) -> None:
+    configured.setenv("ENTRA_RESOLVE_SCOPE", "resolve_colleagues")
+    async with replica() as client:
+        document = await (await client.get("/openapi.json")).get_json()
+    of_all = errors_of(TEXT.partition("\n## Answers\n")[2].partition("\n## ")[0])
+    expected = {name: errors_of(section) | of_all for name, section in sections_of(TEXT).items()}
+    found = {
+        f"{method.upper()} {path}": {status for status in operation["responses"] if status >= "400"}
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert len(of_all) == 7
+    assert {name: found.get(name) for name in expected} == expected
 
 
 async def test_an_answer_has_the_header_that_says_what_to_do(client: Client) -> None:
