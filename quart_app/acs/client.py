@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -62,7 +62,7 @@ class AcsOptions:
     token_lifetime_minutes: int = _DEFAULT_LIFETIME_MINUTES
     connection_string: AcsConnectionString | None = None
     endpoint: str | None = None
-    credential: AzureCredential | None = field(default=None, repr=False)
+    credential: AzureCredential | None = None
     connect_seconds: float = 3.0
     read_seconds: float = 8.0
     mint_seconds: float = 30.0

@@ -8,12 +8,13 @@ import asyncio
 import os
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
@@ -224,15 +225,26 @@ class TestOpening:
             with pytest.raises(StoreMisconfigured, match="partition key /tenant; mappings need /id"):
                 await open_cosmos_store(settings_for(cosmos))
 
-    async def test_a_container_that_forgets_its_items_is_refused(self, state_directory: Path) -> None:
+    @pytest.mark.parametrize("seconds", [1, 3600])
+    async def test_a_container_that_forgets_its_items_is_refused(self, state_directory: Path, seconds: int) -> None:
         async with running_cosmos(state_directory, partition_key_path=None) as cosmos:
             settings = settings_for(cosmos)
             assert settings.key is not None
             async with CosmosClient(settings.endpoint, settings.key) as client:
                 database = await client.create_database("acs")
-                await database.create_container("identities", PartitionKey("/id"), default_ttl=3600)
-            with pytest.raises(StoreMisconfigured, match=r"after 3600 s.*Turn its time to live off"):
+                await database.create_container("identities", PartitionKey("/id"), default_ttl=seconds)
+            with pytest.raises(StoreMisconfigured, match=rf"after {seconds} s.*Turn its time to live off"):
                 await open_cosmos_store(settings)
+
+    async def test_a_container_that_forgets_only_items_that_ask_for_it_is_good(self, state_directory: Path) -> None:
+        async with running_cosmos(state_directory, partition_key_path=None) as cosmos:
+            settings = settings_for(cosmos)
+            assert settings.key is not None
+            async with CosmosClient(settings.endpoint, settings.key) as client:
+                database = await client.create_database("acs")
+                await database.create_container("identities", PartitionKey("/id"), default_ttl=-1)
+            async with aclosing(await open_cosmos_store(settings)) as store:
+                assert await store.get(ALICE) is None
 
     async def test_an_account_with_several_write_regions_is_refused_because_both_could_create(
         self, state_directory: Path
@@ -646,6 +658,22 @@ class TestAnswers:
         cosmos.faults.script("read_item", Fault(status=status, headers={"x-ms-substatus": str(sub_status)}))
         with pytest.raises(kind):
             await cosmos_store.get(ALICE)
+
+    @pytest.mark.parametrize(("sub_status", "dropped"), [(3, 1), (1008, 1), (0, 0), (5301, 0)])
+    async def test_connections_to_a_region_that_takes_no_more_writes_are_dropped(
+        self,
+        cosmos: Cosmos,
+        cosmos_store: CosmosMappingStore,
+        monkeypatch: pytest.MonkeyPatch,
+        sub_status: int,
+        dropped: int,
+    ) -> None:
+        sessions: list[aiohttp.ClientSession] = []
+        monkeypatch.setattr("storage.cosmos.drop_connections", sessions.append)
+        cosmos.faults.script("create_item", forbidden(sub_status))
+        with pytest.raises(StoreError):
+            await cosmos_store.create(ALICE, acs_id("one"))
+        assert len(sessions) == dropped
 
     async def test_an_answer_that_is_no_json_is_an_outage(
         self, cosmos: Cosmos, cosmos_store: CosmosMappingStore

@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from local_azure.faults import Fault
 from local_azure.graph import DirectoryUser, Graph, OpenExtension
-from storage.graph import GraphMappingStore, open_graph_store
+from storage.graph import GraphMappingStore, UserNotChangeable, open_graph_store
 from storage.graph_options import GraphOptions
 from storage.guarded import GuardedStore
 from storage.mapping import (
@@ -840,6 +840,21 @@ async def test_an_operator_without_users_works_on_all_mappings_as_the_applicatio
     assert [await graph_store.get(user) for user in users] == [None] * 3
     created = await operator.create(ALICE, acs_id("new"))
     assert await graph_store.get(ALICE) == created
+    await operator.aclose()
+
+
+@pytest.mark.parametrize("code", ["Authorization_RequestDenied", "AccessDenied", "Forbidden", "Zone_Denied"])
+async def test_only_a_user_whom_no_application_may_change_is_no_fault_of_the_set_up(
+    running: RunningGraph, graph_store: GraphMappingStore, graph: Graph, code: str
+) -> None:
+    """The application's permission does not reach administrators: that says nothing about the other users."""
+    created = await graph_store.create(ALICE, acs_id("one"))
+    operator = await open_graph_store(GraphOptions(SEAL_KEYS, base_url=running.url), None, AppTokens(running))
+    for store, is_users_own in ((operator, code == "Authorization_RequestDenied"), (graph_store, False)):
+        graph.faults.script("*", Fault(status=403, body={"error": {"code": code, "message": "?"}}))
+        with pytest.raises(StoreMisconfigured) as error:
+            await store.change(created, deleting=True)
+        assert isinstance(error.value, UserNotChangeable) is is_users_own
     await operator.aclose()
 
 

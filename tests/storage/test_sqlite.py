@@ -181,16 +181,16 @@ class TestSeveralProcesses:
     ) -> None:
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as maker:
             maker.execute("BEGIN IMMEDIATE")
-            times = iter((0.0, 0.0, 1.5))
+            times = iter((100.0, 102.0, 102.5))
 
             def end_just_too_late() -> float:
-                if (now := next(times)) > 1:
+                if (now := next(times)) > 102:
                     maker.execute("COMMIT")
                 return now
 
             monkeypatch.setattr("storage.sqlite.monotonic", end_just_too_late)
             with pytest.raises(StoreUnavailable):
-                await open_sqlite_store(path, busy_timeout=0)
+                await open_sqlite_store(path, busy_timeout=2)
         monkeypatch.undo()
         await _open_and_close(path)
 
