@@ -11,6 +11,7 @@ from quart_app.auth.on_behalf_of.errors import OnBehalfOfError, OnBehalfOfUnavai
 from quart_app.auth.on_behalf_of.refusals import CODES, refused
 from quart_app.web.errors import describe
 from upstream.errors import told
+from upstream.refusals import UNKNOWN_ADVICE
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -65,3 +66,16 @@ def test_a_number_that_can_be_none_of_entra_ids_is_not_reported(number: int, cod
     error = refused(400, {}, json.dumps({"error": "invalid_grant", "error_codes": [number]}).encode())
     assert error.cause is not None
     assert error.cause.code == code
+
+
+def test_an_operator_is_told_what_to_do_also_of_a_code_that_is_not_known() -> None:
+    known, unknown, none_of_its_own = (
+        refused(400, {}, body)
+        for body in (b'{"error": "invalid_grant", "error_codes": [65001]}', b'{"error": "brand_new"}', b"<html>")
+    )
+    assert known.cause is not None
+    assert known.cause.advice == CODES[65001].advice
+    assert unknown.cause is not None
+    assert unknown.cause.advice == UNKNOWN_ADVICE
+    assert none_of_its_own.cause is not None
+    assert none_of_its_own.cause.advice is None

@@ -89,6 +89,15 @@ async def test_every_hostile_token_is_explained_by_the_rule_that_the_service_ref
     assert wrong == {}
 
 
+async def test_every_rule_is_told_of_a_good_token(settings: Settings, local_azure: LocalAzure) -> None:
+    explanation = await explained(settings, local_azure.entra.access_token("alex"))
+    assert explanation.accepted
+    assert {each.verdict for each in explanation.judged} == {ClaimVerdict.OK}
+    assert {"form", "signature", "exp", "aud", "tid", "iss", "oid", "scp"} <= {
+        each.member for each in explanation.judged
+    }
+
+
 def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:
     content = Content({}, {"who": "alex"})
     rule = Rule(("who",), "anybody", "Sign in.", lambda _: True, invalid(Reason.SUBJECT))
