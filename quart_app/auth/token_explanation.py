@@ -229,7 +229,7 @@ def _found(content: Content, members: Iterable[str], *, quoted: bool = True) -> 
         return NOT_THERE
     if not quoted:
         return ", ".join(_described(value) for value in there.values())
-    if len(there) == 1 and len(tuple(members)) == 1:
+    if len(tuple(members)) == 1:
         return _quoted(next(iter(there.values())))
     return ", ".join(f"{name} {_quoted(value)}" for name, value in there.items())
 

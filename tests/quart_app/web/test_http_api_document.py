@@ -74,6 +74,17 @@ async def test_each_route_has_the_errors_of_the_page_and_no_others(configured: p
     assert {name: found.get(name) for name in expected} == expected
 
 
+async def test_a_header_must_be_sent_and_what_stands_in_the_query_need_not(client: Client) -> None:
+    document = await (await client.get("/openapi.json")).get_json()
+    found = {
+        (parameter["in"], parameter["required"])
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+    }
+    assert found == {("header", True), ("query", False)}
+
+
 async def test_an_answer_has_the_header_that_says_what_to_do(client: Client) -> None:
     document = await (await client.get("/openapi.json")).get_json()
     expected = {"401": "WWW-Authenticate", "403": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
