@@ -91,12 +91,13 @@ def _private_key(blocks: list[bytes]) -> "RSAPrivateKey":
         raise ValueError("names a file without a private key; it must hold the certificate and its private key, as PEM")
     if len(blocks) > 1:
         raise ValueError("names a file with several private keys; leave only the certificate's")
-    if b"ENCRYPTED" in blocks[0]:  # in the label (PKCS #8), or in the line "Proc-Type: 4,ENCRYPTED"
+    (block,) = blocks
+    if b"ENCRYPTED" in block:  # in the label (PKCS #8), or in the line "Proc-Type: 4,ENCRYPTED"
         raise ValueError(
             "names a file whose private key is encrypted; decrypt it: openssl pkey -in KEY.pem -out PLAIN.pem"
         )
     try:
-        key = load_pem_private_key(blocks[0], password=None)
+        key = load_pem_private_key(block, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("names a file whose private key can't be read; write it again, as PEM") from None
     if not isinstance(key, RSAPrivateKey):

@@ -18,6 +18,8 @@ def written(*keys: SealKey) -> str:
 
 def test_keys_are_read_in_their_order() -> None:
     assert parse_seal_keys(written(ONE)) == (ONE,)
+    longer = SealKey(b"3" * 2 * MINIMUM_KEY_BYTES)
+    assert parse_seal_keys(written(longer)) == (longer,)
     assert parse_seal_keys(written(OTHER, ONE).replace(",", " , ")) == (OTHER, ONE)
 
 

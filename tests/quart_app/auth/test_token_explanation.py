@@ -17,7 +17,7 @@ from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import Reason
 from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of, signature_holds
 from quart_app.auth.rules import Content, Rule, invalid
-from quart_app.auth.token_explanation import ClaimVerdict, Explanation, _by_rule, explain
+from quart_app.auth.token_explanation import _LONGEST, ClaimVerdict, Explanation, _by_rule, explain
 from quart_app.settings import Settings
 from tests.support.attack_corpus import TOKENS, Forger, reason
 from upstream.http_session import new_http_session
@@ -104,6 +104,14 @@ def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:
     assert "alex" in _by_rule(rule, content).found
     hidden = Rule(("who",), "anybody", "Sign in.", lambda _: True, invalid(Reason.SUBJECT), quoted=False)
     assert "alex" not in _by_rule(hidden, content).found
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(0, False), (1, False), (_LONGEST - 2, False), (_LONGEST - 1, True)])
+def test_what_is_too_long_to_read_is_cut(length: int, is_cut: bool) -> None:
+    rule = Rule(("a",), "anything", "Sign in.", lambda _: True, invalid(Reason.SCOPE))
+    found = _by_rule(rule, Content({}, {"a": "x" * length})).found
+    written = f'"{"x" * length}"'  # as JSON has it
+    assert found == (f"{written[:_LONGEST]}…" if is_cut else written)
 
 
 @pytest.mark.parametrize(

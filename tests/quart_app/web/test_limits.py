@@ -308,7 +308,7 @@ async def test_of_a_crowd_so_many_are_refused_in_one_turn_of_the_event_loop() ->
         turns[-1] += message.get("status") == 503
 
     counting = asyncio.create_task(count_turns())
-    scope = {"type": "http", "path": "/api/user", "headers": []}
+    scope = {"type": "http", "path": "/api/user", "headers": [(b"host", b"localhost")]}
     crowd = 3 * REFUSALS_EACH_TURN
     await asyncio.gather(*(refusing(scope, None, send) for _ in range(crowd)))
     counting.cancel()

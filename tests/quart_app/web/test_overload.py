@@ -116,6 +116,14 @@ class TestRoom:
         assert min(waits[50:]) > 0.3
         assert max(waits[50:]) <= 0.5 + GROWS_BY * each
 
+    def test_as_late_as_that_is_not_too_late(self) -> None:
+        room = Room(1.0)
+        room.holds(100)
+        room.adapt(1.5)
+        before = place_in(room)
+        room.adapt(1.0)
+        assert place_in(room) == before + GROWS_BY
+
     def test_what_was_late_while_nobody_came_is_not_the_callers_doing(self) -> None:
         room = Room(1.0)
         room.adapt(10.0)
