@@ -1,4 +1,4 @@
-"""Fixtures of the store contract; see `tests/storage/contract.py`."""
+"""Fixtures of the store contract; see `tests/support/store_contract.py`."""
 
 from collections.abc import AsyncIterator
 
