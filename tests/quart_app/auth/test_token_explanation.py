@@ -17,7 +17,7 @@ from quart_app.auth.oidc_tokens import OidcTokens
 from quart_app.auth.refusals import Reason
 from quart_app.auth.registered_claims import LEEWAY_SECONDS, fault_of, signature_holds
 from quart_app.auth.rules import Content, Rule, invalid
-from quart_app.auth.token_explanation import _LONGEST, ClaimVerdict, Explanation, _by_rule, explain
+from quart_app.auth.token_explanation import _LONGEST, NOT_THERE, ClaimVerdict, Explanation, _by_rule, explain
 from quart_app.settings import Settings
 from tests.support.attack_corpus import TOKENS, Forger, reason
 from upstream.http_session import new_http_session
@@ -104,6 +104,15 @@ def test_what_a_claim_says_is_quoted_unless_it_says_who_the_user_is() -> None:
     assert "alex" in _by_rule(rule, content).found
     hidden = Rule(("who",), "anybody", "Sign in.", lambda _: True, invalid(Reason.SUBJECT), quoted=False)
     assert "alex" not in _by_rule(hidden, content).found
+
+
+@pytest.mark.parametrize(
+    ("claims", "found"),
+    [({"a": 1}, "a 1"), ({"b": "x"}, 'b "x"'), ({"a": 1, "b": "x"}, 'a 1, b "x"'), ({"c": 2}, NOT_THERE)],
+)
+def test_of_a_rule_about_several_claims_each_is_named(claims: dict[str, Any], found: str) -> None:
+    rule = Rule(("a", "b"), "anything", "Sign in.", lambda _: True, invalid(Reason.SCOPE))
+    assert _by_rule(rule, Content({}, claims)).found == found
 
 
 @pytest.mark.parametrize(("length", "is_cut"), [(0, False), (1, False), (_LONGEST - 2, False), (_LONGEST - 1, True)])

@@ -54,6 +54,24 @@ def test_a_minimal_environment_is_enough(environment: pytest.MonkeyPatch) -> Non
     assert settings.acs.token_lifetime_minutes == 1440
 
 
+@pytest.mark.parametrize(("backend", "works"), [("sqlite", True), ("cosmos", True), ("graph", False)])
+def test_colleagues_are_found_only_where_the_service_reads_for_itself(
+    environment: pytest.MonkeyPatch, backend: str, works: bool
+) -> None:
+    environment.setenv("STORAGE_BACKEND", backend)
+    environment.setenv("COSMOS_ENDPOINT", "https://contoso.documents.azure.com")
+    environment.setenv("COSMOS_KEY", "c2VjcmV0LWtleQ==")
+    environment.setenv("GRAPH_SEAL_KEYS", "a2V5IGtleSBrZXkga2V5IGtleSBrZXkga2V5IGtleSE=")
+    environment.setenv("ENTRA_CLIENT_SECRET", "secret")
+    loaded()
+    environment.setenv("ENTRA_RESOLVE_SCOPE", "resolve_colleagues")
+    if works:
+        assert loaded().entra.resolve_scope == "resolve_colleagues"
+    else:
+        (fault,) = faults()
+        assert fault.startswith("ENTRA_RESOLVE_SCOPE works only with STORAGE_BACKEND=cosmos or sqlite")
+
+
 def test_every_fault_is_reported_at_once(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("ENTRA_TENANT_ID")
     environment.setenv("ENTRA_CLIENT_ID", "not-a-guid")

@@ -196,6 +196,11 @@ def test_a_secret_may_hold_anything_inside(environment: pytest.MonkeyPatch, valu
             f"InstrumentationKey={TENANT};InstrumentationKey={TENANT}",
             "look like",
         ),
+        *(
+            ("APPLICATIONINSIGHTS_CONNECTION_STRING", f"InstrumentationKey={TENANT};{name}={address}", "look like")
+            for name in ("IngestionEndpoint", "LiveEndpoint")
+            for address in ("http://x.example", "x.example", "https://", "https://x.example:99999")
+        ),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_in_one_sentence(

@@ -97,6 +97,8 @@ async def test_an_answer_has_the_header_that_says_what_to_do(client: Client) -> 
         if header in expected.values()
     }
     assert found == set(expected.items())
+    retry_after = document["paths"]["/api/user"]["get"]["responses"]["503"]["headers"]["Retry-After"]
+    assert retry_after["schema"] == {"type": "integer", "minimum": 1}
 
 
 def test_every_error_that_the_page_names_is_one() -> None:
