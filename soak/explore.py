@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--crashes", type=int, default=1, help="crashes in one run")
     parser.add_argument("--wakes", type=int, default=1, help="how often the background task may wake early")
     parser.add_argument("--at-once", action="store_true", help="also two requests at once in one process")
-    parser.add_argument("--at-most", type=int, default=20_000, help="runs for each scenario")
+    parser.add_argument("--at-most", type=int, default=200_000, help="runs for each scenario")
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no further scenario after so long")
     parser.add_argument("--scenario", help='only this one, such as "mapped: create,token | delete"')
     parser.add_argument("--schedule", help="only this run of it, as a violation prints it")
