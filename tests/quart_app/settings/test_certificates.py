@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 
-from quart_app.settings import ClientCertificate, InvalidSettings, load_settings, shown_settings
+from quart_app.settings import ClientCertificate, load_settings, shown_settings
 from quart_app.stores import open_mapping_store
-from tests.quart_app.settings.test_settings import GOOD
+from tests.quart_app.settings.conftest import faults
 from tests.support.certificates import Pair, certified, encoded, rsa_key, write_certificate
 from upstream.retrying import RetryPolicy
 
@@ -128,19 +128,6 @@ UNUSABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "PFX": (pfx, "a binary file"),
     "DER": (lambda: LEAF.certificate.public_bytes(serialization.Encoding.DER), "a binary file"),
 }
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name, value in GOOD.items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def faults() -> list[str]:
-    with pytest.raises(InvalidSettings) as caught:
-        load_settings(None)
-    return caught.value.faults
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)

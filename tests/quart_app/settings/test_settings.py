@@ -11,37 +11,11 @@ from hypothesis import strategies as st
 from quart_app.settings import (
     AcsConnectionString,
     InvalidSettings,
-    Settings,
     load_settings,
     shown_settings,
     variable_names,
 )
-
-TENANT = "11112222-bbbb-3333-cccc-4444dddd5555"
-CLIENT = "00001111-aaaa-2222-bbbb-3333cccc4444"
-GOOD = {
-    "ENTRA_TENANT_ID": TENANT,
-    "ENTRA_CLIENT_ID": CLIENT,
-    "ACS_CONNECTION_STRING": "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==",
-    "STORAGE_BACKEND": "sqlite",
-}
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name, value in GOOD.items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def faults() -> list[str]:
-    with pytest.raises(InvalidSettings) as caught:
-        load_settings(None)
-    return caught.value.faults
-
-
-def loaded() -> Settings:
-    return load_settings(None)
+from tests.quart_app.settings.conftest import CLIENT, GOOD, TENANT, faults, loaded
 
 
 def test_a_minimal_environment_is_enough(environment: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quart_app.settings import Settings, callers, load_settings, shown_settings, variable_names
-from tests.quart_app.settings.test_settings import CLIENT, GOOD, TENANT
+from tests.quart_app.settings.conftest import CLIENT, GOOD, TENANT
 from tests.support.certificates import write_certificate
 
 OTHER_TENANT = "22223333-cccc-4444-dddd-5555eeee6666"

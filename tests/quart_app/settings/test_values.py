@@ -11,30 +11,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from quart_app.acs.client import AcsOptions, SdkAcsClient
-from quart_app.settings import GROUPS, AcsConnectionString, InvalidSettings, Settings, is_secret, load_settings
+from quart_app.settings import GROUPS, AcsConnectionString, InvalidSettings, is_secret, load_settings
 from quart_app.settings import variable_name as name_of
-from tests.quart_app.settings.test_settings import GOOD, TENANT
+from tests.quart_app.settings.conftest import GOOD, TENANT, faults, loaded
 from tests.support.certificates import write_certificate
 
 ACS = "https://contoso.communication.azure.com"
 KEY = "c2VjcmV0LWtleQ=="
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name, value in GOOD.items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
-
-
-def faults() -> list[str]:
-    with pytest.raises(InvalidSettings) as caught:
-        load_settings(None)
-    return caught.value.faults
-
-
-def loaded() -> Settings:
-    return load_settings(None)
 
 
 @pytest.mark.parametrize(

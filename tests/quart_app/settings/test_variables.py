@@ -8,27 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quart_app.settings import InvalidSettings, Settings, load_settings
+from quart_app.settings import Settings, load_settings
 from quart_app.settings.variables import read_variables
-from tests.quart_app.settings.test_settings import CLIENT, GOOD, TENANT
-
-
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name, value in GOOD.items():
-        monkeypatch.setenv(name, value)
-    return monkeypatch
+from tests.quart_app.settings.conftest import CLIENT, GOOD, TENANT, faults
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / ".env"
-
-
-def faults(file: Path | None = None) -> list[str]:
-    with pytest.raises(InvalidSettings) as caught:
-        load_settings(file)
-    return caught.value.faults
 
 
 def loaded(file: Path, content: str) -> Settings:
