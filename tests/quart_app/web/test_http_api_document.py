@@ -1,4 +1,4 @@
-"""The page on the HTTP API has every route with its parameters and successes, as the OpenAPI document has them."""
+"""The page on the HTTP API and the OpenAPI document tell the same: routes, parameters, successes and errors."""
 
 import re
 
